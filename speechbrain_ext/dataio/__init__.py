@@ -1,0 +1,1 @@
+"""Reading audio and trials, preparing corpora."""

@@ -1,0 +1,315 @@
+"""wav2vec 2.0, HuBERT and WavLM encoders whose outputs ignore padding."""
+
+from pathlib import Path
+
+import torch
+from speechbrain.integrations.huggingface.wav2vec2 import Wav2Vec2
+from torch import nn
+
+from speechbrain_ext.nnet.masking import frame_counts
+
+WEIGHT_FILES = ("*.safetensors", "*.bin", "*.ckpt")
+
+
+class LengthAwareGroupNorm(nn.GroupNorm):
+    """Group norm of one channel a group over the valid frames only.
+
+    The first convolution of the base encoders is followed by a group norm
+    over time, which counts padding in PyTorch's version. Parameters have the
+    same names, so checkpoints load unchanged.
+
+    Arguments
+    ---------
+    n_channels : int
+        Channels of the input, each a group of its own.
+    eps : float
+        Added to the variance.
+
+    Example
+    -------
+    >>> norm = LengthAwareGroupNorm(4)
+    >>> x = torch.rand(2, 4, 10)
+    >>> norm.counts = torch.tensor([10, 6])
+    >>> padded = norm(x)[1, :, :6]
+    >>> norm.counts = torch.tensor([6])
+    >>> torch.allclose(padded, norm(x[1:, :, :6])[0], atol=1e-6)
+    True
+    """
+
+    def __init__(self, n_channels, eps=1e-5):
+        super().__init__(n_channels, n_channels, eps=eps)
+        self.counts = None
+
+    def forward(self, x):
+        """Normalises each channel over the first `counts` frames.
+
+        Arguments
+        ---------
+        x : torch.Tensor
+            Of shape (batch, channel, time).
+
+        Returns
+        -------
+        torch.Tensor
+            Of the shape of x.
+        """
+        if self.counts is None or bool((self.counts == x.shape[-1]).all()):
+            return super().forward(x)
+        counts = self.counts.to(x.device).view(-1, 1, 1)
+        valid = torch.arange(x.shape[-1], device=x.device) < counts
+        x32 = x.float()
+        mean = (x32 * valid).sum(-1, keepdim=True) / counts
+        variance = ((x32 - mean) ** 2 * valid).sum(-1, keepdim=True) / counts
+        x32 = (x32 - mean) * torch.rsqrt(variance + self.eps)
+        out = x32 * self.weight.view(1, -1, 1) + self.bias.view(1, -1, 1)
+        return out.to(x.dtype)
+
+
+class SSLEncoder(Wav2Vec2):
+    """All hidden states of a wav2vec 2.0, HuBERT or WavLM encoder.
+
+    A thin layer over SpeechBrain's Hugging Face lobe. In a padded batch every
+    utterance gets the hidden states that it gets alone, and a frozen encoder
+    stays in eval mode when the Brain calls `train()`.
+
+    Arguments
+    ---------
+    source : str
+        Name on the Hugging Face hub, such as "microsoft/wavlm-base-plus", or
+        a local folder with config.json, preprocessor_config.json and weights.
+    save_path : str
+        Folder for downloads.
+    freeze : bool
+        If True, no gradients, no autograd memory, no dropout.
+    freeze_feature_extractor : bool
+        With freeze=False, keeps the convolutional front end frozen.
+    layers : list of int
+        Hidden states to return, 0 being the input of the transformer; all if
+        None.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the local folder lacks a file that is needed.
+    OSError
+        If the hub cannot be reached or does not know the name.
+    ValueError
+        If `layers` names a hidden state that the encoder lacks.
+
+    Example
+    -------
+    >>> from speechbrain_ext.lobes.models.small_wavlm import save_small_wavlm
+    >>> folder = save_small_wavlm(getfixture("tmpdir") / "wavlm")
+    >>> encoder = SSLEncoder(folder, freeze=True)
+    >>> hidden_states, lengths = encoder(
+    ...     torch.rand(2, 16000), torch.tensor([1.0, 0.5])
+    ... )
+    >>> hidden_states.shape
+    torch.Size([5, 2, 49, 128])
+    >>> lengths * 49
+    tensor([49., 24.])
+    """
+
+    def __init__(
+        self,
+        source,
+        save_path="pretrained_models",
+        freeze=True,
+        freeze_feature_extractor=True,
+        layers=None,
+    ):
+        source = str(source)
+        check_local_folder(source)
+        try:
+            super().__init__(
+                source,
+                str(save_path),
+                freeze=freeze,
+                freeze_feature_extractor=freeze_feature_extractor,
+                output_all_hiddens=True,
+            )
+        except Exception as error:
+            if Path(source).exists():
+                raise
+            raise OSError(
+                f"ssl_hub '{source}' is no local folder and could not be "
+                f"loaded from the Hugging Face hub ({type(error).__name__}). "
+                "Without internet, copy the model's config.json, "
+                "preprocessor_config.json and weights into a folder and give "
+                "its path as ssl_hub."
+            ) from error
+        n_hidden_states = self.config.num_hidden_layers + 1
+        self.layers = list(range(n_hidden_states) if layers is None else layers)
+        if not set(self.layers) <= set(range(n_hidden_states)):
+            raise ValueError(
+                f"layers={self.layers}: '{source}' has hidden states 0 to "
+                f"{n_hidden_states - 1}"
+            )
+        if self.config.feat_extract_norm == "group":
+            first = self.model.feature_extractor.conv_layers[0]
+            norm = LengthAwareGroupNorm(
+                first.layer_norm.num_channels, first.layer_norm.eps
+            )
+            norm.load_state_dict(first.layer_norm.state_dict())
+            for new, old in zip(
+                norm.parameters(), first.layer_norm.parameters()
+            ):
+                new.requires_grad = old.requires_grad
+            first.layer_norm = norm
+        self.train(self.training)
+
+    def override_config(self, config):
+        """Turns layer drop off: a skipped layer has no hidden state.
+
+        Arguments
+        ---------
+        config : transformers.PretrainedConfig
+            The encoder's configuration.
+
+        Returns
+        -------
+        transformers.PretrainedConfig
+            The same, changed.
+        """
+        config.layerdrop = 0.0
+        return config
+
+    def train(self, mode=True):
+        """Sets the mode, but for what is frozen, which stays in eval mode."""
+        super().train(mode and not self.freeze)
+        if self.freeze_feature_extractor:
+            self.model.feature_extractor.eval()
+        return self
+
+    def forward(self, wav, wav_lens=None):
+        """Encodes a batch of waveforms.
+
+        Arguments
+        ---------
+        wav : torch.Tensor
+            Waveforms at 16 kHz, of shape (batch, time).
+        wav_lens : torch.Tensor
+            Relative lengths, of shape (batch,).
+
+        Returns
+        -------
+        torch.Tensor
+            Hidden states, of shape (layer, batch, time, channel).
+        torch.Tensor
+            Relative lengths in frames, of shape (batch,).
+
+        Raises
+        ------
+        ValueError
+            If an utterance is shorter than one frame.
+        """
+        if self.freeze:
+            with torch.no_grad():
+                return self.extract_features(wav, wav_lens)
+        return self.extract_features(wav, wav_lens)
+
+    def extract_features(self, wav, wav_lens=None):
+        """As `forward`, with gradients.
+
+        Arguments
+        ---------
+        wav : torch.Tensor
+            Waveforms at 16 kHz, of shape (batch, time).
+        wav_lens : torch.Tensor
+            Relative lengths, of shape (batch,).
+
+        Returns
+        -------
+        torch.Tensor
+            Hidden states, of shape (layer, batch, time, channel).
+        torch.Tensor
+            Relative lengths in frames, of shape (batch,).
+        """
+        if wav_lens is None:
+            wav_lens = torch.ones(len(wav), device=wav.device)
+        samples = frame_counts(wav_lens, wav.shape[1])
+        frames = self.model._get_feat_extract_output_lengths(samples)
+        if bool((frames < 1).any()):
+            raise ValueError(
+                f"an utterance of {int(samples.min())} samples is shorter than "
+                "one frame of the SSL encoder (400 samples)"
+            )
+        positions = torch.arange(wav.shape[1], device=wav.device)
+        valid = positions < samples.unsqueeze(1)
+        wav = wav * valid
+        if self.normalize_wav:
+            wav = normalize_waveform(wav, valid)
+        first = self.model.feature_extractor.conv_layers[0]
+        if isinstance(getattr(first, "layer_norm", None), LengthAwareGroupNorm):
+            kernel, stride = first.conv.kernel_size[0], first.conv.stride[0]
+            first.layer_norm.counts = (samples - kernel) // stride + 1
+        # Without padding, no mask: attention can take its fast path.
+        attention_mask = None if bool(valid.all()) else valid.long()
+        hidden_states = self.model(
+            wav, attention_mask=attention_mask, output_hidden_states=True
+        ).hidden_states
+        stacked = torch.stack([hidden_states[layer] for layer in self.layers])
+        return stacked, frames / stacked.shape[2]
+
+
+def normalize_waveform(wav, valid):
+    """Zero mean and unit variance over the valid samples.
+
+    Arguments
+    ---------
+    wav : torch.Tensor
+        Waveforms, zero where padded, of shape (batch, time).
+    valid : torch.Tensor
+        Boolean mask of shape (batch, time).
+
+    Returns
+    -------
+    torch.Tensor
+        Of the shape of wav, zero where padded.
+
+    Example
+    -------
+    >>> wav = torch.tensor([[1.0, 3.0, 0.0]])
+    >>> normalize_waveform(wav, torch.tensor([[True, True, False]]))
+    tensor([[-1.0000,  1.0000,  0.0000]])
+    """
+    counts = valid.sum(1, keepdim=True)
+    mean = wav.sum(1, keepdim=True) / counts
+    centered = (wav - mean) * valid
+    variance = (centered**2).sum(1, keepdim=True) / counts
+    return centered * torch.rsqrt(variance + 1e-7)
+
+
+def check_local_folder(source):
+    """Checks that a local SSL folder has what Hugging Face needs.
+
+    Arguments
+    ---------
+    source : str
+        Folder, or a hub name, which is not checked.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder lacks the configuration or the weights.
+
+    Example
+    -------
+    >>> check_local_folder("microsoft/wavlm-base-plus")
+    """
+    folder = Path(source)
+    if not folder.exists():
+        if folder.is_absolute() or source.startswith((".", "~")):
+            raise FileNotFoundError(f"ssl_hub: there is no folder '{source}'")
+        return
+    for needed in ("config.json", "preprocessor_config.json"):
+        if not (folder / needed).is_file():
+            raise FileNotFoundError(
+                f"ssl_hub: '{source}' has no {needed}; save the encoder with "
+                "transformers' save_pretrained, feature extractor included"
+            )
+    if not any(any(folder.glob(pattern)) for pattern in WEIGHT_FILES):
+        raise FileNotFoundError(
+            f"ssl_hub: '{source}' has no weights (model.safetensors or "
+            "pytorch_model.bin)"
+        )

@@ -1,0 +1,1 @@
+"""Neural network layers: pooling and masked operations."""

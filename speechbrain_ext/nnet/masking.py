@@ -1,0 +1,176 @@
+"""Operations that leave padded frames out.
+
+Maps are (batch, channel, ..., time); a mask is (batch, time), True where a
+frame is valid, or None where every frame is.
+"""
+
+import torch
+
+
+def frame_counts(lengths, n_frames):
+    """Number of valid frames of each utterance.
+
+    Arguments
+    ---------
+    lengths : torch.Tensor
+        Relative lengths in (0, 1], of shape (batch,).
+    n_frames : int
+        Frames in the padded batch.
+
+    Returns
+    -------
+    torch.Tensor
+        Frames, of shape (batch,), dtype long.
+
+    Example
+    -------
+    >>> frame_counts(torch.tensor([1.0, 0.7]), 10)
+    tensor([10,  7])
+    """
+    # Rounded: 0.7 * 10 is a little over 7 in float32.
+    counts = torch.round(lengths.double() * n_frames).long()
+    return counts.clamp(min=1, max=n_frames)
+
+
+def frame_mask(lengths, n_frames):
+    """Mask of the valid frames.
+
+    Arguments
+    ---------
+    lengths : torch.Tensor or None
+        Relative lengths in (0, 1], of shape (batch,).
+    n_frames : int
+        Frames in the padded batch.
+
+    Returns
+    -------
+    torch.Tensor or None
+        Boolean mask of shape (batch, time); None where nothing is padded, so
+        that unpadded batches take the plain, faster operations.
+
+    Example
+    -------
+    >>> frame_mask(torch.tensor([1.0, 0.5]), 2)
+    tensor([[ True,  True],
+            [ True, False]])
+    >>> frame_mask(torch.tensor([1.0, 1.0]), 2) is None
+    True
+    """
+    if lengths is None:
+        return None
+    counts = frame_counts(lengths, n_frames)
+    if bool((counts == n_frames).all()):
+        return None
+    frames = torch.arange(n_frames, device=lengths.device)
+    return frames.unsqueeze(0) < counts.unsqueeze(1)
+
+
+def expand_mask(mask, n_dims):
+    """Reshapes a (batch, time) mask to broadcast over (batch, ..., time).
+
+    Arguments
+    ---------
+    mask : torch.Tensor
+        Of shape (batch, time).
+    n_dims : int
+        Dimensions of the map to mask.
+
+    Returns
+    -------
+    torch.Tensor
+        Of shape (batch, 1, ..., 1, time).
+
+    Example
+    -------
+    >>> expand_mask(torch.ones(2, 5, dtype=torch.bool), 4).shape
+    torch.Size([2, 1, 1, 5])
+    """
+    return mask.reshape(mask.shape[0], *[1] * (n_dims - 2), mask.shape[1])
+
+
+def zero_padding(x, mask):
+    """Sets padded frames to zero, what "same" padding is beyond the last frame.
+
+    Arguments
+    ---------
+    x : torch.Tensor
+        Of shape (batch, channel, ..., time).
+    mask : torch.Tensor or None
+        Of shape (batch, time).
+
+    Returns
+    -------
+    torch.Tensor
+        Of the shape of x.
+
+    Example
+    -------
+    >>> zero_padding(torch.ones(1, 1, 2), torch.tensor([[True, False]]))
+    tensor([[[1., 0.]]])
+    """
+    if mask is None:
+        return x
+    return x.masked_fill(~expand_mask(mask, x.dim()), 0.0)
+
+
+def masked_mean(x, mask, dim):
+    """Mean over the dimensions `dim`, the last of which is time.
+
+    Arguments
+    ---------
+    x : torch.Tensor
+        Of shape (batch, channel, ..., time).
+    mask : torch.Tensor or None
+        Of shape (batch, time).
+    dim : tuple of int
+        Dimensions to average over.
+
+    Returns
+    -------
+    torch.Tensor
+        With the averaged dimensions kept at size 1.
+
+    Example
+    -------
+    >>> x = torch.tensor([[[1.0, 3.0, 8.0]]])
+    >>> masked_mean(x, torch.tensor([[True, True, False]]), (2,))
+    tensor([[[2.]]])
+    """
+    if mask is None:
+        return x.mean(dim, keepdim=True)
+    weights = expand_mask(mask, x.dim()).to(x.dtype).expand_as(x)
+    return (x * weights).sum(dim, keepdim=True) / weights.sum(dim, keepdim=True)
+
+
+def masked_batch_norm(norm, x, mask):
+    """Batch norm whose training statistics count valid frames only.
+
+    Arguments
+    ---------
+    norm : torch.nn.BatchNorm1d or torch.nn.BatchNorm2d or torch.nn.SyncBatchNorm
+        The module; a plain one, so that SpeechBrain can turn it into
+        SyncBatchNorm for several GPUs.
+    x : torch.Tensor
+        Of shape (batch, channel, time) or (batch, channel, layer, time).
+    mask : torch.Tensor or None
+        Of shape (batch, time).
+
+    Returns
+    -------
+    torch.Tensor
+        Of the shape of x. In training, padded frames are zero.
+
+    Example
+    -------
+    >>> norm = torch.nn.BatchNorm1d(1)
+    >>> x = torch.tensor([[[1.0, 3.0, 50.0]]])
+    >>> masked_batch_norm(norm, x, torch.tensor([[True, True, False]])).round()
+    tensor([[[-1.,  1.,  0.]]], grad_fn=<RoundBackward0>)
+    """
+    if mask is None or not norm.training:
+        return norm(x)
+    frames_first = x.movedim(-1, 1)
+    valid = norm(frames_first[mask].unsqueeze(-1)).squeeze(-1)
+    out = torch.zeros_like(frames_first, dtype=valid.dtype)
+    out[mask] = valid
+    return out.movedim(1, -1)

@@ -1,0 +1,1 @@
+"""Metrics, plots, checkpoints and other tools."""

@@ -1,0 +1,258 @@
+"""Verification metrics in O(n log n) time and O(n) memory.
+
+`EER` and `minDCF` have the signatures, threshold convention and numbers of
+`speechbrain.utils.metric_stats`, whose loops and (threshold x trial) matrices
+do not reach the size of VoxCeleb1-E. A score above the threshold is accepted:
+FRR is the share of target scores <= threshold, FAR the share of non-target
+scores > threshold.
+"""
+
+import torch
+
+
+def EER(positive_scores, negative_scores):
+    """Equal error rate and its threshold.
+
+    Arguments
+    ---------
+    positive_scores : torch.Tensor
+        Scores of target trials, of shape (n_target,).
+    negative_scores : torch.Tensor
+        Scores of non-target trials, of shape (n_nontarget,).
+
+    Returns
+    -------
+    EER : float
+        (FAR + FRR) / 2 where FAR and FRR are closest, between 0 and 1.
+    threshold : float
+        The threshold of that point.
+
+    Raises
+    ------
+    ValueError
+        If there are no target or no non-target scores, or NaN among them.
+
+    Example
+    -------
+    >>> positive_scores = torch.tensor([0.6, 0.7, 0.8, 0.5])
+    >>> negative_scores = torch.tensor([0.4, 0.3, 0.2, 0.1])
+    >>> eer, threshold = EER(positive_scores, negative_scores)
+    >>> eer
+    0.0
+    """
+    far, frr, thresholds = det_points(positive_scores, negative_scores)
+    index = _closest_point(far, frr)
+    eer = (far[index].item() + frr[index].item()) / 2
+    return eer, thresholds[index].item()
+
+
+def _closest_point(far, frr):
+    """Index at which SpeechBrain's loop over the thresholds ends.
+
+    The loop compares a float32 difference with a float64 one, so that on
+    ties its choice depends on rounding: it is repeated on the near ties.
+    """
+    rounded = (far - frr).abs()
+    exact = (far.double() - frr.double()).abs()
+    near_ties = torch.nonzero(rounded <= rounded.min() + 1e-6).flatten()
+    closest, *others = near_ties.tolist()
+    for index in others:
+        if rounded[index].item() < exact[closest].item():
+            closest = index
+    return closest
+
+
+def minDCF(
+    positive_scores, negative_scores, c_miss=1.0, c_fa=1.0, p_target=0.01
+):
+    """Minimum of the detection cost, not normalised, as SpeechBrain's.
+
+    C_det = c_miss * FRR * p_target + c_fa * FAR * (1 - p_target)
+
+    Arguments
+    ---------
+    positive_scores : torch.Tensor
+        Scores of target trials, of shape (n_target,).
+    negative_scores : torch.Tensor
+        Scores of non-target trials, of shape (n_nontarget,).
+    c_miss : float
+        Cost of a missed target.
+    c_fa : float
+        Cost of a false alarm.
+    p_target : float
+        Prior probability of a target.
+
+    Returns
+    -------
+    minDCF : float
+        The minimum cost.
+    threshold : float
+        The threshold that gives it.
+
+    Raises
+    ------
+    ValueError
+        If there are no target or no non-target scores, or NaN among them.
+
+    Example
+    -------
+    >>> positive_scores = torch.tensor([0.6, 0.7, 0.8, 0.5])
+    >>> negative_scores = torch.tensor([0.4, 0.3, 0.2, 0.1])
+    >>> min_dcf, threshold = minDCF(positive_scores, negative_scores)
+    >>> min_dcf
+    0.0
+    """
+    far, frr, thresholds = det_points(positive_scores, negative_scores)
+    cost = c_miss * frr * p_target + c_fa * far * (1 - p_target)
+    min_cost, index = torch.min(cost, dim=0)
+    return min_cost.item(), thresholds[index].item()
+
+
+def normalized_minDCF(
+    positive_scores, negative_scores, c_miss=1.0, c_fa=1.0, p_target=0.01
+):
+    """minDCF divided by the cost of the better trivial system, as NIST's.
+
+    Papers report this one. A system that accepts all trials is considered
+    too, which SpeechBrain's thresholds leave out, so 1 is never exceeded.
+
+    Arguments
+    ---------
+    positive_scores : torch.Tensor
+        Scores of target trials, of shape (n_target,).
+    negative_scores : torch.Tensor
+        Scores of non-target trials, of shape (n_nontarget,).
+    c_miss : float
+        Cost of a missed target.
+    c_fa : float
+        Cost of a false alarm.
+    p_target : float
+        Prior probability of a target.
+
+    Returns
+    -------
+    float
+        The normalised minimum cost, between 0 and 1.
+
+    Example
+    -------
+    >>> scores = torch.tensor([0.5, 0.5])
+    >>> normalized_minDCF(scores, scores)
+    1.0
+    """
+    min_cost, _ = minDCF(
+        positive_scores, negative_scores, c_miss, c_fa, p_target
+    )
+    trivial_cost = min(c_miss * p_target, c_fa * (1 - p_target))
+    return min(min_cost / trivial_cost, 1.0)
+
+
+def EER_star(positive_scores, negative_scores, threshold):
+    """(FAR + FRR) / 2 at a threshold set on other trials.
+
+    Equation 5 of arXiv 2409.07770, where the threshold is that of the EER of
+    the validation trials.
+
+    Arguments
+    ---------
+    positive_scores : torch.Tensor
+        Scores of target trials, of shape (n_target,).
+    negative_scores : torch.Tensor
+        Scores of non-target trials, of shape (n_nontarget,).
+    threshold : float
+        The threshold of the validation trials.
+
+    Returns
+    -------
+    float
+        EER*, between 0 and 1.
+
+    Raises
+    ------
+    ValueError
+        If there are no target or no non-target scores, or NaN among them.
+
+    Example
+    -------
+    >>> positive_scores = torch.tensor([0.6, 0.7, 0.8, 0.5])
+    >>> negative_scores = torch.tensor([0.4, 0.3, 0.2, 0.1])
+    >>> EER_star(positive_scores, negative_scores, threshold=0.55)
+    0.125
+    """
+    positive_scores, negative_scores = _checked(
+        positive_scores, negative_scores
+    )
+    frr = (positive_scores <= threshold).double().mean().item()
+    far = (negative_scores > threshold).double().mean().item()
+    return (far + frr) / 2
+
+
+def det_points(positive_scores, negative_scores):
+    """False acceptance and false rejection rates at every threshold.
+
+    Arguments
+    ---------
+    positive_scores : torch.Tensor
+        Scores of target trials, of shape (n_target,).
+    negative_scores : torch.Tensor
+        Scores of non-target trials, of shape (n_nontarget,).
+
+    Returns
+    -------
+    far : torch.Tensor
+        False acceptance rates, falling, of shape (n_threshold,).
+    frr : torch.Tensor
+        False rejection rates, rising, of shape (n_threshold,).
+    thresholds : torch.Tensor
+        The distinct scores and the midpoints between them, rising, of shape
+        (n_threshold,).
+
+    Raises
+    ------
+    ValueError
+        If there are no target or no non-target scores, or NaN among them.
+
+    Example
+    -------
+    >>> far, frr, thresholds = det_points(
+    ...     torch.tensor([2.0, 3.0]), torch.tensor([1.0, 2.0])
+    ... )
+    >>> thresholds
+    tensor([1.0000, 1.5000, 2.0000, 2.5000, 3.0000])
+    >>> far
+    tensor([0.5000, 0.5000, 0.0000, 0.0000, 0.0000])
+    >>> frr
+    tensor([0.0000, 0.0000, 0.5000, 0.5000, 1.0000])
+    """
+    positive_scores, negative_scores = _checked(
+        positive_scores, negative_scores
+    )
+    thresholds = torch.unique(torch.cat([positive_scores, negative_scores]))
+    midpoints = (thresholds[:-1] + thresholds[1:]) / 2
+    thresholds, _ = torch.sort(torch.cat([thresholds, midpoints]))
+    n_positive, n_negative = len(positive_scores), len(negative_scores)
+    rejected_targets = torch.searchsorted(
+        positive_scores.sort().values, thresholds, right=True
+    )
+    rejected_nontargets = torch.searchsorted(
+        negative_scores.sort().values, thresholds, right=True
+    )
+    frr = rejected_targets.float() / n_positive
+    far = (n_negative - rejected_nontargets).float() / n_negative
+    return far, frr, thresholds
+
+
+def _checked(positive_scores, negative_scores):
+    checked = []
+    for name, scores in (
+        ("target", positive_scores),
+        ("non-target", negative_scores),
+    ):
+        scores = torch.as_tensor(scores).flatten()
+        if len(scores) == 0:
+            raise ValueError(f"no {name} scores")
+        if torch.isnan(scores).any():
+            n_nan = int(torch.isnan(scores).sum())
+            raise ValueError(f"{n_nan} of {len(scores)} {name} scores are NaN")
+        checked.append(scores)
+    return checked

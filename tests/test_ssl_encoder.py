@@ -1,0 +1,135 @@
+"""SSL encoders: batch invariance, freezing, errors."""
+
+import pytest
+import torch
+from transformers import (
+    HubertConfig,
+    HubertModel,
+    Wav2Vec2Config,
+    Wav2Vec2FeatureExtractor,
+    Wav2Vec2Model,
+    WavLMConfig,
+    WavLMModel,
+)
+
+from speechbrain_ext.lobes.models.ssl_encoder import SSLEncoder
+
+FAMILIES = {
+    "wav2vec2": (Wav2Vec2Config, Wav2Vec2Model),
+    "hubert": (HubertConfig, HubertModel),
+    "wavlm": (WavLMConfig, WavLMModel),
+}
+
+
+def save_encoder(folder, family, norm):
+    config_class, model_class = FAMILIES[family]
+    config = config_class(
+        hidden_size=32,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        intermediate_size=64,
+        conv_dim=[32] * 7,
+        feat_extract_norm=norm,
+        do_stable_layer_norm=norm == "layer",
+        conv_bias=norm == "layer",
+        num_conv_pos_embeddings=16,
+        num_conv_pos_embedding_groups=4,
+        layerdrop=0.5,
+    )
+    torch.manual_seed(0)
+    model_class(config).save_pretrained(folder)
+    Wav2Vec2FeatureExtractor(
+        do_normalize=norm == "layer" or family == "hubert"
+    ).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def wavlm_folder(tmp_path_factory):
+    return save_encoder(tmp_path_factory.mktemp("wavlm"), "wavlm", "group")
+
+
+@pytest.mark.parametrize("norm", ["group", "layer"])
+@pytest.mark.parametrize("family", list(FAMILIES))
+def test_padding_does_not_change_hidden_states(family, norm, tmp_path):
+    encoder = SSLEncoder(save_encoder(tmp_path / "hub", family, norm))
+    n_samples = [16000, 15999, 9601, 5433, 400]
+    wavs = [3 + torch.randn(n) * (i + 1) for i, n in enumerate(n_samples)]
+    padded = torch.nn.utils.rnn.pad_sequence(wavs, batch_first=True)
+    padded[1:, 15999:] = 7.0  # what stands in the padding must not matter
+    lengths = torch.tensor(n_samples) / max(n_samples)
+    together, frame_lengths = encoder(padded, lengths)
+    for i, wav in enumerate(wavs):
+        alone, _ = encoder(wav.unsqueeze(0))
+        n_frames = alone.shape[2]
+        assert round(float(frame_lengths[i]) * together.shape[2]) == n_frames
+        difference = (together[:, i, :n_frames] - alone[:, 0]).abs().max()
+        assert difference <= 1e-4
+
+
+def test_matches_transformers_on_one_utterance(wavlm_folder):
+    wav = torch.randn(1, 12000)
+    expected = WavLMModel.from_pretrained(wavlm_folder).eval()(
+        wav, output_hidden_states=True
+    )
+    hidden_states, lengths = SSLEncoder(wavlm_folder)(wav)
+    torch.testing.assert_close(
+        hidden_states, torch.stack(expected.hidden_states)
+    )
+    assert lengths.tolist() == [1.0]
+
+
+def test_frozen_encoder_stays_in_eval_mode_and_keeps_no_graph(wavlm_folder):
+    encoder = torch.nn.ModuleDict({"ssl": SSLEncoder(wavlm_folder)})
+    encoder.train()
+    assert not any(m.training for m in encoder["ssl"].modules())
+    wav = torch.randn(2, 8000)
+    first, _ = encoder["ssl"](wav)
+    second, _ = encoder["ssl"](wav)
+    assert torch.equal(first, second)
+    assert not first.requires_grad
+    assert not any(p.requires_grad for p in encoder.parameters())
+
+
+def test_joint_training_gives_gradients_to_the_transformer_only(wavlm_folder):
+    encoder = SSLEncoder(wavlm_folder, freeze=False).train()
+    assert encoder.model.encoder.training
+    assert not encoder.model.feature_extractor.training
+    encoder(torch.randn(2, 8000))[0].sum().backward()
+    layers = encoder.model.encoder.layers
+    assert all(
+        layer.attention.q_proj.weight.grad is not None for layer in layers
+    )
+    assert all(
+        p.grad is None for p in encoder.model.feature_extractor.parameters()
+    )
+
+
+def test_selected_layers(wavlm_folder):
+    wav = torch.randn(1, 8000)
+    every, _ = SSLEncoder(wavlm_folder)(wav)
+    some, _ = SSLEncoder(wavlm_folder, layers=[0, 3])(wav)
+    assert torch.equal(some, every[[0, 3]])
+    with pytest.raises(ValueError, match="hidden states 0 to 3"):
+        SSLEncoder(wavlm_folder, layers=[4])
+
+
+@pytest.mark.parametrize("missing", ["config.json", "model.safetensors"])
+def test_incomplete_folder_is_named(missing, tmp_path):
+    folder = save_encoder(tmp_path / "hub", "wavlm", "group")
+    (tmp_path / "hub" / missing).unlink()
+    wanted = "weights" if missing.startswith("model") else missing
+    with pytest.raises(FileNotFoundError, match=f"hub' has no {wanted}"):
+        SSLEncoder(folder)
+
+
+def test_unreachable_hub_says_how_to_give_a_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(OSError, match="give its path as ssl_hub"):
+        SSLEncoder("nobody/no-such-encoder", save_path=tmp_path)
+
+
+def test_too_short_utterance(wavlm_folder):
+    with pytest.raises(ValueError, match="399 samples"):
+        SSLEncoder(wavlm_folder)(torch.randn(1, 399))
