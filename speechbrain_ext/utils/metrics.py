@@ -140,11 +140,10 @@ def normalized_minDCF(
     >>> normalized_minDCF(scores, scores)
     1.0
     """
-    min_cost, _ = minDCF(
-        positive_scores, negative_scores, c_miss, c_fa, p_target
-    )
-    trivial_cost = min(c_miss * p_target, c_fa * (1 - p_target))
-    return min(min_cost / trivial_cost, 1.0)
+    far, frr, _ = det_points(positive_scores, negative_scores)
+    miss_cost, fa_cost = c_miss * p_target, c_fa * (1 - p_target)
+    cost = miss_cost * frr.double() + fa_cost * far.double()
+    return min(cost.min().item() / min(miss_cost, fa_cost), 1.0)
 
 
 def EER_star(positive_scores, negative_scores, threshold):

@@ -1,12 +1,10 @@
 """A small WavLM in Hugging Face format, for runs without the hub."""
 
-import shutil
 import tempfile
 from pathlib import Path
 
 import torch
 from transformers import (
-    AutoFeatureExtractor,
     Wav2Vec2FeatureExtractor,
     WavLMConfig,
     WavLMModel,
@@ -39,6 +37,11 @@ def save_small_wavlm(
     str
         The folder, for `ssl_hub`.
 
+    Raises
+    ------
+    OSError
+        If the folder holds something else.
+
     Example
     -------
     >>> folder = save_small_wavlm(getfixture("tmpdir") / "wavlm", n_layers=1)
@@ -70,8 +73,5 @@ def save_small_wavlm(
     partial = Path(tempfile.mkdtemp(dir=folder.parent))
     model.save_pretrained(partial)
     feature_extractor.save_pretrained(partial)
-    AutoFeatureExtractor.from_pretrained(partial)
-    if folder.exists():
-        shutil.rmtree(folder)
     partial.rename(folder)
     return str(folder)

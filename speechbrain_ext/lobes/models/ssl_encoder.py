@@ -87,6 +87,13 @@ class SSLEncoder(Wav2Vec2):
         Hidden states to return, 0 being the input of the transformer; all if
         None.
 
+    Attributes
+    ----------
+    n_layers : int
+        Number of hidden states that are returned.
+    channels : int
+        Their channels.
+
     Raises
     ------
     FileNotFoundError
@@ -145,6 +152,10 @@ class SSLEncoder(Wav2Vec2):
                 f"layers={self.layers}: '{source}' has hidden states 0 to "
                 f"{n_hidden_states - 1}"
             )
+        self.n_layers = len(self.layers)
+        self.channels = self.config.hidden_size
+        # Without SpecAugment no gradient reaches it, which stops DDP.
+        self.model.masked_spec_embed.requires_grad = False
         if self.config.feat_extract_norm == "group":
             first = self.model.feature_extractor.conv_layers[0]
             norm = LengthAwareGroupNorm(
@@ -236,7 +247,7 @@ class SSLEncoder(Wav2Vec2):
             )
         positions = torch.arange(wav.shape[1], device=wav.device)
         valid = positions < samples.unsqueeze(1)
-        wav = wav * valid
+        wav = wav.masked_fill(~valid, 0.0)
         if self.normalize_wav:
             wav = normalize_waveform(wav, valid)
         first = self.model.feature_extractor.conv_layers[0]
@@ -271,11 +282,11 @@ def normalize_waveform(wav, valid):
     -------
     >>> wav = torch.tensor([[1.0, 3.0, 0.0]])
     >>> normalize_waveform(wav, torch.tensor([[True, True, False]]))
-    tensor([[-1.0000,  1.0000,  0.0000]])
+    tensor([[-1.,  1.,  0.]])
     """
     counts = valid.sum(1, keepdim=True)
     mean = wav.sum(1, keepdim=True) / counts
-    centered = (wav - mean) * valid
+    centered = (wav - mean).masked_fill(~valid, 0.0)
     variance = (centered**2).sum(1, keepdim=True) / counts
     return centered * torch.rsqrt(variance + 1e-7)
 

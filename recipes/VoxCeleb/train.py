@@ -1,0 +1,120 @@
+"""Trains a speaker embedding model and verifies it on held-out speakers.
+
+    python recipes/VoxCeleb/train.py hparams/ltdnn_wavlm.yaml \\
+        --dataset voxceleb1 --data_folder /data/VoxCeleb1
+
+Without data_folder it runs the demo. A killed run goes on where it was when
+the same command is given again.
+"""
+
+import sys
+from pathlib import Path
+
+import speechbrain as sb
+from hyperpyyaml import load_hyperpyyaml
+from speechbrain.utils.distributed import if_main_process, run_on_main
+
+from speechbrain_ext.core import SpeakerBrain
+from speechbrain_ext.dataio.pipelines import (
+    embedding_loader,
+    step_sampler,
+    training_dataset,
+)
+from speechbrain_ext.dataio.prepare import manifest_paths, read_manifest
+from speechbrain_ext.dataio.trials import read_trials
+from speechbrain_ext.inference.speaker import SpeakerRecognition
+from speechbrain_ext.processing.verification import verify
+from speechbrain_ext.utils.errors import one_line_errors
+from speechbrain_ext.utils.recipes import parse_recipe_arguments, run_details
+
+
+def main(arguments):
+    """Prepares the data, trains, and verifies the best checkpoint."""
+    hparams_file, run_opts, overrides = parse_recipe_arguments(arguments)
+    sb.utils.distributed.ddp_init_group(run_opts)
+    with open(hparams_file, encoding="utf-8") as fin:
+        hparams = load_hyperpyyaml(fin, overrides)
+    sb.create_experiment_directory(
+        experiment_directory=hparams["output_folder"],
+        hyperparams_to_save=hparams_file,
+        overrides=overrides,
+    )
+
+    # Data: manifests, trial lists, speakers
+    run_on_main(hparams["prepare_data"])
+    paths = manifest_paths(hparams["save_folder"])
+    train_utterances = read_manifest(paths["train"])
+    label_encoder = sb.dataio.encoder.CategoricalEncoder()
+    label_encoder.update_from_iterable(
+        sorted({item["speaker"] for item in train_utterances.values()})
+    )
+    label_encoder.expect_len(len(label_encoder))
+    train_data = training_dataset(
+        train_utterances,
+        label_encoder,
+        hparams["sample_rate"],
+        hparams["sentence_len"],
+    )
+    valid_loader = embedding_loader(
+        read_manifest(paths["valid"]),
+        hparams["sample_rate"],
+        hparams["max_batch_duration"],
+        hparams["num_workers"],
+    )
+
+    # Model
+    modules, checkpointer = hparams["modules"], hparams["checkpointer"]
+    modules["classifier"] = hparams["classifier"](
+        out_neurons=len(label_encoder)
+    )
+    checkpointer.add_recoverable("classifier", modules["classifier"])
+    if any(p.requires_grad for p in modules["encoder"].parameters()):
+        checkpointer.add_recoverable("encoder", modules["encoder"])
+    brain = SpeakerBrain(
+        modules=modules,
+        opt_class=hparams["opt_class"],
+        hparams=hparams,
+        run_opts=run_opts,
+        checkpointer=checkpointer,
+        valid_trials=read_trials(paths["valid_trials"]),
+    )
+
+    # Training
+    sampler = step_sampler(
+        train_data,
+        hparams["steps_per_epoch"],
+        hparams["batch_size"],
+        hparams["grad_accumulation_factor"],
+        hparams["seed"],
+    )
+    brain.fit(
+        hparams["epoch_counter"],
+        train_data,
+        valid_loader,
+        train_loader_kwargs={
+            "batch_size": hparams["batch_size"],
+            "num_workers": hparams["num_workers"],
+            "sampler": sampler,
+        },
+    )
+
+    # Test
+    if if_main_process():
+        speaker_model = SpeakerRecognition.from_training(
+            hparams["output_folder"], brain.device
+        )
+        verify(
+            speaker_model,
+            paths["test"],
+            paths["test_trials"],
+            Path(hparams["output_folder"]) / "test",
+            threshold=speaker_model.threshold,
+            max_batch_duration=hparams["max_batch_duration"],
+            num_workers=hparams["num_workers"],
+            details=run_details(modules, hparams["clock"]),
+        )
+
+
+if __name__ == "__main__":
+    with one_line_errors():
+        main(sys.argv[1:])

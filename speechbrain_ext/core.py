@@ -1,0 +1,209 @@
+"""The Brain that trains speaker embedding models."""
+
+import speechbrain as sb
+import torch
+from speechbrain.utils.distributed import if_main_process
+from speechbrain.utils.logger import get_logger
+
+from speechbrain_ext.processing.scoring import cosine_scores
+from speechbrain_ext.processing.verification import (
+    summary,
+    verification_metrics,
+)
+from speechbrain_ext.utils.errors import InputError
+
+logger = get_logger(__name__)
+
+
+class SpeakerBrain(sb.Brain):
+    """Trains an embedding model with a speaker classifier.
+
+    Validation is verification: the EER of the validation trials chooses the
+    checkpoint, and its threshold goes into the checkpoint for EER*.
+
+    Needs in `modules`: encoder, embedding_model, classifier. Needs in
+    `hparams`: compute_cost, lr_scheduler, encoder_lr_scheduler, train_logger,
+    tensorboard_logger, clock, keep_checkpoints, number_of_steps, span_drop
+    (or None), augment and, where that is True, wav_augment.
+
+    Arguments
+    ---------
+    valid_trials : Trials
+        Validation trials, whose utterances the `valid_set` of `fit` gives.
+    *args
+        As of `speechbrain.Brain`.
+    **kwargs
+        As of `speechbrain.Brain`.
+    """
+
+    def __init__(self, *args, valid_trials, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.valid_trials = valid_trials
+
+    def compute_forward(self, batch, stage):
+        """From waveforms to cosines with the speakers, or to embeddings.
+
+        Arguments
+        ---------
+        batch : PaddedBatch
+            With sig, and in training spk_id_encoded.
+        stage : Stage
+            Stage.TRAIN or Stage.VALID.
+
+        Returns
+        -------
+        torch.Tensor
+            In training cosines, of shape (batch, 1, speaker); else
+            embeddings, of shape (batch, 1, dim).
+        """
+        batch = batch.to(self.device)
+        wavs, lengths = batch.sig
+        training = stage == sb.Stage.TRAIN
+        if training and self.hparams.augment:
+            wavs, lengths = self.hparams.wav_augment(wavs, lengths)
+        features, lengths = self.modules.encoder(wavs, lengths)
+        if training and self.hparams.span_drop:
+            features, lengths = self.hparams.span_drop(features, lengths)
+        embeddings = self.modules.embedding_model(features, lengths)
+        return self.modules.classifier(embeddings) if training else embeddings
+
+    def compute_objectives(self, predictions, batch, stage):
+        """The classification loss; in validation, keeps the embeddings.
+
+        Arguments
+        ---------
+        predictions : torch.Tensor
+            Of `compute_forward`.
+        batch : PaddedBatch
+            The batch.
+        stage : Stage
+            Stage.TRAIN or Stage.VALID.
+
+        Returns
+        -------
+        torch.Tensor
+            The loss; zero in validation, whose speakers are unknown.
+        """
+        if stage != sb.Stage.TRAIN:
+            for name, embedding in zip(batch.id, predictions.squeeze(1)):
+                self.valid_embeddings[name] = embedding.float().cpu()
+            return torch.zeros(())
+        speakers, _ = batch.spk_id_encoded
+        if self.hparams.augment:
+            speakers = self.hparams.wav_augment.replicate_labels(speakers)
+        return self.hparams.compute_cost(predictions, speakers)
+
+    def init_optimizers(self):
+        """One optimizer for the encoder, if it is trained, one for the rest."""
+        encoder = [
+            p for p in self.modules["encoder"].parameters() if p.requires_grad
+        ]
+        rest = [
+            p
+            for name, module in self.modules.items()
+            if name != "encoder"
+            for p in module.parameters()
+            if p.requires_grad
+        ]
+        self.optimizers_dict = {}
+        self.schedulers = {}
+        for name, parameters, lr_scheduler in (
+            ("optimizer", rest, self.hparams.lr_scheduler),
+            ("encoder_optimizer", encoder, self.hparams.encoder_lr_scheduler),
+        ):
+            if not parameters:
+                continue
+            optimizer = self.opt_class(parameters)
+            scheduler = lr_scheduler(optimizer)
+            self.optimizers_dict[name] = optimizer
+            self.schedulers[name] = scheduler
+            if self.checkpointer is not None:
+                self.checkpointer.add_recoverable(name, optimizer)
+                self.checkpointer.add_recoverable(f"{name}_lr", scheduler)
+
+    def on_fit_start(self):
+        """Sets up the optimizers and resumes from the latest checkpoint."""
+        try:
+            super().on_fit_start()
+        except RuntimeError as error:
+            if "state_dict" not in str(error):
+                raise
+            first_line = str(error).strip().split("\n")[0]
+            raise InputError(
+                f"the checkpoint in '{self.checkpointer.checkpoints_dir}' is "
+                f"of another architecture ({first_line}); give another "
+                "output_folder, or the YAML it was trained with"
+            ) from None
+        if self.optimizer_step:
+            logger.info(f"Resumed after {self.optimizer_step} optimiser steps.")
+
+    def on_fit_batch_end(self, batch, outputs, loss, should_step):
+        """Moves the learning rates after each optimiser step."""
+        if should_step:
+            for scheduler in self.schedulers.values():
+                scheduler.step()
+
+    def check_loss_isfinite(self, loss):
+        """Stops at the first loss that is NaN or infinite.
+
+        Arguments
+        ---------
+        loss : torch.Tensor
+            The loss.
+
+        Raises
+        ------
+        InputError
+            If the loss is not finite. Checkpoints are left as they are.
+        """
+        if not torch.isfinite(loss):
+            raise InputError(
+                f"the loss is {loss.item()} after {self.optimizer_step} "
+                "optimiser steps; training stops and the last checkpoint in "
+                f"'{self.checkpointer.checkpoints_dir}' is kept. Try a lower "
+                "lr, or precision fp32 or bf16 for fp16"
+            )
+
+    def on_stage_start(self, stage, epoch=None):
+        """Forgets the embeddings of the last validation."""
+        if stage == sb.Stage.VALID:
+            self.valid_embeddings = {}
+
+    def on_stage_end(self, stage, stage_loss, epoch=None):
+        """Scores the validation trials, logs and saves a checkpoint."""
+        if stage == sb.Stage.TRAIN:
+            self.train_loss = stage_loss
+            return
+        scores = cosine_scores(self.valid_embeddings, self.valid_trials)
+        metrics = verification_metrics(self.valid_trials, scores)
+        seconds = self.hparams.clock.seconds()
+        rate = self.optimizer_step / seconds
+        remaining = (self.hparams.number_of_steps - self.optimizer_step) / rate
+        stats = {
+            "stats_meta": {
+                "step": self.optimizer_step,
+                "lr": self.schedulers["optimizer"].get_last_lr()[0],
+                "minutes": seconds / 60,
+            },
+            "train_stats": {"loss": self.train_loss},
+            "valid_stats": {
+                "EER": metrics["EER"],
+                "minDCF": metrics["minDCF_0.01"],
+            },
+        }
+        self.hparams.train_logger.log_stats(**stats)
+        self.hparams.tensorboard_logger.log_stats(**stats)
+        logger.info(
+            f"Step {self.optimizer_step} of {self.hparams.number_of_steps}, "
+            f"about {remaining / 60:.0f} min left. Validation: "
+            + summary(metrics)
+        )
+        self.checkpointer.save_and_keep_only(
+            meta={
+                "EER": metrics["EER"],
+                "threshold": metrics["EER_threshold"],
+                "step": self.optimizer_step,
+            },
+            min_keys=["EER"],
+            num_to_keep=self.hparams.keep_checkpoints,
+        )

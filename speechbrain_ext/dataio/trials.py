@@ -1,0 +1,309 @@
+"""Trial lists: reading, checking, writing and drawing them."""
+
+import dataclasses
+import itertools
+import random
+from pathlib import Path
+
+import torch
+
+from speechbrain_ext.dataio.audio import AUDIO_EXTENSIONS
+from speechbrain_ext.utils.errors import InputError
+from speechbrain_ext.utils.files import atomic_path
+
+LABELS = {"1": 1, "target": 1, "0": 0, "nontarget": 0}
+
+
+@dataclasses.dataclass
+class Trials:
+    """A trial list.
+
+    Arguments
+    ---------
+    labels : list of int
+        1 for target, 0 for non-target trials.
+    enrol : list of str
+        Utterance ids.
+    test : list of str
+        Utterance ids.
+
+    Example
+    -------
+    >>> trials = Trials([1, 0], ["a/1.wav", "a/1.wav"], ["a/2.wav", "b/1.wav"])
+    >>> len(trials)
+    2
+    >>> sorted(trials.utterances())
+    ['a/1.wav', 'a/2.wav', 'b/1.wav']
+    """
+
+    labels: list
+    enrol: list
+    test: list
+
+    def __len__(self):
+        return len(self.labels)
+
+    def utterances(self):
+        """Returns the set of utterance ids on either side."""
+        return set(self.enrol) | set(self.test)
+
+    def split_by_label(self, scores):
+        """Splits scores for the metrics.
+
+        Arguments
+        ---------
+        scores : torch.Tensor
+            Of shape (n_trial,).
+
+        Returns
+        -------
+        tuple of torch.Tensor
+            Scores of the target and of the non-target trials.
+        """
+        is_target = torch.tensor(self.labels, dtype=torch.bool)
+        return scores[is_target], scores[~is_target]
+
+
+def read_trials(path):
+    """Reads a trial list in VoxCeleb's format, `label enrol test` a line.
+
+    Labels are 1 and 0 or `target` and `nontarget`. Fields are separated by
+    tabs, in which case ids may have spaces, or by spaces. Backslashes of
+    Windows paths become slashes.
+
+    Arguments
+    ---------
+    path : str or Path
+        Trial list.
+
+    Returns
+    -------
+    Trials
+        In the order of the file.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, a line is malformed, or there are no target
+        or no non-target trials.
+
+    Example
+    -------
+    >>> path = getfixture("tmpdir") / "trials.txt"
+    >>> path.write_text("1 a/1.wav a/2.wav\\n0 a/1.wav b/1.wav\\n", "utf-8")
+    >>> read_trials(path).labels
+    [1, 0]
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"there is no trial list '{path}'")
+    trials = Trials([], [], [])
+    with open(path, encoding="utf-8-sig") as lines:
+        for number, line in enumerate(lines, start=1):
+            line = line.rstrip("\r\n")
+            if not line.strip():
+                continue
+            fields = line.split("\t") if "\t" in line else line.split()
+            if len(fields) != 3:
+                raise InputError(
+                    f"'{path}', line {number}: {len(fields)} fields; a trial "
+                    "is 'label enrol test'"
+                )
+            label, enrol, test = (field.strip() for field in fields)
+            if label not in LABELS:
+                raise InputError(
+                    f"'{path}', line {number}: label '{label}'; use 1 for "
+                    "target and 0 for non-target trials"
+                )
+            trials.labels.append(LABELS[label])
+            trials.enrol.append(enrol.replace("\\", "/"))
+            trials.test.append(test.replace("\\", "/"))
+    for label, name in ((1, "target"), (0, "non-target")):
+        if label not in trials.labels:
+            raise InputError(
+                f"'{path}' has no {name} trials (label {label}); error rates "
+                "need both kinds"
+            )
+    return trials
+
+
+def write_trials(path, trials):
+    """Writes a trial list in VoxCeleb's format, atomically.
+
+    Ids with spaces make it tab-separated.
+
+    Arguments
+    ---------
+    path : str or Path
+        File to write.
+    trials : Trials
+        Trials to write.
+
+    Example
+    -------
+    >>> path = getfixture("tmpdir") / "trials.txt"
+    >>> trials = Trials([1, 0], ["a b/1", "a b/1"], ["a b/2", "c/1"])
+    >>> write_trials(path, trials)
+    >>> read_trials(path) == trials
+    True
+    """
+    spaced = any(" " in utterance for utterance in trials.utterances())
+    separator = "\t" if spaced else " "
+    with atomic_path(path) as partial:
+        with open(partial, "w", encoding="utf-8") as file:
+            for trial in zip(trials.labels, trials.enrol, trials.test):
+                file.write(separator.join(map(str, trial)) + "\n")
+
+
+def match_utterances(trials, utterances, source):
+    """Replaces the ids of a trial list by those of known utterances.
+
+    VoxCeleb's lists say .wav where VoxCeleb2 has .m4a, and some lists have no
+    extension: an id that is unknown as it stands is sought without it.
+
+    Arguments
+    ---------
+    trials : Trials
+        Trials with ids as in the list.
+    utterances : iterable of str
+        Known ids.
+    source : str or Path
+        The trial list, for the message.
+
+    Returns
+    -------
+    Trials
+        With known ids only.
+
+    Raises
+    ------
+    InputError
+        If utterances are unknown; the first ones are named.
+
+    Example
+    -------
+    >>> trials = Trials([1], ["a/v1.1.wav"], ["a/v1.2"])
+    >>> match_utterances(trials, ["a/v1.1.m4a", "a/v1.2.m4a"], "list").test
+    ['a/v1.2.m4a']
+    """
+    known = {_without_extension(name): name for name in utterances}
+    known.update((name, name) for name in list(known.values()))
+    found = {
+        name: known.get(name, known.get(_without_extension(name)))
+        for name in trials.utterances()
+    }
+    unknown = sorted(name for name, match in found.items() if match is None)
+    if unknown:
+        shown = ", ".join(unknown[:5]) + (" ..." if len(unknown) > 5 else "")
+        raise InputError(
+            f"'{source}' names {len(unknown)} utterances that are not in the "
+            f"data: {shown}; check data_folder, or that the list and the "
+            "corpus belong together"
+        )
+    return Trials(
+        trials.labels,
+        [found[name] for name in trials.enrol],
+        [found[name] for name in trials.test],
+    )
+
+
+def _without_extension(name):
+    stem, dot, extension = name.rpartition(".")
+    return stem if dot and f".{extension}".lower() in AUDIO_EXTENSIONS else name
+
+
+def draw_trials(speaker_of, n_trials, seed):
+    """Draws a trial list balanced over labels, speakers and speaker pairs.
+
+    Target trials go round the speakers, non-target trials round the pairs of
+    speakers; no pair of utterances comes twice.
+
+    Arguments
+    ---------
+    speaker_of : dict
+        Speaker of each utterance id.
+    n_trials : int
+        Trials wanted; fewer where the utterances do not give them.
+    seed : int
+        Of the draw.
+
+    Returns
+    -------
+    Trials
+        As many target as non-target trials.
+
+    Raises
+    ------
+    InputError
+        If there are fewer than two speakers, or none with two utterances.
+
+    Example
+    -------
+    >>> speaker_of = {f"{s}/{u}": s for s in "abc" for u in range(4)}
+    >>> trials = draw_trials(speaker_of, n_trials=20, seed=0)
+    >>> trials.labels.count(1), trials.labels.count(0)
+    (10, 10)
+    """
+    rng = random.Random(seed)
+    by_speaker = {}
+    for utterance, speaker in sorted(speaker_of.items()):
+        by_speaker.setdefault(speaker, []).append(utterance)
+    if len(by_speaker) < 2:
+        raise InputError(
+            f"{len(by_speaker)} speaker(s): non-target trials need two or more"
+        )
+    target_pools = [
+        _shuffled(itertools.combinations(utterances, 2), rng)
+        for utterances in by_speaker.values()
+        if len(utterances) > 1
+    ]
+    if not target_pools:
+        raise InputError(
+            "no speaker has two utterances, which target trials need"
+        )
+    n_target = sum(map(len, target_pools))
+    counts = [len(utterances) for utterances in by_speaker.values()]
+    n_nontarget = (sum(counts) ** 2 - sum(n * n for n in counts)) // 2
+    n_each = min(n_trials // 2, n_target, n_nontarget)
+    targets = _round_robin(map(iter, target_pools), n_each)
+    speaker_pairs = _shuffled(itertools.combinations(by_speaker, 2), rng)
+    nontargets = _round_robin(
+        (
+            _distinct_pairs(by_speaker[first], by_speaker[second], rng)
+            for first, second in speaker_pairs
+        ),
+        n_each,
+    )
+    pairs = [(1, *pair) for pair in targets] + [(0, *pair) for pair in nontargets]
+    rng.shuffle(pairs)
+    return Trials(*map(list, zip(*pairs)))
+
+
+def _shuffled(items, rng):
+    items = list(items)
+    rng.shuffle(items)
+    return items
+
+
+def _distinct_pairs(first, second, rng):
+    codes = range(len(first) * len(second))
+    for code in rng.sample(codes, len(codes)):
+        yield first[code // len(second)], second[code % len(second)]
+
+
+def _round_robin(pools, n_items):
+    """Takes an item of each pool in turn until there are enough."""
+    taken = []
+    pools = list(pools)
+    while len(taken) < n_items:
+        remaining = []
+        for pool in pools:
+            item = next(pool, None)
+            if item is None:
+                continue
+            taken.append(item)
+            remaining.append(pool)
+            if len(taken) == n_items:
+                break
+        pools = remaining
+    return taken

@@ -1,0 +1,59 @@
+"""Front ends that are no SSL encoder."""
+
+import torch
+from speechbrain.lobes.features import Fbank
+from speechbrain.processing.features import InputNormalization
+
+from speechbrain_ext.nnet.masking import frame_counts
+
+
+class NormalizedFbank(torch.nn.Module):
+    """SpeechBrain's filter banks, mean-normalised for each utterance.
+
+    Called as an SSL encoder is, so that a recipe can take either.
+
+    Arguments
+    ---------
+    n_mels : int
+        Number of mel bands.
+    sample_rate : int
+        In Hz.
+
+    Example
+    -------
+    >>> features = NormalizedFbank(n_mels=80)
+    >>> frames, lengths = features(torch.rand(2, 16000), torch.tensor([1.0, 0.5]))
+    >>> frames.shape, (lengths * 101).round()
+    (torch.Size([2, 101, 80]), tensor([101.,  51.]))
+    """
+
+    def __init__(self, n_mels=80, sample_rate=16000):
+        super().__init__()
+        self.fbank = Fbank(n_mels=n_mels, sample_rate=sample_rate)
+        self.norm = InputNormalization(norm_type="sentence", std_norm=False)
+        self.hop = sample_rate // 100
+        self.channels = n_mels
+
+    def forward(self, wav, wav_lens=None):
+        """Computes the features.
+
+        Arguments
+        ---------
+        wav : torch.Tensor
+            Waveforms, of shape (batch, time).
+        wav_lens : torch.Tensor
+            Relative lengths, of shape (batch,).
+
+        Returns
+        -------
+        torch.Tensor
+            Of shape (batch, frame, n_mels), a frame every 10 ms.
+        torch.Tensor
+            Relative lengths in frames, of shape (batch,).
+        """
+        if wav_lens is None:
+            wav_lens = torch.ones(len(wav), device=wav.device)
+        frames = self.fbank(wav)
+        counts = 1 + frame_counts(wav_lens, wav.shape[1]) // self.hop
+        lengths = counts / frames.shape[1]
+        return self.norm(frames, lengths), lengths

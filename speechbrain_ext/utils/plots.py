@@ -1,0 +1,164 @@
+"""Plots, each written as PNG and PDF."""
+
+from pathlib import Path
+
+import matplotlib
+import torch
+from sklearn.metrics import DetCurveDisplay
+
+from speechbrain_ext.utils.files import atomic_path
+from speechbrain_ext.utils.metrics import EER, det_points
+
+matplotlib.use("Agg")
+from matplotlib import pyplot  # noqa: E402
+
+POINTS_PER_DEVIATION = 500
+
+
+def plot_det(path, systems):
+    """Detection error trade-off on probit axes.
+
+    Arguments
+    ---------
+    path : str or Path
+        Without extension.
+    systems : dict
+        For each name, target and non-target scores, of shapes (n_target,)
+        and (n_nontarget,).
+
+    Returns
+    -------
+    list of Path
+        The files.
+
+    Example
+    -------
+    >>> scores = torch.randn(200) + 2, torch.randn(200)
+    >>> [p.suffix for p in plot_det(getfixture("tmpdir") / "det", {"a": scores})]
+    ['.png', '.pdf']
+    """
+    figure, axes = pyplot.subplots(figsize=(5, 5))
+    for name, (target, nontarget) in systems.items():
+        far, frr, _ = det_points(target, nontarget)
+        eer, _ = EER(target, nontarget)
+        rates = torch.stack([far, frr], dim=1).double()
+        rates = rates[((rates > 0) & (rates < 1)).all(dim=1)]
+        # Points that fall on each other would make the PDF of a long trial
+        # list hundreds of megabytes.
+        spots = torch.round(torch.special.ndtri(rates) * POINTS_PER_DEVIATION)
+        shown = torch.unique_consecutive(spots, dim=0)
+        rates = torch.special.ndtr(shown / POINTS_PER_DEVIATION)
+        DetCurveDisplay(
+            fpr=rates[:, 0].numpy(),
+            fnr=rates[:, 1].numpy(),
+        ).plot(ax=axes, name=f"{name} (EER {100 * eer:.2f} %)")
+    axes.set_xlabel("false acceptance rate")
+    axes.set_ylabel("false rejection rate")
+    axes.grid(alpha=0.3)
+    return _save(figure, path)
+
+
+def plot_scores(path, target, nontarget, thresholds):
+    """Histograms of target and non-target scores with thresholds.
+
+    Arguments
+    ---------
+    path : str or Path
+        Without extension.
+    target : torch.Tensor
+        Of shape (n_target,).
+    nontarget : torch.Tensor
+        Of shape (n_nontarget,).
+    thresholds : dict
+        Threshold of each name; None is left out.
+
+    Returns
+    -------
+    list of Path
+        The files.
+
+    Example
+    -------
+    >>> target, nontarget = torch.randn(200) + 2, torch.randn(200)
+    >>> path = getfixture("tmpdir") / "scores"
+    >>> len(plot_scores(path, target, nontarget, {"EER": 1.0}))
+    2
+    """
+    figure, axes = pyplot.subplots(figsize=(6, 4))
+    every = torch.cat([target, nontarget])
+    bins = torch.linspace(every.min(), every.max(), 80).numpy()
+    for scores, name in ((nontarget, "non-target"), (target, "target")):
+        axes.hist(
+            scores.numpy(), bins=bins, density=True, alpha=0.6, label=name
+        )
+    for i, (name, threshold) in enumerate(thresholds.items()):
+        if threshold is not None:
+            axes.axvline(
+                threshold,
+                color="black",
+                linestyle=("--", ":")[i % 2],
+                label=f"threshold ({name})",
+            )
+    axes.set_xlabel("score")
+    axes.set_ylabel("density")
+    axes.legend()
+    return _save(figure, path)
+
+
+def plot_layer_attention(path, wav, weights, sample_rate):
+    """Layer weights over time beneath the waveform of an utterance.
+
+    Arguments
+    ---------
+    path : str or Path
+        Without extension.
+    wav : torch.Tensor
+        Waveform, of shape (time,).
+    weights : torch.Tensor
+        Of shape (head, frame, layer); heads are averaged.
+    sample_rate : int
+        In Hz.
+
+    Returns
+    -------
+    list of Path
+        The files.
+
+    Example
+    -------
+    >>> wav, weights = torch.randn(16000), torch.rand(8, 49, 13)
+    >>> path = getfixture("tmpdir") / "layers"
+    >>> len(plot_layer_attention(path, wav, weights, 16000))
+    2
+    """
+    figure, (top, bottom) = pyplot.subplots(
+        2, 1, figsize=(8, 4), sharex=True, height_ratios=(1, 2),
+        layout="constrained",
+    )  # fmt: skip
+    duration = len(wav) / sample_rate
+    top.plot(torch.arange(len(wav)) / sample_rate, wav, linewidth=0.3)
+    top.set_ylabel("amplitude")
+    n_layers = weights.shape[2]
+    image = bottom.imshow(
+        weights.mean(dim=0).T,
+        origin="lower",
+        aspect="auto",
+        extent=(0, duration, -0.5, n_layers - 0.5),
+        interpolation="nearest",
+    )
+    bottom.set_xlabel("time (s)")
+    bottom.set_ylabel("layer")
+    bottom.set_yticks(range(0, n_layers, max(1, n_layers // 8)))
+    figure.colorbar(image, ax=bottom, label="weight, mean over heads")
+    return _save(figure, path)
+
+
+def _save(figure, path):
+    written = []
+    for suffix in (".png", ".pdf"):
+        target = Path(f"{path}{suffix}")
+        with atomic_path(target) as partial:
+            figure.savefig(partial, dpi=150, bbox_inches="tight")
+        written.append(target)
+    pyplot.close(figure)
+    return written

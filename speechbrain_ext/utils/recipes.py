@@ -1,0 +1,137 @@
+"""What the recipes' scripts share: arguments, presets, figures of a run."""
+
+import resource
+import sys
+import tempfile
+from pathlib import Path
+
+import speechbrain as sb
+import torch
+from ruamel.yaml import YAML
+
+from speechbrain_ext.utils.errors import InputError
+
+DEMO_PRESET = (
+    Path(__file__).resolve().parents[2] / "hparams" / "presets" / "demo.yaml"
+)
+DEMO_BANNER = """
+======================================================================
+ No data_folder was given: this is the DEMO on synthetic voices.
+ Its error rates say nothing about people. For your own recordings:
+   {command} --dataset folder --data_folder <root>
+ with <root>/<speaker>/**/<audio file>
+======================================================================
+"""
+
+
+def parse_recipe_arguments(arguments):
+    """Reads a recipe's command line.
+
+    Beside SpeechBrain's options and `--key value` overrides of the YAML,
+    `--preset FILE` names a YAML file of overrides, before which the command
+    line goes. Where neither gives a data_folder, the demo's preset is used.
+    A YAML with the key `extends` takes the keys that it lacks from that file.
+
+    Arguments
+    ---------
+    arguments : list of str
+        As of sys.argv[1:].
+
+    Returns
+    -------
+    hparams_file : str
+        A YAML with base and preset filled in.
+    run_opts : speechbrain.utils.run_opts.RunOptions
+        SpeechBrain's options.
+    overrides : dict
+        Overrides of the YAML.
+
+    Raises
+    ------
+    InputError
+        If a file is missing or an override has no such key in the YAML.
+
+    Example
+    -------
+    >>> path = getfixture("tmpdir") / "train.yaml"
+    >>> path.write_text("data_folder: null\\nlr: 0.1\\n", "utf-8")
+    >>> arguments = [str(path), "--data_folder", "/data", "--lr=0.2"]
+    >>> parse_recipe_arguments(arguments)[2]
+    {'data_folder': '/data', 'lr': 0.2}
+    """
+    hparams_file, run_opts, given = sb.parse_arguments(arguments)
+    content = _load_yaml(hparams_file)
+    given = dict(YAML().load(given) or {})
+    preset = given.pop("preset", None)
+    unknown = sorted(set(given) - set(content))
+    if unknown:
+        raise InputError(
+            f"'{hparams_file}' has no key {', '.join(unknown)} to override"
+        )
+    if not {**content, **given}.get("data_folder", True) and preset is None:
+        command = f"python {' '.join([sys.argv[0], *arguments])}"
+        print(DEMO_BANNER.format(command=command), file=sys.stderr)
+        preset = DEMO_PRESET
+    if preset:
+        # A preset serves several systems, some of which lack some of its keys.
+        values = _load_yaml(preset)
+        content.update({key: values[key] for key in values if key in content})
+    return _write_yaml(content, Path(hparams_file).name), run_opts, given
+
+
+def _load_yaml(path):
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"there is no YAML file '{path}'")
+    content = YAML().load(path.read_text(encoding="utf-8")) or {}
+    base = content.pop("extends", None)
+    if base is None:
+        return content
+    merged = _load_yaml(path.parent / base)
+    merged.update(content)
+    return merged
+
+
+def _write_yaml(content, name):
+    path = Path(tempfile.mkdtemp(prefix="speechbrain_ext-")) / name
+    with open(path, "w", encoding="utf-8") as file:
+        YAML().dump(content, file)
+    return str(path)
+
+
+def run_details(modules, clock):
+    """Figures of a training for its metrics.json.
+
+    Arguments
+    ---------
+    modules : dict
+        Modules by name.
+    clock : TrainingClock
+        Of the training.
+
+    Returns
+    -------
+    dict
+        Command, minutes of training, peak memory of the main process and of
+        the GPU (GiB), parameters of each module.
+    """
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    details = {
+        "command": " ".join(["python", *sys.argv]),
+        "train_minutes": round(clock.seconds() / 60, 1),
+        # Linux counts in KiB, macOS in bytes.
+        "peak_memory_gib": round(
+            peak / 2 ** (30 if sys.platform == "darwin" else 20), 2
+        ),
+        "parameters": {
+            name: sum(p.numel() for p in module.parameters())
+            for name, module in modules.items()
+        },
+        "torch_threads": torch.get_num_threads(),
+    }
+    if torch.cuda.is_available():
+        details["device"] = torch.cuda.get_device_name()
+        details["peak_gpu_memory_gib"] = round(
+            torch.cuda.max_memory_allocated() / 2**30, 2
+        )
+    return details
