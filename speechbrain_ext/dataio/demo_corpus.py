@@ -214,7 +214,7 @@ def _write_speaker(espeak, root, number):
 def _draw_channel(rng):
     """Draws a session's microphone, room and noise."""
     noise_rng = np.random.default_rng(rng.getrandbits(32))
-    low, high = rng.uniform(60, 300), rng.uniform(3200, 7400)
+    low, high = rng.uniform(60, 200), rng.uniform(4000, 7600)
     band = scipy.signal.butter(
         2, [low, high], btype="bandpass", fs=SAMPLE_RATE, output="sos"
     )
@@ -225,8 +225,8 @@ def _draw_channel(rng):
         _apply_channel,
         band=band,
         room=room,
-        tilt=rng.uniform(0.0, 0.97),
-        snr_db=rng.uniform(8, 25),
+        tilt=rng.uniform(0.0, 0.9),
+        snr_db=rng.uniform(15, 35),
         level=rng.uniform(0.1, 0.7),
         noise_rng=noise_rng,
     )

@@ -5,6 +5,7 @@ frame is valid, or None where every frame is.
 """
 
 import torch
+from torch.distributed.nn.functional import all_reduce
 
 
 def frame_counts(lengths, n_frames):
@@ -158,19 +159,31 @@ def masked_batch_norm(norm, x, mask):
     Returns
     -------
     torch.Tensor
-        Of the shape of x. In training, padded frames are zero.
+        Of the shape of x; what stands in padded frames means nothing.
 
     Example
     -------
     >>> norm = torch.nn.BatchNorm1d(1)
     >>> x = torch.tensor([[[1.0, 3.0, 50.0]]])
-    >>> masked_batch_norm(norm, x, torch.tensor([[True, True, False]])).round()
-    tensor([[[-1.,  1.,  0.]]], grad_fn=<RoundBackward0>)
+    >>> masked_batch_norm(norm, x, torch.tensor([[True, True, False]]))[..., :2]
+    tensor([[[-1.0000,  1.0000]]], grad_fn=<SliceBackward0>)
     """
     if mask is None or not norm.training:
         return norm(x)
-    frames_first = x.movedim(-1, 1)
-    valid = norm(frames_first[mask].unsqueeze(-1)).squeeze(-1)
-    out = torch.zeros_like(frames_first, dtype=valid.dtype)
-    out[mask] = valid
-    return out.movedim(1, -1)
+    x32 = zero_padding(x, mask).float()
+    dims = [0, *range(2, x.dim())]
+    count = mask.sum() * x[0, 0, ..., 0].numel()
+    sums = torch.stack([x32.sum(dims), (x32 * x32).sum(dims)])
+    if isinstance(norm, torch.nn.SyncBatchNorm):
+        sums, count = all_reduce(sums), all_reduce(count)
+    mean, square = sums / count
+    variance = (square - mean**2).clamp(min=0.0)
+    with torch.no_grad():
+        unbiased = variance * count / (count - 1).clamp(min=1)
+        norm.running_mean.lerp_(mean, norm.momentum)
+        norm.running_var.lerp_(unbiased, norm.momentum)
+        norm.num_batches_tracked += 1
+    scale = norm.weight * torch.rsqrt(variance + norm.eps)
+    shift = norm.bias - mean * scale
+    shape = (1, -1, *[1] * (x.dim() - 2))
+    return (x32 * scale.view(shape) + shift.view(shape)).to(x.dtype)

@@ -57,7 +57,7 @@ def save_small_wavlm(
         num_attention_heads=4,
         intermediate_size=4 * channels,
         conv_dim=[conv_channels] * 7,
-        feat_extract_norm="layer",
+        feat_extract_norm="group",
         do_stable_layer_norm=False,
         num_conv_pos_embeddings=32,
         num_conv_pos_embedding_groups=8,
