@@ -7,6 +7,8 @@ They show that everything works; error rates on them say nothing about people.
 import ctypes
 import functools
 import random
+import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -75,7 +77,13 @@ class ESpeak:
             raise InputError(
                 "the demo voices need a package: pip install espeakng-loader"
             ) from None
-        self._library = ctypes.CDLL(espeakng_loader.get_library_path())
+        # The library's state goes on from one text to the next. A copy of its
+        # own gives each instance the same start, and so the same speech.
+        installed = espeakng_loader.get_library_path()
+        with tempfile.TemporaryDirectory(
+            ignore_cleanup_errors=True
+        ) as folder:
+            self._library = ctypes.CDLL(shutil.copy(installed, folder))
         self.sample_rate = self._library.espeak_Initialize(
             self._SYNCHRONOUS,
             0,

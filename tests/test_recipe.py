@@ -1,0 +1,337 @@
+"""The recipe's scripts, run as users run them, on tiny corpora and models."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import write_voice
+
+from speechbrain_ext.inference.speaker import SpeakerRecognition
+from speechbrain_ext.lobes.models.small_wavlm import save_small_wavlm
+from speechbrain_ext.utils.checkpoints import best_checkpoint
+from speechbrain_ext.utils.metrics import EER, EER_star
+
+ROOT = Path(__file__).resolve().parents[1]
+TRAIN = ROOT / "recipes" / "VoxCeleb" / "train.py"
+VERIFY = ROOT / "recipes" / "VoxCeleb" / "speaker_verification_cosine.py"
+ECAPA = ROOT / "hparams" / "ecapa_fbank.yaml"
+LTDNN = ROOT / "hparams" / "ltdnn_wavlm.yaml"
+VERIFICATION = ROOT / "hparams" / "verification_ltdnn.yaml"
+# One thread: processes that share two cores would spin.
+ENVIRONMENT = {
+    **os.environ,
+    "CUDA_VISIBLE_DEVICES": "",
+    "HF_HUB_OFFLINE": "1",
+    "OMP_NUM_THREADS": "1",
+}
+TINY = {
+    "dataset": "folder",
+    "valid_speakers": 3,
+    "test_speakers": 3,
+    "number_of_steps": 6,
+    "steps_per_epoch": 3,
+    "batch_size": 4,
+    "sentence_len": 1.0,
+    "num_workers": 0,
+    "ckpt_interval_minutes": 0,
+}
+TINY_ECAPA = {**TINY, "ecapa_channels": 16}
+TINY_LTDNN = {**TINY, "conv_channels": 16, "pooled_channels": 16}
+
+
+def command(script, hparams, options, launcher=(sys.executable,)):
+    arguments = [f"--{key}={value}" for key, value in options.items()]
+    return [*launcher, str(script), str(hparams), *arguments]
+
+
+def run(script, hparams, options, cwd, launcher=(sys.executable,)):
+    return subprocess.run(
+        command(script, hparams, options, launcher),
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        env=ENVIRONMENT,
+    )
+
+
+def read_scores(path):
+    scores = {"1": [], "0": []}
+    for line in path.read_text().splitlines():
+        _, _, label, score = line.split()
+        scores[label].append(float(score))
+    return torch.tensor(scores["1"]), torch.tensor(scores["0"])
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    root = tmp_path_factory.mktemp("corpus")
+    for speaker in range(12):
+        for utterance in range(4):
+            # Some shorter than the crop
+            write_voice(
+                root / f"spk{speaker}/{utterance}.wav",
+                speaker,
+                utterance,
+                duration=0.7 + 0.4 * utterance,
+            )
+    return root
+
+
+@pytest.fixture(scope="module")
+def trained(corpus, tmp_path_factory):
+    """L-TDNN trained on a small WavLM, and what the script printed."""
+    folder = tmp_path_factory.mktemp("trained")
+    options = {
+        **TINY_LTDNN,
+        "data_folder": corpus,
+        "ssl_hub": save_small_wavlm(folder / "wavlm", n_layers=2, channels=32),
+        "output_folder": folder / "ltdnn",
+        "augment": True,
+        "precision": "bf16",
+    }
+    result = run(TRAIN, LTDNN, options, folder)
+    assert result.returncode == 0, result.stderr[-3000:]
+    return folder / "ltdnn", options
+
+
+def test_training_writes_results(trained):
+    output, _ = trained
+    metrics = json.loads((output / "test" / "metrics.json").read_text())
+    target, nontarget = read_scores(output / "test" / "scores.txt")
+    assert metrics["n_target"] == len(target) == 18
+    assert metrics["n_nontarget"] == len(nontarget) == 18
+    assert metrics["EER"] == pytest.approx(EER(target, nontarget)[0])
+    checkpoint = best_checkpoint(output / "save")
+    assert metrics["EER_star_threshold"] == checkpoint.meta["threshold"]
+    assert metrics["EER_star"] == pytest.approx(
+        EER_star(target, nontarget, checkpoint.meta["threshold"])
+    )
+    assert metrics["parameters"]["embedding_model"] > 0
+    for plot in ("det", "scores", "layer_attention"):
+        for suffix in ("png", "pdf"):
+            assert (output / "test" / f"{plot}.{suffix}").stat().st_size > 1000
+    log = (output / "train_log.txt").read_text().splitlines()
+    assert [line.split(",")[0] for line in log] == ["step: 3", "step: 6"]
+    assert list((output / "tensorboard").iterdir())
+
+
+def test_frozen_encoder_is_not_saved(trained):
+    output, _ = trained
+    files = {p.name for p in best_checkpoint(output / "save").path.iterdir()}
+    assert "encoder.ckpt" not in files
+    assert {"embedding_model.ckpt", "classifier.ckpt"} <= files
+
+
+def test_verification_gives_the_scores_of_the_training(trained, tmp_path):
+    output, _ = trained
+    options = {"trained_model": output, "output_folder": tmp_path / "v"}
+    result = run(VERIFY, VERIFICATION, options, tmp_path)
+    assert result.returncode == 0, result.stderr[-3000:]
+    expected = read_scores(output / "test" / "scores.txt")
+    for ours, theirs in zip(read_scores(tmp_path / "v/scores.txt"), expected):
+        torch.testing.assert_close(ours, theirs, atol=2e-5, rtol=0)
+
+
+def test_verification_on_other_trials(trained, corpus, tmp_path):
+    output, _ = trained
+    test_csv = (output / "save" / "test.csv").read_text().splitlines()[1:]
+    ids = [line.split(",")[0] for line in test_csv]
+    first = ids[0].split("/")[0]
+    same = [name for name in ids if name.startswith(f"{first}/")]
+    other = [name for name in ids if not name.startswith(f"{first}/")]
+    trial_list = tmp_path / "trials.txt"
+    trial_list.write_text(
+        f"1 {same[0]} {same[1]}\n0 {same[0]} {other[0]}\n"
+    )
+    options = {
+        "trained_model": output,
+        "output_folder": tmp_path / "v",
+        "trials_from": "folder",
+        "test_folder": corpus,
+        "verification_file": trial_list,
+        "threshold": 0.5,
+    }
+    result = run(VERIFY, VERIFICATION, options, tmp_path)
+    assert result.returncode == 0, result.stderr[-3000:]
+    metrics = json.loads((tmp_path / "v" / "metrics.json").read_text())
+    assert metrics["EER_star_threshold"] == 0.5
+    assert metrics["n_target"] == metrics["n_nontarget"] == 1
+    # Trials of all speakers have those of the training among them.
+    del options["verification_file"]
+    result = run(VERIFY, VERIFICATION, options, tmp_path)
+    assert result.returncode == 1
+    assert "speakers of the trials were trained on" in result.stderr
+
+
+def test_trained_model_as_a_class(trained, corpus):
+    output, _ = trained
+    model = SpeakerRecognition.from_training(output)
+    first, second = corpus / "spk0/3.wav", corpus / "spk0/0.wav"
+    score, decision = model.verify_files(first, second)
+    assert decision == (score > model.threshold)
+    wavs = [model.load_audio(path) for path in (first, second)]
+    padded = torch.nn.utils.rnn.pad_sequence(wavs, batch_first=True)
+    lengths = torch.tensor([1.0, len(wavs[1]) / len(wavs[0])])
+    together = model.encode_batch(padded, lengths)
+    assert together.shape == (2, 1, 192)
+    alone = model.encode_batch(wavs[1].unsqueeze(0))
+    torch.testing.assert_close(together[1:], alone, atol=1e-4, rtol=1e-4)
+
+
+def test_other_architecture_is_refused(trained, tmp_path):
+    output, options = trained
+    result = run(TRAIN, LTDNN, {**options, "conv_channels": 24}, tmp_path)
+    assert result.returncode == 1
+    last = result.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: the checkpoint in")
+    assert "is of another architecture" in last
+    # The folder's YAML is now the other one, as a user would find it.
+    with pytest.raises(ValueError, match="of another architecture than"):
+        SpeakerRecognition.from_training(output)
+    result = run(TRAIN, LTDNN, options, tmp_path)
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert "Resumed after 6 optimiser steps" in result.stdout + result.stderr
+
+
+def test_joint_training_changes_and_saves_the_encoder(trained, tmp_path):
+    _, options = trained
+    options = {
+        **options,
+        "freeze": False,
+        "augment": False,
+        "precision": "fp32",
+        "grad_accumulation_factor": 2,
+        "output_folder": tmp_path / "joint",
+    }
+    result = run(TRAIN, LTDNN, options, tmp_path)
+    assert result.returncode == 0, result.stderr[-3000:]
+    saved = torch.load(best_checkpoint(tmp_path / "joint/save").path / "encoder.ckpt")
+    model = SpeakerRecognition.from_training(tmp_path / "joint")
+    name = "model.encoder.layers.0.attention.q_proj.weight"
+    torch.testing.assert_close(model.encoder.state_dict()[name], saved[name])
+    from speechbrain_ext.lobes.models.ssl_encoder import SSLEncoder
+
+    before = SSLEncoder(options["ssl_hub"]).state_dict()
+    assert not torch.equal(before[name], saved[name])
+    front = "model.feature_extractor.conv_layers.1.conv.weight"
+    assert torch.equal(before[front], saved[front])
+
+
+def test_resumes_after_a_kill(corpus, tmp_path):
+    options = {
+        **TINY_ECAPA,
+        "data_folder": corpus,
+        "output_folder": tmp_path / "out",
+        "number_of_steps": 400,
+        "steps_per_epoch": 200,
+        "ckpt_interval_steps": 20,
+    }
+    save = tmp_path / "out" / "save"
+    process = subprocess.Popen(
+        command(TRAIN, ECAPA, options),
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=ENVIRONMENT,
+    )
+    deadline = time.monotonic() + 300
+    while not list(save.glob("CKPT*/CKPT.yaml")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    # What a kill in the middle of a save leaves behind is no checkpoint.
+    half = save / "CKPT+2999-01-01+00-00-00+00"
+    half.mkdir()
+    (half / ".CKPT.yaml").write_text("end-of-epoch: true\nunixtime: 9e9\n")
+    result = run(TRAIN, ECAPA, options, tmp_path)
+    assert result.returncode == 0, result.stderr[-3000:]
+    printed = result.stdout + result.stderr
+    resumed = int(printed.split("Resumed after ")[1].split()[0])
+    assert 20 <= resumed < 400 and resumed % 20 == 0
+    log = (tmp_path / "out" / "train_log.txt").read_text().splitlines()
+    steps = [line.split(",")[0] for line in log]
+    assert steps[-1] == "step: 400" and len(steps) == len(set(steps)) == 2
+
+
+def test_nan_loss_keeps_the_last_good_checkpoint(corpus, tmp_path):
+    options = {
+        **TINY_ECAPA,
+        "data_folder": corpus,
+        "output_folder": tmp_path / "out",
+        "number_of_steps": 60,
+        "steps_per_epoch": 20,
+    }
+    script = tmp_path / "diverge.py"
+    script.write_text(
+        "import runpy, sys, torch\n"
+        "from speechbrain_ext.core import SpeakerBrain\n"
+        "original = SpeakerBrain.compute_objectives\n"
+        "def diverge(self, predictions, batch, stage):\n"
+        "    loss = original(self, predictions, batch, stage)\n"
+        "    return loss * float('nan') if self.optimizer_step > 30 else loss\n"
+        "SpeakerBrain.compute_objectives = diverge\n"
+        f"sys.argv[0] = {str(TRAIN)!r}\n"
+        "runpy.run_path(sys.argv[0], run_name='__main__')\n"
+    )
+    result = run(script, ECAPA, options, tmp_path)
+    assert result.returncode == 1
+    last = result.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: the loss is nan after 31 optimiser steps")
+    checkpoint = best_checkpoint(tmp_path / "out" / "save")
+    assert checkpoint.meta["step"] == 20
+    state = torch.load(checkpoint.path / "embedding_model.ckpt")
+    assert all(torch.isfinite(value).all() for value in state.values())
+
+
+def test_two_processes(corpus, tmp_path):
+    options = {
+        **TINY_ECAPA,
+        "data_folder": corpus,
+        "output_folder": tmp_path / "out",
+        "distributed_backend": "gloo",
+    }
+    launcher = (
+        sys.executable, "-m", "torch.distributed.run", "--standalone",
+        "--nproc_per_node=2",
+    )  # fmt: skip
+    result = run(TRAIN, ECAPA, options, tmp_path, launcher)
+    assert result.returncode == 0, result.stderr[-3000:]
+    log = (tmp_path / "out" / "train_log.txt").read_text().splitlines()
+    assert [line.split(",")[0] for line in log] == ["step: 3", "step: 6"]
+    assert (tmp_path / "out" / "test" / "metrics.json").is_file()
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"no_such_key": 1}, "has no key no_such_key"),
+        ({"data_folder": "/no/such"}, "no folder '/no/such'"),
+        ({"preset": "none.yaml"}, "no YAML file 'none.yaml'"),
+    ],
+)
+def test_bad_input_ends_with_one_line(corpus, tmp_path, changes, message):
+    options = {
+        **TINY_ECAPA,
+        "data_folder": corpus,
+        "output_folder": tmp_path / "out",
+        **changes,
+    }
+    result = run(TRAIN, ECAPA, options, tmp_path)
+    assert result.returncode == 1
+    last = result.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: ") and message in last
+    assert "Traceback" not in result.stderr
+
+
+def test_verification_without_a_training(tmp_path):
+    result = run(VERIFY, VERIFICATION, {"trained_model": "nowhere"}, tmp_path)
+    assert result.returncode == 1
+    assert "error: no checkpoint with EER in 'nowhere" in result.stderr
