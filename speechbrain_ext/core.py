@@ -2,7 +2,6 @@
 
 import speechbrain as sb
 import torch
-from speechbrain.utils.distributed import if_main_process
 from speechbrain.utils.logger import get_logger
 
 from speechbrain_ext.processing.scoring import cosine_scores
@@ -134,6 +133,15 @@ class SpeakerBrain(sb.Brain):
                 f"of another architecture ({first_line}); give another "
                 "output_folder, or the YAML it was trained with"
             ) from None
+        for scheduler in self.schedulers.values():
+            planned = getattr(scheduler, "total_steps", None)
+            if planned not in (None, self.hparams.number_of_steps):
+                raise InputError(
+                    f"number_of_steps: {self.hparams.number_of_steps}, but the "
+                    f"checkpoint in '{self.checkpointer.checkpoints_dir}' is of "
+                    f"a one-cycle schedule of {planned} steps, which cannot be "
+                    "changed on the way; give another output_folder"
+                )
         if self.optimizer_step:
             logger.info(f"Resumed after {self.optimizer_step} optimiser steps.")
 

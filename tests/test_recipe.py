@@ -61,6 +61,16 @@ def run(script, hparams, options, cwd, launcher=(sys.executable,)):
     )
 
 
+def patched_train(folder, patch):
+    """A script that runs train.py after some lines of Python."""
+    script = folder / "patched_train.py"
+    script.write_text(
+        f"import runpy, sys\n{patch}sys.argv[0] = {str(TRAIN)!r}\n"
+        "runpy.run_path(sys.argv[0], run_name='__main__')\n"
+    )
+    return script
+
+
 def read_scores(path):
     scores = {"1": [], "0": []}
     for line in path.read_text().splitlines():
@@ -198,6 +208,9 @@ def test_other_architecture_is_refused(trained, tmp_path):
     result = run(TRAIN, LTDNN, options, tmp_path)
     assert result.returncode == 0, result.stderr[-3000:]
     assert "Resumed after 6 optimiser steps" in result.stdout + result.stderr
+    result = run(TRAIN, LTDNN, {**options, "number_of_steps": 9}, tmp_path)
+    assert result.returncode == 1
+    assert "one-cycle schedule of 6 steps" in result.stderr
 
 
 def test_joint_training_changes_and_saves_the_encoder(trained, tmp_path):
@@ -269,17 +282,14 @@ def test_nan_loss_keeps_the_last_good_checkpoint(corpus, tmp_path):
         "number_of_steps": 60,
         "steps_per_epoch": 20,
     }
-    script = tmp_path / "diverge.py"
-    script.write_text(
-        "import runpy, sys, torch\n"
+    script = patched_train(
+        tmp_path,
         "from speechbrain_ext.core import SpeakerBrain\n"
         "original = SpeakerBrain.compute_objectives\n"
         "def diverge(self, predictions, batch, stage):\n"
         "    loss = original(self, predictions, batch, stage)\n"
         "    return loss * float('nan') if self.optimizer_step > 30 else loss\n"
-        "SpeakerBrain.compute_objectives = diverge\n"
-        f"sys.argv[0] = {str(TRAIN)!r}\n"
-        "runpy.run_path(sys.argv[0], run_name='__main__')\n"
+        "SpeakerBrain.compute_objectives = diverge\n",
     )
     result = run(script, ECAPA, options, tmp_path)
     assert result.returncode == 1
@@ -302,7 +312,13 @@ def test_two_processes(corpus, tmp_path):
         sys.executable, "-m", "torch.distributed.run", "--standalone",
         "--nproc_per_node=2",
     )  # fmt: skip
-    result = run(TRAIN, ECAPA, options, tmp_path, launcher)
+    # PyTorch has no synchronised batch norm for CPUs.
+    script = patched_train(
+        tmp_path,
+        "import torch\n"
+        "torch.nn.SyncBatchNorm.convert_sync_batchnorm = lambda module: module\n",
+    )
+    result = run(script, ECAPA, options, tmp_path, launcher)
     assert result.returncode == 0, result.stderr[-3000:]
     log = (tmp_path / "out" / "train_log.txt").read_text().splitlines()
     assert [line.split(",")[0] for line in log] == ["step: 3", "step: 6"]
@@ -315,6 +331,7 @@ def test_two_processes(corpus, tmp_path):
         ({"no_such_key": 1}, "has no key no_such_key"),
         ({"data_folder": "/no/such"}, "no folder '/no/such'"),
         ({"preset": "none.yaml"}, "no YAML file 'none.yaml'"),
+        ({"data_folder": "null"}, "dataset folder needs data_folder"),
     ],
 )
 def test_bad_input_ends_with_one_line(corpus, tmp_path, changes, message):

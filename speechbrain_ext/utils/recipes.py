@@ -69,6 +69,11 @@ def parse_recipe_arguments(arguments):
             f"'{hparams_file}' has no key {', '.join(unknown)} to override"
         )
     if not {**content, **given}.get("data_folder", True) and preset is None:
+        if given.get("dataset", "demo") != "demo":
+            raise InputError(
+                f"dataset {given['dataset']} needs data_folder, the root of "
+                "the corpus: --data_folder <root>"
+            )
         command = f"python {' '.join([sys.argv[0], *arguments])}"
         print(DEMO_BANNER.format(command=command), file=sys.stderr)
         preset = DEMO_PRESET
