@@ -149,6 +149,31 @@ def test_verification_gives_the_scores_of_the_training(trained, tmp_path):
         torch.testing.assert_close(ours, theirs, atol=2e-5, rtol=0)
 
 
+def test_adaptive_score_normalisation(trained, tmp_path):
+    output, _ = trained
+    options = {
+        "trained_model": output,
+        "output_folder": tmp_path / "v",
+        "subtract_mean": True,
+        "score_norm": "s-norm",
+        "cohort_size": 4,
+    }
+    result = run(VERIFY, VERIFICATION, options, tmp_path)
+    assert result.returncode == 0, result.stderr[-3000:]
+    metrics = json.loads((tmp_path / "v" / "metrics.json").read_text())
+    assert metrics["cohort_size"] == 4 and metrics["subtract_mean"]
+    # The validation threshold is of plain cosine scores.
+    assert "EER_star" not in metrics
+    low, high = metrics["EER_95"]
+    assert 0 <= low <= high <= 1
+    scores = torch.cat(read_scores(tmp_path / "v" / "scores.txt"))
+    assert scores.abs().max() > 1
+    options["cohort_size"] = 400
+    result = run(VERIFY, VERIFICATION, options, tmp_path)
+    assert result.returncode == 1
+    assert "cohort_size=400, but the cohort has 6 members" in result.stderr
+
+
 def test_verification_on_other_trials(trained, corpus, tmp_path):
     output, _ = trained
     test_csv = (output / "save" / "test.csv").read_text().splitlines()[1:]

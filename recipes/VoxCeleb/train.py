@@ -12,7 +12,7 @@ from pathlib import Path
 
 import speechbrain as sb
 from hyperpyyaml import load_hyperpyyaml
-from speechbrain.utils.distributed import if_main_process, run_on_main
+from speechbrain.utils.distributed import run_on_main
 
 from speechbrain_ext.core import SpeakerBrain
 from speechbrain_ext.dataio.pipelines import (
@@ -99,20 +99,19 @@ def main(arguments):
     )
 
     # Test
-    if if_main_process():
-        speaker_model = SpeakerRecognition.from_training(
-            hparams["output_folder"], brain.device
-        )
-        verify(
-            speaker_model,
-            paths["test"],
-            paths["test_trials"],
-            Path(hparams["output_folder"]) / "test",
-            threshold=speaker_model.threshold,
-            max_batch_duration=hparams["max_batch_duration"],
-            num_workers=hparams["num_workers"],
-            details=run_details(modules, hparams["clock"]),
-        )
+    speaker_model = SpeakerRecognition.from_training(
+        hparams["output_folder"], brain.device
+    )
+    verify(
+        speaker_model,
+        paths["test"],
+        paths["test_trials"],
+        Path(hparams["output_folder"]) / "test",
+        threshold=speaker_model.threshold,
+        details=run_details(modules, hparams["clock"]),
+        max_batch_duration=hparams["max_batch_duration"],
+        num_workers=hparams["num_workers"],
+    )
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ from pathlib import Path
 import torch
 from hyperpyyaml import load_hyperpyyaml
 from ruamel.yaml import YAML
-from tqdm import tqdm
 
 from speechbrain_ext.dataio.audio import read_crop
 from speechbrain_ext.utils.checkpoints import best_checkpoint
@@ -119,25 +118,6 @@ class SpeakerRecognition(torch.nn.Module):
             wavs.to(self.device), wav_lens.to(self.device)
         )
         return self.embedding_model(features, lengths)
-
-    def embed(self, loader):
-        """Embeds the utterances of a loader, with a progress bar.
-
-        Arguments
-        ---------
-        loader : DataLoader
-            Of `speechbrain_ext.dataio.pipelines.embedding_loader`.
-
-        Returns
-        -------
-        dict
-            Embedding of each id, on the CPU, of shape (dim,).
-        """
-        embeddings = {}
-        for batch in tqdm(loader, desc="Embedding", dynamic_ncols=True):
-            encoded = self.encode_batch(*batch.sig).squeeze(1).float().cpu()
-            embeddings.update(zip(batch.id, encoded))
-        return embeddings
 
     @property
     def has_layer_weights(self):

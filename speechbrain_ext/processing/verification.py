@@ -1,13 +1,24 @@
 """From a trained model and trials to scores, metrics and plots."""
 
+import dataclasses
+from collections import Counter
 from pathlib import Path
 
+from speechbrain.utils.distributed import if_main_process
 from speechbrain.utils.logger import get_logger
 
-from speechbrain_ext.dataio.pipelines import embedding_loader
 from speechbrain_ext.dataio.prepare import read_manifest
 from speechbrain_ext.dataio.trials import match_utterances, read_trials
+from speechbrain_ext.processing.embedding_store import (
+    extract_embeddings,
+    model_fingerprint,
+)
+from speechbrain_ext.processing.score_norm import (
+    normalize_scores,
+    speaker_means,
+)
 from speechbrain_ext.processing.scoring import cosine_scores
+from speechbrain_ext.utils.bootstrap import eer_interval
 from speechbrain_ext.utils.files import atomic_path, write_json
 from speechbrain_ext.utils.metrics import EER, EER_star, normalized_minDCF
 from speechbrain_ext.utils.plots import (
@@ -19,7 +30,7 @@ from speechbrain_ext.utils.plots import (
 logger = get_logger(__name__)
 
 
-def verification_metrics(trials, scores, threshold=None):
+def verification_metrics(trials, scores, threshold=None, speaker_of=None):
     """Metrics of a scored trial list.
 
     Arguments
@@ -30,13 +41,15 @@ def verification_metrics(trials, scores, threshold=None):
         Of shape (n_trial,).
     threshold : float
         Threshold of the validation trials, for EER*.
+    speaker_of : dict
+        Speaker of each utterance id, for the interval of the EER.
 
     Returns
     -------
     dict
         Numbers of trials, EER and its threshold, normalised minDCF at target
-        priors 0.01 and 0.05, and with a threshold EER*. Rates are between 0
-        and 1.
+        priors 0.01 and 0.05; with a threshold EER*; with speakers the 95 %
+        bootstrap interval of the EER. Rates are between 0 and 1.
 
     Example
     -------
@@ -56,10 +69,49 @@ def verification_metrics(trials, scores, threshold=None):
         "minDCF_0.01": normalized_minDCF(target, nontarget, p_target=0.01),
         "minDCF_0.05": normalized_minDCF(target, nontarget, p_target=0.05),
     }
+    if speaker_of is not None:
+        metrics["EER_95"] = eer_interval(
+            scores,
+            trials.labels,
+            [speaker_of[name] for name in trials.enrol],
+            [speaker_of[name] for name in trials.test],
+        )
     if threshold is not None:
         metrics["EER_star"] = EER_star(target, nontarget, threshold)
         metrics["EER_star_threshold"] = threshold
     return metrics
+
+
+def cohort_embeddings(
+    speaker_model, manifest, output_folder, per_speaker=None, **extraction
+):
+    """Embeddings of the training set, for score normalisation.
+
+    Arguments
+    ---------
+    speaker_model : SpeakerRecognition
+        The trained model.
+    manifest : str or Path
+        Training utterances.
+    output_folder : str or Path
+        Where the embedding store is or will be.
+    per_speaker : int
+        Utterances of each speaker, those of the first ids; all if None.
+    **extraction
+        As of `extract_embeddings`.
+
+    Returns
+    -------
+    EmbeddingStore
+        Of the training set.
+    """
+    chosen, counts = {}, Counter()
+    for name, item in read_manifest(manifest).items():
+        counts[item["speaker"]] += 1
+        if per_speaker is None or counts[item["speaker"]] <= per_speaker:
+            chosen[name] = item
+    path = _store_path(speaker_model, output_folder, "train_embeddings")
+    return extract_embeddings(speaker_model, chosen, path, **extraction)
 
 
 def verify(
@@ -68,15 +120,19 @@ def verify(
     trial_list,
     output_folder,
     threshold=None,
-    max_batch_duration=120.0,
-    num_workers=0,
+    cohort=None,
+    score_norm=None,
+    cohort_size=None,
+    subtract_mean=False,
     details=None,
+    **extraction,
 ):
     """Embeds each utterance once, scores all trials, writes the results.
 
-    Writes scores.txt (enrol test label score), metrics.json, and as PNG and
-    PDF the DET plot, the score histogram and, where the model attends to
-    layers, the layer weights of the first utterance.
+    Writes the embedding store, scores.txt (enrol test label score),
+    metrics.json, and as PNG and PDF the DET plot, the score histogram and,
+    where the model attends to layers, the layer weights of the first
+    utterance. Under torchrun the processes share the embedding.
 
     Arguments
     ---------
@@ -89,37 +145,82 @@ def verify(
     output_folder : str or Path
         Where to write.
     threshold : float
-        Threshold of the validation trials, for EER*.
-    max_batch_duration : float
-        Seconds of speech in a batch.
-    num_workers : int
-        Processes that read audio.
+        Threshold of the validation trials, for EER*, which takes plain
+        cosine scores: it is left out when scores are changed.
+    cohort : EmbeddingStore
+        Training embeddings, for score_norm and subtract_mean.
+    score_norm : str
+        "z-norm", "t-norm" or "s-norm" with the speakers' means as cohort;
+        none if None.
+    cohort_size : int
+        Highest cohort scores that count (AS-norm); all if None.
+    subtract_mean : bool
+        Whether to subtract the mean of the training embeddings.
     details : dict
         Further entries of metrics.json.
+    **extraction
+        As of `extract_embeddings`.
 
     Returns
     -------
-    dict
-        The content of metrics.json.
+    dict or None
+        The content of metrics.json; None in all processes but the main one.
     """
+    output_folder = Path(output_folder)
     utterances = read_manifest(manifest)
     trials = match_utterances(read_trials(trial_list), utterances, trial_list)
     used = trials.utterances()
-    loader = embedding_loader(
+    store = extract_embeddings(
+        speaker_model,
         {name: item for name, item in utterances.items() if name in used},
-        speaker_model.sample_rate,
-        max_batch_duration,
-        num_workers,
+        _store_path(speaker_model, output_folder, "embeddings"),
+        **extraction,
     )
-    embeddings = speaker_model.embed(loader)
+    if not if_main_process():
+        return None
+    embeddings = store.by_id()
+    if subtract_mean:
+        mean = cohort.embeddings.mean(dim=0)
+        embeddings = {name: e - mean for name, e in embeddings.items()}
+        cohort = dataclasses.replace(
+            cohort, embeddings=cohort.embeddings - mean
+        )
     scores = cosine_scores(embeddings, trials)
-    metrics = verification_metrics(trials, scores, threshold)
-    metrics.update(details or {})
-    output_folder = Path(output_folder)
+    if score_norm is not None:
+        common = set(cohort.speakers) & set(store.speakers)
+        if common:
+            logger.warning(
+                f"{len(common)} speakers of the cohort are in the trials, "
+                f"such as {min(common)}; their normalised scores are biased."
+            )
+        scores = normalize_scores(
+            scores,
+            trials,
+            embeddings,
+            speaker_means(cohort.by_id(), cohort.speaker_of()),
+            score_norm,
+            cohort_size,
+        )
+    if score_norm is not None or subtract_mean:
+        threshold = None
+    metrics = verification_metrics(
+        trials, scores, threshold, store.speaker_of()
+    )
+    metrics.update(
+        score_norm=score_norm,
+        cohort_size=cohort_size if score_norm else None,
+        subtract_mean=subtract_mean,
+        **(details or {}),
+    )
     write_scores(output_folder / "scores.txt", trials, scores)
     write_json(output_folder / "metrics.json", metrics)
     split_scores = trials.split_by_label(scores)
     plot_det(output_folder / "det", {output_folder.name: split_scores})
+    plot_scores(
+        output_folder / "scores",
+        *split_scores,
+        {"EER": metrics["EER_threshold"], "validation": threshold},
+    )
     if speaker_model.has_layer_weights:
         wav = speaker_model.load_audio(utterances[trials.enrol[0]]["wav"])
         plot_layer_attention(
@@ -128,15 +229,16 @@ def verify(
             speaker_model.layer_weights(wav),
             speaker_model.sample_rate,
         )
-    plot_scores(
-        output_folder / "scores",
-        *split_scores,
-        {"EER": metrics["EER_threshold"], "validation": threshold},
-    )
     logger.info(
         f"{len(trials)} trials: " + summary(metrics) + f"; see {output_folder}"
     )
     return metrics
+
+
+def _store_path(speaker_model, folder, name):
+    # Named by the model, so that a further trained one extracts its own.
+    fingerprint = model_fingerprint(speaker_model)
+    return Path(folder) / f"{name}-{fingerprint[:12]}.safetensors"
 
 
 def summary(metrics):
