@@ -1,0 +1,262 @@
+"""Calibration of scores into log-likelihood ratios, with quality measures.
+
+Logistic regression over the score and measures of how far it can be trusted
+(arXiv 2010.11255, section 2.5).
+"""
+
+import dataclasses
+import json
+import math
+import random
+from pathlib import Path
+
+import numpy as np
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+
+from speechbrain_ext.utils.errors import InputError
+from speechbrain_ext.utils.files import write_json
+
+
+@dataclasses.dataclass
+class Calibration:
+    """An affine map from score and quality measures to a log-likelihood ratio.
+
+    Arguments
+    ---------
+    names : list of str
+        Of the columns, "score" first.
+    weights : list of float
+        Of the columns.
+    offset : float
+        Added.
+
+    Example
+    -------
+    >>> _ = torch.manual_seed(0)
+    >>> labels = [i % 2 for i in range(2000)]
+    >>> scores = torch.randn(2000) + 4 * torch.tensor(labels)
+    >>> calibration = Calibration.fit(["score"], scores.unsqueeze(1), labels)
+    >>> ratio = calibration.apply(torch.tensor([[2.0]]))
+    >>> bool(ratio.abs() < 0.5)
+    True
+    """
+
+    names: list
+    weights: list
+    offset: float
+
+    @classmethod
+    def fit(cls, names, columns, labels, p_target=0.5):
+        """Trains by logistic regression.
+
+        Arguments
+        ---------
+        names : list of str
+            Of the columns.
+        columns : torch.Tensor
+            Of shape (n_trial, n_column).
+        labels : list of int
+            1 for target, 0 for non-target trials.
+        p_target : float
+            Prior at which the calibration is to be best.
+
+        Returns
+        -------
+        Calibration
+            The trained map.
+
+        Raises
+        ------
+        InputError
+            If there is one class only, or a column is not finite.
+        """
+        labels = np.asarray(labels)
+        if len(set(labels.tolist())) < 2:
+            raise InputError(
+                "calibration needs target and non-target trials, and got "
+                f"{len(labels)} of one kind"
+            )
+        columns = torch.as_tensor(columns).double().numpy()
+        bad = [n for n, c in zip(names, columns.T) if not np.isfinite(c).all()]
+        if bad:
+            raise InputError(f"not finite for some trials: {', '.join(bad)}")
+        scaler = StandardScaler().fit(columns)
+        share = labels.mean()
+        regression = LogisticRegression(
+            C=1e6,
+            max_iter=1000,
+            class_weight={1: p_target / share, 0: (1 - p_target) / (1 - share)},
+        ).fit(scaler.transform(columns), labels)
+        weights = regression.coef_[0] / scaler.scale_
+        offset = regression.intercept_[0] - weights @ scaler.mean_
+        offset -= math.log(p_target / (1 - p_target))
+        return cls(list(names), weights.tolist(), float(offset))
+
+    def apply(self, columns):
+        """Turns scores and measures into log-likelihood ratios.
+
+        Arguments
+        ---------
+        columns : torch.Tensor
+            Of shape (n_trial, n_column), in the order of `names`.
+
+        Returns
+        -------
+        torch.Tensor
+            Of shape (n_trial,).
+
+        Raises
+        ------
+        InputError
+            If the number of columns is another one.
+        """
+        if columns.shape[1] != len(self.names):
+            raise InputError(
+                f"the calibration takes {len(self.names)} columns "
+                f"({', '.join(self.names)}) and got {columns.shape[1]}"
+            )
+        weights = torch.tensor(self.weights, dtype=torch.float64)
+        return columns.double() @ weights + self.offset
+
+    def save(self, path):
+        """Writes the map as JSON, atomically.
+
+        Arguments
+        ---------
+        path : str or Path
+            File to write.
+        """
+        write_json(path, dataclasses.asdict(self))
+
+    @classmethod
+    def load(cls, path):
+        """Reads a map.
+
+        Arguments
+        ---------
+        path : str or Path
+            File of `save`.
+
+        Returns
+        -------
+        Calibration
+            The map.
+
+        Raises
+        ------
+        InputError
+            If the file is no calibration.
+        """
+        try:
+            return cls(**json.loads(Path(path).read_text(encoding="utf-8")))
+        except (TypeError, json.JSONDecodeError) as error:
+            raise InputError(f"'{path}' is no calibration ({error})") from None
+
+
+def quality_columns(scores, trials, store, cohort_means=None):
+    """Score and quality measures of each trial.
+
+    Of both sides' log duration, embedding norm, embedding variance and, where
+    given, mean cohort score, the minimum, the maximum and their difference.
+
+    Arguments
+    ---------
+    scores : torch.Tensor
+        Of shape (n_trial,).
+    trials : Trials
+        Trial list.
+    store : EmbeddingStore
+        With the utterances of the trials.
+    cohort_means : dict
+        Mean cohort score of each utterance id.
+
+    Returns
+    -------
+    names : list of str
+        Of the columns.
+    columns : torch.Tensor
+        Of shape (n_trial, n_column).
+
+    Example
+    -------
+    >>> from speechbrain_ext.dataio.trials import Trials
+    >>> from speechbrain_ext.processing.embedding_store import EmbeddingStore
+    >>> store = EmbeddingStore(["a", "b"], torch.eye(2), ["x", "y"], [1.0, 4.0], "")
+    >>> trials = Trials([0], ["a"], ["b"])
+    >>> names, columns = quality_columns(torch.zeros(1), trials, store)
+    >>> names[:4]
+    ['score', 'duration_min', 'duration_max', 'duration_difference']
+    >>> columns[0, :4]
+    tensor([0.0000, 0.0000, 1.3863, 1.3863])
+    """
+    row = {name: i for i, name in enumerate(store.ids)}
+    enrol = torch.tensor([row[name] for name in trials.enrol])
+    test = torch.tensor([row[name] for name in trials.test])
+    measures = {
+        "duration": torch.tensor(store.durations).log(),
+        "norm": store.embeddings.norm(dim=1),
+        "variance": store.embeddings.var(dim=1),
+    }
+    if cohort_means is not None:
+        measures["cohort_mean"] = torch.tensor(
+            [cohort_means[name] for name in store.ids]
+        )
+    names, columns = ["score"], [torch.as_tensor(scores)]
+    for name, measure in measures.items():
+        sides = torch.stack([measure[enrol], measure[test]])
+        low, high = sides.amin(dim=0), sides.amax(dim=0)
+        names += [f"{name}_min", f"{name}_max", f"{name}_difference"]
+        columns += [low, high, high - low]
+    return names, torch.stack(columns, dim=1)
+
+
+def vary_durations(utterances, n_crops, min_duration=1.0, max_duration=8.0, seed=1986):
+    """Draws crops of varied duration, to train a calibration on.
+
+    Arguments
+    ---------
+    utterances : dict
+        As of `read_manifest`.
+    n_crops : int
+        Crops to draw, spread evenly over the speakers.
+    min_duration : float
+        In seconds.
+    max_duration : float
+        In seconds; shorter utterances are taken whole.
+    seed : int
+        Of the draw.
+
+    Returns
+    -------
+    dict
+        As of `read_manifest`, with the start of each crop (seconds); the id
+        is that of the utterance with `#` and a number.
+
+    Example
+    -------
+    >>> utterances = {"a/1": {"wav": "1.wav", "speaker": "a", "duration": 9.0}}
+    >>> crops = vary_durations(utterances, n_crops=2)
+    >>> list(crops)
+    ['a/1#0', 'a/1#1']
+    """
+    rng = random.Random(seed)
+    by_speaker = {}
+    for name, item in sorted(utterances.items()):
+        by_speaker.setdefault(item["speaker"], []).append(name)
+    for names in by_speaker.values():
+        rng.shuffle(names)
+    speakers = sorted(by_speaker)
+    crops = {}
+    for i in range(n_crops):
+        names = by_speaker[speakers[i % len(speakers)]]
+        name = names[i // len(speakers) % len(names)]
+        item = utterances[name]
+        duration = min(
+            item["duration"],
+            math.exp(rng.uniform(math.log(min_duration), math.log(max_duration))),
+        )
+        start = rng.uniform(0, item["duration"] - duration)
+        crops[f"{name}#{i}"] = {**item, "duration": duration, "start": start}
+    return crops
