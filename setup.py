@@ -35,8 +35,12 @@ setup(
         "matplotlib",
         "tensorboard",
     ],
+    entry_points={
+        "console_scripts": ["speechbrain-ext = speechbrain_ext.cli:main"]
+    },
     extras_require={
         "demo": ["espeakng-loader"],
-        "dev": ["pytest", "ruff", "espeakng-loader"],
+        "kaldi": ["kaldiio"],
+        "dev": ["pytest", "ruff", "espeakng-loader", "kaldiio"],
     },
 )

@@ -14,6 +14,7 @@ from conftest import write_voice
 
 from speechbrain_ext.inference.speaker import SpeakerRecognition
 from speechbrain_ext.lobes.models.small_wavlm import save_small_wavlm
+from speechbrain_ext.processing.calibration import Calibration
 from speechbrain_ext.utils.checkpoints import best_checkpoint
 from speechbrain_ext.utils.metrics import EER, EER_star
 
@@ -172,6 +173,48 @@ def test_adaptive_score_normalisation(trained, tmp_path):
     result = run(VERIFY, VERIFICATION, options, tmp_path)
     assert result.returncode == 1
     assert "cohort_size=400, but the cohort has 6 members" in result.stderr
+
+
+def test_quality_aware_calibration(trained, tmp_path):
+    output, _ = trained
+    options = {
+        "trained_model": output,
+        "output_folder": tmp_path / "v",
+        "calibration": "quality",
+        "n_calibration_trials": 200,
+    }
+    result = run(VERIFY, VERIFICATION, options, tmp_path)
+    assert result.returncode == 0, result.stderr[-3000:]
+    metrics = json.loads((tmp_path / "v" / "metrics.json").read_text())
+    for state in ("uncalibrated", "calibrated"):
+        assert metrics[state]["minCllr"] <= metrics[state]["Cllr"] + 1e-9
+    calibration = Calibration.load(tmp_path / "v" / "calibration.json")
+    assert len(calibration.names) == 10
+    assert (tmp_path / "v" / "calibration.pdf").is_file()
+    options["calibration"] = "guess"
+    result = run(VERIFY, VERIFICATION, options, tmp_path)
+    assert "error: calibration 'guess': use linear" in result.stderr
+
+
+@pytest.mark.parametrize("adapt", [False, True])
+def test_plda(trained, tmp_path, adapt):
+    output, _ = trained
+    options = {
+        "trained_model": output,
+        "output_folder": tmp_path / "v",
+        "lda_dim": 5,
+        "adapt": adapt,
+    }
+    script = VERIFY.with_name("speaker_verification_plda.py")
+    hparams = VERIFICATION.with_name("verification_plda.yaml")
+    result = run(script, hparams, options, tmp_path)
+    assert result.returncode == 0, result.stderr[-3000:]
+    metrics = json.loads((tmp_path / "v" / "metrics.json").read_text())
+    assert metrics["backend"] == "PLDA" and metrics["lda_dim"] == 5
+    assert "EER_star" not in metrics and metrics["EER"] < 0.5
+    options["lda_dim"] = 6
+    result = run(script, hparams, options, tmp_path)
+    assert "lda_dim=6: 6 speakers" in result.stderr
 
 
 def test_verification_on_other_trials(trained, corpus, tmp_path):

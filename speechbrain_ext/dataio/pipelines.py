@@ -98,7 +98,8 @@ def embedding_loader(utterances, sample_rate, max_batch_duration, num_workers=0)
     Arguments
     ---------
     utterances : dict
-        As of `read_manifest`.
+        As of `read_manifest`; one with a start (seconds) is a crop of that
+        start and duration.
     sample_rate : int
         In Hz.
     max_batch_duration : float
@@ -112,12 +113,16 @@ def embedding_loader(utterances, sample_rate, max_batch_duration, num_workers=0)
         Gives batches with the keys id and sig, longest first, so that a lack
         of memory shows at once.
     """
-    dataset = DynamicItemDataset(utterances)
+    dataset = DynamicItemDataset(
+        {name: {"start": None, **item} for name, item in utterances.items()}
+    )
 
-    @sb.utils.data_pipeline.takes("wav")
+    @sb.utils.data_pipeline.takes("wav", "start", "duration")
     @sb.utils.data_pipeline.provides("sig")
-    def whole_utterance(wav):
-        return read_crop(wav, sample_rate)
+    def whole_utterance(wav, start, duration):
+        if start is None:
+            return read_crop(wav, sample_rate)
+        return read_crop(wav, sample_rate, start, duration)
 
     dataset.add_dynamic_item(whole_utterance)
     dataset.set_output_keys(["id", "sig"])

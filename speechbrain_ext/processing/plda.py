@@ -92,7 +92,8 @@ class PLDA:
         center = x.mean(axis=0)
         projection = np.eye(x.shape[1])
         if lda_dim is not None:
-            lda = LinearDiscriminantAnalysis(solver="eigen")
+            # Shrinkage: few utterances leave the scatter within speakers singular.
+            lda = LinearDiscriminantAnalysis(solver="eigen", shrinkage="auto")
             projection = lda.fit(x, numbers).scalings_[:, :lda_dim]
         x = _length_normalize((x - center) @ projection)
         mean = x.mean(axis=0)
@@ -237,8 +238,10 @@ def _two_covariances(x, numbers, n_iterations):
     means /= counts[:, None]
     deviations = x - means[numbers]
     scatter = deviations.T @ deviations
-    within = scatter / max(1, len(x) - n_speakers) + 1e-6 * np.eye(dim)
-    between = np.cov(means.T, bias=True).reshape(dim, dim) + 1e-6 * np.eye(dim)
+    # Length normalisation makes the mean variance 1, so this is relative.
+    ridge = 1e-4 * np.eye(dim)
+    within = scatter / max(1, len(x) - n_speakers) + ridge
+    between = np.cov(means.T, bias=True).reshape(dim, dim) + ridge
     for _ in range(n_iterations):
         new_between, new_within = np.zeros_like(between), scatter.copy()
         # The posterior covariance depends on the number of utterances only.
@@ -250,5 +253,6 @@ def _two_covariances(x, numbers, n_iterations):
             new_between += y.T @ y + len(chosen) * posterior
             error = chosen - y
             new_within += count * (error.T @ error + len(chosen) * posterior)
-        between, within = new_between / n_speakers, new_within / len(x)
+        between = new_between / n_speakers
+        within = new_within / len(x) + ridge
     return between, within

@@ -1,6 +1,5 @@
 """From a trained model and trials to scores, metrics and plots."""
 
-import dataclasses
 from collections import Counter
 from pathlib import Path
 
@@ -8,20 +7,33 @@ from speechbrain.utils.distributed import if_main_process
 from speechbrain.utils.logger import get_logger
 
 from speechbrain_ext.dataio.prepare import read_manifest
-from speechbrain_ext.dataio.trials import match_utterances, read_trials
+from speechbrain_ext.dataio.trials import (
+    draw_trials,
+    match_utterances,
+    read_trials,
+)
+from speechbrain_ext.processing.calibration import (
+    Calibration,
+    quality_columns,
+    vary_durations,
+)
 from speechbrain_ext.processing.embedding_store import (
     extract_embeddings,
     model_fingerprint,
 )
+from speechbrain_ext.processing.plda import PLDA
 from speechbrain_ext.processing.score_norm import (
     normalize_scores,
     speaker_means,
 )
 from speechbrain_ext.processing.scoring import cosine_scores
 from speechbrain_ext.utils.bootstrap import eer_interval
+from speechbrain_ext.utils.calibration_metrics import Cllr, actDCF, minCllr
+from speechbrain_ext.utils.errors import InputError
 from speechbrain_ext.utils.files import atomic_path, write_json
 from speechbrain_ext.utils.metrics import EER, EER_star, normalized_minDCF
 from speechbrain_ext.utils.plots import (
+    plot_calibration,
     plot_det,
     plot_layer_attention,
     plot_scores,
@@ -114,25 +126,211 @@ def cohort_embeddings(
     return extract_embeddings(speaker_model, chosen, path, **extraction)
 
 
+class CosineBackend:
+    """Cosine scores, with mean subtraction and score normalisation on request.
+
+    Arguments
+    ---------
+    cohort : EmbeddingStore
+        Training embeddings, for what follows; None for plain cosine.
+    subtract_mean : bool
+        Whether to subtract the mean of the training embeddings.
+    score_norm : str
+        "z-norm", "t-norm" or "s-norm" with the speakers' means as cohort;
+        none if None.
+    cohort_size : int
+        Highest cohort scores that count (AS-norm); all if None.
+
+    Example
+    -------
+    >>> import torch
+    >>> from speechbrain_ext.dataio.trials import Trials
+    >>> from speechbrain_ext.processing.embedding_store import EmbeddingStore
+    >>> store = EmbeddingStore(["a", "b"], torch.eye(2), ["x", "y"], [1.0, 1.0], "")
+    >>> CosineBackend().score(store, Trials([0], ["a"], ["b"]))
+    tensor([0.])
+    """
+
+    def __init__(
+        self, cohort=None, subtract_mean=False, score_norm=None, cohort_size=None
+    ):
+        self.subtract_mean = subtract_mean
+        self.score_norm = score_norm
+        self.cohort_size = cohort_size if score_norm else None
+        self.mean = 0.0
+        if subtract_mean:
+            self.mean = cohort.embeddings.mean(dim=0)
+        if score_norm:
+            self.cohort_speakers = set(cohort.speakers)
+            self.cohort = speaker_means(
+                dict(zip(cohort.ids, cohort.embeddings - self.mean)),
+                cohort.speaker_of(),
+            )
+
+    @property
+    def is_plain(self):
+        """Whether scores are those that the validation threshold is for."""
+        return not (self.subtract_mean or self.score_norm)
+
+    def details(self):
+        """Returns the entries of metrics.json that tell the back end."""
+        return {
+            "backend": "cosine",
+            "subtract_mean": self.subtract_mean,
+            "score_norm": self.score_norm,
+            "cohort_size": self.cohort_size,
+        }
+
+    def score(self, store, trials):
+        """Scores a trial list.
+
+        Arguments
+        ---------
+        store : EmbeddingStore
+            With the utterances of the trials.
+        trials : Trials
+            Trial list.
+
+        Returns
+        -------
+        torch.Tensor
+            Of shape (n_trial,).
+        """
+        embeddings = dict(zip(store.ids, store.embeddings - self.mean))
+        scores = cosine_scores(embeddings, trials)
+        if not self.score_norm:
+            return scores
+        common = self.cohort_speakers & set(store.speakers)
+        if common:
+            logger.warning(
+                f"{len(common)} speakers of the cohort are in the trials, "
+                f"such as {min(common)}; their normalised scores are biased."
+            )
+        return normalize_scores(
+            scores,
+            trials,
+            embeddings,
+            self.cohort,
+            self.score_norm,
+            self.cohort_size,
+        )
+
+
+class PLDABackend:
+    """LDA and PLDA trained on the training embeddings.
+
+    Arguments
+    ---------
+    cohort : EmbeddingStore
+        Training embeddings.
+    lda_dim : int
+        Dimension after LDA; no LDA if None.
+    adapt : bool
+        Whether to adapt to the embeddings that are scored.
+    """
+
+    is_plain = False
+
+    def __init__(self, cohort, lda_dim=None, adapt=False):
+        self.lda_dim = lda_dim
+        self.adapt = adapt
+        self.plda = PLDA.fit(cohort.embeddings, cohort.speakers, lda_dim)
+
+    def details(self):
+        """Returns the entries of metrics.json that tell the back end."""
+        return {"backend": "PLDA", "lda_dim": self.lda_dim, "adapt": self.adapt}
+
+    def score(self, store, trials):
+        """Scores a trial list.
+
+        Arguments
+        ---------
+        store : EmbeddingStore
+            With the utterances of the trials.
+        trials : Trials
+            Trial list.
+
+        Returns
+        -------
+        torch.Tensor
+            Of shape (n_trial,).
+        """
+        plda = self.plda.adapt(store.embeddings) if self.adapt else self.plda
+        return plda.score(store.by_id(), trials)
+
+
+def train_calibration(
+    kind, speaker_model, backend, manifest, output_folder, n_trials, seed, **extraction
+):
+    """Trains a calibration on crops of the training speakers.
+
+    Arguments
+    ---------
+    kind : str
+        "linear" for the score alone, "quality" with quality measures.
+    speaker_model : SpeakerRecognition
+        The trained model.
+    backend : CosineBackend or PLDABackend
+        Gives the scores.
+    manifest : str or Path
+        Training utterances.
+    output_folder : str or Path
+        Where to write the crops' embeddings and calibration.json.
+    n_trials : int
+        Trials to draw, 30,000 usual.
+    seed : int
+        Of the draw.
+    **extraction
+        As of `extract_embeddings`.
+
+    Returns
+    -------
+    Calibration
+        The trained map.
+
+    Raises
+    ------
+    InputError
+        If the kind is unknown.
+    """
+    if kind not in ("linear", "quality"):
+        raise InputError(f"calibration '{kind}': use linear or quality")
+    utterances = read_manifest(manifest)
+    n_crops = min(2 * len(utterances), n_trials // 5)
+    crops = vary_durations(utterances, n_crops, seed=seed)
+    store = extract_embeddings(
+        speaker_model,
+        crops,
+        _store_path(speaker_model, output_folder, f"calibration_embeddings-{seed}"),
+        **extraction,
+    )
+    trials = draw_trials(store.speaker_of(), n_trials, seed)
+    scores = backend.score(store, trials)
+    names, columns = quality_columns(scores, trials, store)
+    if kind == "linear":
+        names, columns = names[:1], columns[:, :1]
+    calibration = Calibration.fit(names, columns, trials.labels, p_target=0.05)
+    if if_main_process():
+        calibration.save(Path(output_folder) / "calibration.json")
+    return calibration
+
+
 def verify(
     speaker_model,
     manifest,
     trial_list,
     output_folder,
+    backend=None,
     threshold=None,
-    cohort=None,
-    score_norm=None,
-    cohort_size=None,
-    subtract_mean=False,
+    calibration=None,
     details=None,
     **extraction,
 ):
     """Embeds each utterance once, scores all trials, writes the results.
 
-    Writes the embedding store, scores.txt (enrol test label score),
-    metrics.json, and as PNG and PDF the DET plot, the score histogram and,
-    where the model attends to layers, the layer weights of the first
-    utterance. Under torchrun the processes share the embedding.
+    Writes the embedding store and what `report` writes and, where the model
+    attends to layers, the layer weights of the first utterance. Under
+    torchrun the processes share the embedding.
 
     Arguments
     ---------
@@ -144,18 +342,13 @@ def verify(
         Trials in VoxCeleb's format.
     output_folder : str or Path
         Where to write.
+    backend : CosineBackend or PLDABackend
+        Gives the scores; plain cosine if None.
     threshold : float
-        Threshold of the validation trials, for EER*, which takes plain
-        cosine scores: it is left out when scores are changed.
-    cohort : EmbeddingStore
-        Training embeddings, for score_norm and subtract_mean.
-    score_norm : str
-        "z-norm", "t-norm" or "s-norm" with the speakers' means as cohort;
-        none if None.
-    cohort_size : int
-        Highest cohort scores that count (AS-norm); all if None.
-    subtract_mean : bool
-        Whether to subtract the mean of the training embeddings.
+        Threshold of the validation trials, for EER*. It is of plain cosine
+        scores, so it is left out with other ones.
+    calibration : Calibration
+        Turns the scores into log-likelihood ratios.
     details : dict
         Further entries of metrics.json.
     **extraction
@@ -166,6 +359,7 @@ def verify(
     dict or None
         The content of metrics.json; None in all processes but the main one.
     """
+    backend = backend or CosineBackend()
     output_folder = Path(output_folder)
     utterances = read_manifest(manifest)
     trials = match_utterances(read_trials(trial_list), utterances, trial_list)
@@ -178,40 +372,88 @@ def verify(
     )
     if not if_main_process():
         return None
-    embeddings = store.by_id()
-    if subtract_mean:
-        mean = cohort.embeddings.mean(dim=0)
-        embeddings = {name: e - mean for name, e in embeddings.items()}
-        cohort = dataclasses.replace(
-            cohort, embeddings=cohort.embeddings - mean
-        )
-    scores = cosine_scores(embeddings, trials)
-    if score_norm is not None:
-        common = set(cohort.speakers) & set(store.speakers)
-        if common:
-            logger.warning(
-                f"{len(common)} speakers of the cohort are in the trials, "
-                f"such as {min(common)}; their normalised scores are biased."
-            )
-        scores = normalize_scores(
-            scores,
-            trials,
-            embeddings,
-            speaker_means(cohort.by_id(), cohort.speaker_of()),
-            score_norm,
-            cohort_size,
-        )
-    if score_norm is not None or subtract_mean:
+    scores = backend.score(store, trials)
+    details = {**backend.details(), **(details or {})}
+    if calibration is not None:
+        details["uncalibrated"] = calibration_metrics(trials, scores)
+        _, columns = quality_columns(scores, trials, store)
+        scores = calibration.apply(columns[:, : len(calibration.names)])
+        details["calibrated"] = calibration_metrics(trials, scores)
+    if not backend.is_plain or calibration is not None:
         threshold = None
-    metrics = verification_metrics(
-        trials, scores, threshold, store.speaker_of()
+    metrics = report(
+        output_folder, trials, scores, threshold, store.speaker_of(), details
     )
-    metrics.update(
-        score_norm=score_norm,
-        cohort_size=cohort_size if score_norm else None,
-        subtract_mean=subtract_mean,
-        **(details or {}),
-    )
+    if calibration is not None:
+        plot_calibration(
+            output_folder / "calibration", *trials.split_by_label(scores)
+        )
+    if speaker_model.has_layer_weights:
+        wav = speaker_model.load_audio(utterances[trials.enrol[0]]["wav"])
+        plot_layer_attention(
+            output_folder / "layer_attention",
+            wav,
+            speaker_model.layer_weights(wav),
+            speaker_model.sample_rate,
+        )
+    return metrics
+
+
+def calibration_metrics(trials, scores):
+    """Metrics of scores taken as log-likelihood ratios.
+
+    Arguments
+    ---------
+    trials : Trials
+        Trial list.
+    scores : torch.Tensor
+        Of shape (n_trial,).
+
+    Returns
+    -------
+    dict
+        Cllr, minCllr and actDCF at target priors 0.01 and 0.05.
+    """
+    split_scores = trials.split_by_label(scores)
+    return {
+        "Cllr": Cllr(*split_scores),
+        "minCllr": minCllr(*split_scores),
+        "actDCF_0.01": actDCF(*split_scores, p_target=0.01),
+        "actDCF_0.05": actDCF(*split_scores, p_target=0.05),
+    }
+
+
+def report(
+    output_folder, trials, scores, threshold=None, speaker_of=None, details=None
+):
+    """Writes the scores, metrics and plots of a scored trial list.
+
+    Writes scores.txt (enrol test label score), metrics.json, and as PNG and
+    PDF the DET plot and the score histogram.
+
+    Arguments
+    ---------
+    output_folder : str or Path
+        Where to write.
+    trials : Trials
+        Trial list.
+    scores : torch.Tensor
+        Of shape (n_trial,).
+    threshold : float
+        Threshold of the validation trials, for EER*.
+    speaker_of : dict
+        Speaker of each utterance id, for the interval of the EER.
+    details : dict
+        Further entries of metrics.json.
+
+    Returns
+    -------
+    dict
+        The content of metrics.json.
+    """
+    output_folder = Path(output_folder)
+    metrics = verification_metrics(trials, scores, threshold, speaker_of)
+    metrics.update(details or {})
     write_scores(output_folder / "scores.txt", trials, scores)
     write_json(output_folder / "metrics.json", metrics)
     split_scores = trials.split_by_label(scores)
@@ -221,14 +463,6 @@ def verify(
         *split_scores,
         {"EER": metrics["EER_threshold"], "validation": threshold},
     )
-    if speaker_model.has_layer_weights:
-        wav = speaker_model.load_audio(utterances[trials.enrol[0]]["wav"])
-        plot_layer_attention(
-            output_folder / "layer_attention",
-            wav,
-            speaker_model.layer_weights(wav),
-            speaker_model.sample_rate,
-        )
     logger.info(
         f"{len(trials)} trials: " + summary(metrics) + f"; see {output_folder}"
     )

@@ -13,6 +13,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot  # noqa: E402
 
 POINTS_PER_DEVIATION = 500
+N_BINS = 20
 
 
 def plot_det(path, systems):
@@ -101,6 +102,50 @@ def plot_scores(path, target, nontarget, thresholds):
             )
     axes.set_xlabel("score")
     axes.set_ylabel("density")
+    axes.legend()
+    return _save(figure, path)
+
+
+def plot_calibration(path, target, nontarget):
+    """Reliability of log-likelihood ratios as posteriors at prior 0.5.
+
+    Arguments
+    ---------
+    path : str or Path
+        Without extension.
+    target : torch.Tensor
+        Log-likelihood ratios of target trials, of shape (n_target,).
+    nontarget : torch.Tensor
+        Log-likelihood ratios of non-target trials, of shape (n_nontarget,).
+
+    Returns
+    -------
+    list of Path
+        The files.
+
+    Example
+    -------
+    >>> target, nontarget = torch.randn(200) + 1, torch.randn(200) - 1
+    >>> path = getfixture("tmpdir") / "calibration"
+    >>> len(plot_calibration(path, 2 * target, 2 * nontarget))
+    2
+    """
+    posterior = torch.sigmoid(torch.cat([target, nontarget]).double())
+    # Weights make targets and non-targets equally frequent.
+    is_target = torch.arange(len(posterior)) < len(target)
+    weight = torch.where(is_target, 1 / len(target), 1 / len(nontarget))
+    bins = (posterior * N_BINS).long().clamp(max=N_BINS - 1)
+    total = torch.zeros(N_BINS).index_add_(0, bins, weight)
+    hits = torch.zeros(N_BINS).index_add_(0, bins, weight * is_target)
+    mean = torch.zeros(N_BINS).index_add_(0, bins, weight * posterior.float())
+    used = total > 0
+    figure, axes = pyplot.subplots(figsize=(5, 5))
+    axes.plot([0, 1], [0, 1], color="grey", linestyle="--", label="calibrated")
+    axes.plot(
+        mean[used] / total[used], hits[used] / total[used], "o-", label="scores"
+    )
+    axes.set_xlabel("posterior of target that the score says")
+    axes.set_ylabel("share of target trials (prior 0.5)")
     axes.legend()
     return _save(figure, path)
 

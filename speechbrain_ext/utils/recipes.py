@@ -7,8 +7,16 @@ from pathlib import Path
 
 import speechbrain as sb
 import torch
+from hyperpyyaml import load_hyperpyyaml
 from ruamel.yaml import YAML
+from speechbrain.utils.distributed import run_on_main
 
+from speechbrain_ext.dataio.prepare import (
+    manifest_paths,
+    prepare_trials,
+    read_manifest,
+)
+from speechbrain_ext.inference.speaker import SpeakerRecognition
 from speechbrain_ext.utils.errors import InputError
 
 DEMO_PRESET = (
@@ -140,3 +148,68 @@ def run_details(modules, clock):
             torch.cuda.max_memory_allocated() / 2**30, 2
         )
     return details
+
+
+def load_verification(arguments):
+    """The part that all verification recipes share: model, trials, settings.
+
+    Arguments
+    ---------
+    arguments : list of str
+        As of sys.argv[1:].
+
+    Returns
+    -------
+    hparams : dict
+        Of the YAML.
+    speaker_model : SpeakerRecognition
+        The trained model.
+    paths : dict
+        Of the manifests and trial lists, as of `manifest_paths`: train of the
+        training, test and test_trials of the verification.
+    extraction : dict
+        Arguments of `extract_embeddings`.
+
+    Raises
+    ------
+    InputError
+        If the model, the corpus or the trial list cannot be used.
+    """
+    hparams_file, run_opts, overrides = parse_recipe_arguments(arguments)
+    sb.utils.distributed.ddp_init_group(run_opts)
+    with open(hparams_file, encoding="utf-8") as fin:
+        hparams = load_hyperpyyaml(fin, overrides)
+    speaker_model = SpeakerRecognition.from_training(
+        hparams["trained_model"],
+        run_opts.device or sb.utils.distributed.infer_device(),
+    )
+    sb.create_experiment_directory(
+        experiment_directory=hparams["output_folder"],
+        hyperparams_to_save=hparams_file,
+        overrides=overrides,
+    )
+    paths = manifest_paths(Path(hparams["trained_model"]) / "save")
+    if hparams["trials_from"] is not None:
+        train_utterances = read_manifest(paths["train"]).values()
+        run_on_main(
+            prepare_trials,
+            kwargs={
+                "dataset": hparams["trials_from"],
+                "data_folder": hparams["test_folder"],
+                "save_folder": hparams["output_folder"],
+                "sample_rate": speaker_model.sample_rate,
+                "verification_file": hparams["verification_file"],
+                "n_trials": hparams["n_test_trials"],
+                "min_duration": hparams["min_duration"],
+                "allow_broken": hparams["allow_broken"],
+                "train_speakers": {i["speaker"] for i in train_utterances},
+                "seed": hparams["seed"],
+            },
+        )
+        others = manifest_paths(hparams["output_folder"])
+        paths.update(test=others["test"], test_trials=others["test_trials"])
+    extraction = {
+        "max_batch_duration": hparams["max_batch_duration"],
+        "num_workers": hparams["num_workers"],
+    }
+    return hparams, speaker_model, paths, extraction

@@ -1,0 +1,44 @@
+"""Verifies a trained model with LDA and PLDA on its embeddings.
+
+    python recipes/VoxCeleb/speaker_verification_plda.py \\
+        hparams/verification_plda.yaml --trained_model results/ltdnn_wavlm/1986
+
+LDA and PLDA are trained on the embeddings of the training set. Writes
+scores.txt, metrics.json and plots to output_folder.
+"""
+
+import sys
+
+from speechbrain_ext.processing.verification import (
+    PLDABackend,
+    cohort_embeddings,
+    verify,
+)
+from speechbrain_ext.utils.errors import one_line_errors
+from speechbrain_ext.utils.recipes import load_verification
+
+
+def main(arguments):
+    """Loads the model, trains PLDA, scores and reports."""
+    hparams, speaker_model, paths, extraction = load_verification(arguments)
+    training = cohort_embeddings(
+        speaker_model,
+        paths["train"],
+        hparams["trained_model"],
+        hparams["utterances_per_training_speaker"],
+        **extraction,
+    )
+    verify(
+        speaker_model,
+        paths["test"],
+        paths["test_trials"],
+        hparams["output_folder"],
+        PLDABackend(training, hparams["lda_dim"], hparams["adapt"]),
+        details={"trained_model": str(hparams["trained_model"])},
+        **extraction,
+    )
+
+
+if __name__ == "__main__":
+    with one_line_errors():
+        main(sys.argv[1:])

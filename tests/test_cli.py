@@ -1,0 +1,166 @@
+"""The command speechbrain-ext on stores, Kaldi files and score files."""
+
+import json
+
+import kaldiio
+import numpy as np
+import pytest
+import torch
+
+from speechbrain_ext.cli import main
+from speechbrain_ext.dataio.scores import read_scores
+from speechbrain_ext.dataio.trials import draw_trials, write_trials
+from speechbrain_ext.processing.embedding_store import EmbeddingStore
+from speechbrain_ext.utils.errors import InputError
+from speechbrain_ext.utils.metrics import EER
+
+
+def make_store(n_speakers, prefix, seed):
+    rng = np.random.default_rng(seed)
+    speakers = [f"{prefix}{i}" for i in range(n_speakers) for _ in range(5)]
+    ids = [f"{s}/{i}" for i, s in enumerate(speakers)]
+    centers = np.repeat(rng.normal(size=(n_speakers, 12)), 5, axis=0)
+    matrix = centers + 0.7 * rng.normal(size=(len(ids), 12)) + 0.4
+    return EmbeddingStore(
+        ids, torch.tensor(matrix).float(), speakers, [1.0] * len(ids), "f"
+    )
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Test embeddings and a cohort, as stores and as Kaldi's files."""
+    test, cohort = make_store(8, "t", 0), make_store(20, "c", 1)
+    for name, store in (("test", test), ("cohort", cohort)):
+        store.save(tmp_path / f"{name}.safetensors")
+        kaldiio.save_ark(
+            str(tmp_path / f"{name}.ark"),
+            {i: e.numpy() for i, e in store.by_id().items()},
+            scp=str(tmp_path / f"{name}.scp"),
+        )
+    (tmp_path / "utt2spk").write_text(
+        "".join(f"{i} {s}\n" for i, s in cohort.speaker_of().items())
+    )
+    write_trials(tmp_path / "trials.txt", draw_trials(test.speaker_of(), 100, 0))
+    return tmp_path
+
+
+def run(files, *arguments):
+    main([a if a.startswith("-") or a in WORDS else str(files / a) for a in arguments])
+
+
+WORDS = {"score", "norm", "eval", "calibrate", "det", "s-norm", "10", "6", "0.5",
+         "0.01", "file"}  # fmt: skip
+
+
+def test_kaldi_and_store_give_the_same_scores(files):
+    for kind in ("safetensors", "scp", "ark"):
+        run(files, "score", f"test.{kind}", "--trials", "trials.txt",
+            "--output", kind)  # fmt: skip
+    _, expected = read_scores(files / "safetensors" / "scores.txt")
+    for kind in ("scp", "ark"):
+        _, scores = read_scores(files / kind / "scores.txt")
+        assert torch.equal(scores, expected)
+    metrics = json.loads((files / "scp" / "metrics.json").read_text())
+    assert 0 < metrics["EER"] < 0.4
+    assert (files / "scp" / "det.pdf").is_file()
+
+
+def test_norm_of_a_score_file_is_scoring_with_norm(files):
+    cohort = ["--cohort", "cohort.scp", "--utt2spk", "utt2spk", "--cohort_size", "10"]
+    run(files, "score", "test.scp", "--trials", "trials.txt", "--output", "as",
+        "--score_norm", "s-norm", *cohort)  # fmt: skip
+    run(files, "score", "test.scp", "--trials", "trials.txt", "--output", "plain")
+    run(files, "norm", "plain/scores.txt", "--embeddings", "test.scp",
+        "--output", "normalized.txt", *cohort)  # fmt: skip
+    _, first = read_scores(files / "as" / "scores.txt")
+    _, second = read_scores(files / "normalized.txt")
+    torch.testing.assert_close(first, second, atol=1e-4, rtol=0)
+    metrics = json.loads((files / "as" / "metrics.json").read_text())
+    assert metrics["cohort_size"] == 10
+
+
+def test_plda_and_det(files, capsys):
+    run(files, "score", "test.safetensors", "--trials", "trials.txt",
+        "--cohort", "cohort.safetensors", "--plda", "--lda_dim", "6",
+        "--output", "plda")  # fmt: skip
+    run(files, "score", "test.safetensors", "--trials", "trials.txt",
+        "--output", "cosine")  # fmt: skip
+    run(files, "det", "plda/scores.txt", "cosine/scores.txt", "--output", "both")
+    assert (files / "both.png").is_file() and (files / "both.pdf").is_file()
+    with pytest.raises(SystemExit, match="two systems are called 'scores'"):
+        run(files, "det", "plda/scores.txt", "cosine/scores.txt",
+            "--by", "file", "--output", "both")  # fmt: skip
+
+
+def test_eval_reads_wespeaker_and_csv(files, capsys):
+    torch.manual_seed(0)
+    scores = torch.cat([torch.randn(50) + 2, torch.randn(80)]).tolist()
+    labels = ["target"] * 50 + ["nontarget"] * 80
+    wespeaker, table = files / "w.score", files / "t.csv"
+    wespeaker.write_text(
+        "".join(f"e{i} t{i} {s} {k}\n" for i, (s, k) in enumerate(zip(scores, labels)))
+    )
+    table.write_text(
+        "score,label,test,enrol\n"
+        + "".join(
+            f"{s},{int(k == 'target')},t{i},e{i}\n"
+            for i, (s, k) in enumerate(zip(scores, labels))
+        )
+    )
+    run(files, "eval", "w.score", "--threshold", "0.5", "--output", "w.json")
+    run(files, "eval", "t.csv", "--threshold", "0.5", "--output", "t.json")
+    first, second = (json.loads((files / n).read_text()) for n in ("w.json", "t.json"))
+    assert first == second
+    expected, _ = EER(torch.tensor(scores[:50]), torch.tensor(scores[50:]))
+    assert first["EER"] == expected
+    assert {"EER_star", "Cllr", "minCllr", "FAR_at_FRR_0.01"} <= set(first)
+
+
+def test_calibrate(files, capsys):
+    for name, seed in (("train.txt", 0), ("test.txt", 1)):
+        torch.manual_seed(seed)
+        target, nontarget = 0.1 * torch.randn(400) + 0.6, 0.1 * torch.randn(400) + 0.3
+        (files / name).write_text(
+            "".join(f"a b 1 {s}\n" for s in target.tolist())
+            + "".join(f"a b 0 {s}\n" for s in nontarget.tolist())
+        )
+    run(files, "calibrate", "test.txt", "--train", "train.txt", "--output", "c")
+    metrics = json.loads((files / "c" / "metrics.json").read_text())
+    before, after = metrics["uncalibrated"], metrics["calibrated"]
+    assert after["Cllr"] < 0.5 * before["Cllr"]
+    assert after["Cllr"] < after["minCllr"] + 0.05
+    assert after["actDCF_0.05"] < before["actDCF_0.05"]
+    assert (files / "c" / "calibration.png").is_file()
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("a b 1\n", "line 1: 3 fields"),
+        ("a b 2 0.5\n", "line 1: label '2'"),
+        ("a b 1 x\n", "line 1: score 'x' is no number"),
+        ("a b 1 nan\n", "line 1: score 'nan' is no number"),
+        ("a b 1 0.5\n", "no non-target trials"),
+        ("", "no target trials"),
+    ],
+)
+def test_bad_score_files(tmp_path, text, message):
+    path = tmp_path / "scores.txt"
+    path.write_text(text)
+    with pytest.raises(InputError, match=f"scores.txt.*{message}"):
+        read_scores(path)
+
+
+def test_bad_input_is_one_line(files):
+    with pytest.raises(SystemExit, match="error: .* need --cohort"):
+        run(files, "score", "test.scp", "--trials", "trials.txt",
+            "--output", "x", "--plda")  # fmt: skip
+    with pytest.raises(SystemExit, match="error: there is no embedding file"):
+        run(files, "score", "none.scp", "--trials", "trials.txt", "--output", "x")
+    (files / "trials.txt").write_text("1 t0/0 t0/9\n0 t0/0 zz/1\n")
+    with pytest.raises(SystemExit, match="error: 2 utterances .* no embedding"):
+        run(files, "score", "test.scp", "--trials", "trials.txt", "--output", "x")
+    (files / "utt2spk").write_text("c0/0 c0\n")
+    with pytest.raises(SystemExit, match="lacks 99 utterances"):
+        run(files, "score", "test.scp", "--trials", "trials.txt", "--output", "x",
+            "--cohort", "cohort.scp", "--utt2spk", "utt2spk", "--plda")  # fmt: skip
