@@ -4,10 +4,19 @@ import argparse
 import json
 from pathlib import Path
 
+import torch
+
 from speechbrain_ext.dataio.embeddings import read_embeddings
 from speechbrain_ext.dataio.scores import read_scores
-from speechbrain_ext.dataio.trials import read_trials
+from speechbrain_ext.dataio.trials import Trials, read_trials
 from speechbrain_ext.processing.calibration import Calibration
+from speechbrain_ext.processing.embedding_store import EmbeddingStore
+from speechbrain_ext.processing.enrolment import (
+    expand_trials,
+    mean_embeddings,
+    mean_scores,
+    read_enrolments,
+)
 from speechbrain_ext.processing.score_norm import (
     KINDS,
     normalize_scores,
@@ -90,9 +99,55 @@ def score(options):
         backend = CosineBackend(
             cohort, options.subtract_mean, options.score_norm, options.cohort_size
         )
-    scores = backend.score(store, trials)
+    if options.enrolments is None:
+        scores = backend.score(store, trials)
+    else:
+        scores = score_models(
+            backend, store, trials, read_enrolments(options.enrolments), options.average
+        )
     metrics = report(options.output, trials, scores, details=backend.details())
     print(summary(metrics))
+
+
+def score_models(backend, store, trials, enrolments, average):
+    """Scores trials whose enrolment ids are models of several utterances.
+
+    Arguments
+    ---------
+    backend : CosineBackend or PLDABackend
+        Gives the scores.
+    store : EmbeddingStore
+        With the utterances of models and tests.
+    trials : Trials
+        With models as enrolment ids.
+    enrolments : dict
+        Utterance ids of each model.
+    average : str
+        "embeddings" or "scores".
+
+    Returns
+    -------
+    torch.Tensor
+        Of shape (n_trial,).
+    """
+    expanded, source = expand_trials(trials, enrolments)
+    if average == "scores":
+        return mean_scores(backend.score(store, expanded), source)
+    used = {model: enrolments[model] for model in set(trials.enrol)}
+    models = mean_embeddings(store.by_id(), used)
+    # A model and an utterance may have the same name.
+    named = {f"model {model}": value for model, value in models.items()}
+    with_models = EmbeddingStore(
+        [*store.ids, *named],
+        torch.cat([store.embeddings, torch.stack(list(named.values()))]),
+        [*store.speakers, *named],
+        [*store.durations, *[float("nan")] * len(named)],
+        store.fingerprint,
+    )
+    renamed = Trials(
+        trials.labels, [f"model {model}" for model in trials.enrol], trials.test
+    )
+    return backend.score(with_models, renamed)
 
 
 def norm(options):
@@ -203,6 +258,14 @@ def _parser():
     command.add_argument("--trials", required=True, help="label enrol test")
     command.add_argument("--output", required=True, help="folder to write to")
     add_cohort(command, required=False)
+    command.add_argument(
+        "--enrolments", help="'model utterance utterance ...' lines; the trials' "
+        "enrolment ids are models"
+    )  # fmt: skip
+    command.add_argument(
+        "--average", choices=("embeddings", "scores"), default="embeddings",
+        help="what is averaged over a model's utterances",
+    )  # fmt: skip
     command.add_argument("--subtract_mean", action="store_true")
     command.add_argument("--score_norm", choices=KINDS)
     command.add_argument("--plda", action="store_true")

@@ -79,6 +79,34 @@ def test_norm_of_a_score_file_is_scoring_with_norm(files):
     assert metrics["cohort_size"] == 10
 
 
+@pytest.mark.parametrize("average", ["embeddings", "scores"])
+def test_enrolment_from_several_utterances(files, average):
+    embeddings = make_store(8, "t", 0).by_id()
+    models = {"m0": ["t0/0", "t0/1", "t0/2"], "m1": ["t1/5"]}
+    (files / "enrol.txt").write_text(
+        "".join(f"{m} {' '.join(u)}\n" for m, u in models.items())
+    )
+    (files / "trials.txt").write_text("1 m0 t0/3\n0 m1 t0/3\n")
+    main(["score", str(files / "test.scp"), "--trials", str(files / "trials.txt"),
+          "--enrolments", str(files / "enrol.txt"), "--average", average,
+          "--output", str(files / "out")])  # fmt: skip
+    trials, scores = read_scores(files / "out" / "scores.txt")
+    assert trials.enrol == ["m0", "m1"]
+    enrol = torch.stack([embeddings[name] for name in models["m0"]])
+    test = embeddings["t0/3"].unsqueeze(0)
+    each = torch.cosine_similarity(enrol, test)
+    directions = torch.nn.functional.normalize(enrol, dim=1)
+    mean = torch.cosine_similarity(directions.mean(0, keepdim=True), test)
+    expected = each.mean() if average == "scores" else mean[0]
+    assert scores[0].item() == pytest.approx(expected.item(), abs=1e-5)
+    alone = torch.cosine_similarity(embeddings["t1/5"].unsqueeze(0), test)
+    assert scores[1].item() == pytest.approx(alone.item(), abs=1e-5)
+    (files / "enrol.txt").write_text("m0 t0/0\n")
+    with pytest.raises(SystemExit, match="1 models .* not enrolled: m1"):
+        run(files, "score", "test.scp", "--trials", "trials.txt", "--output", "x",
+            "--enrolments", "enrol.txt")  # fmt: skip
+
+
 def test_plda_and_det(files, capsys):
     run(files, "score", "test.safetensors", "--trials", "trials.txt",
         "--cohort", "cohort.safetensors", "--plda", "--lda_dim", "6",

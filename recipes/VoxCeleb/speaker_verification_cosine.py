@@ -21,7 +21,9 @@ from speechbrain_ext.utils.recipes import load_verification
 
 def main(arguments):
     """Loads the model, prepares the trials, scores and reports."""
-    hparams, speaker_model, paths, extraction = load_verification(arguments)
+    hparams, speaker_model, paths, extraction, reporting = load_verification(
+        arguments
+    )
 
     cohort = None
     if hparams["score_norm"] is not None or hparams["subtract_mean"]:
@@ -61,7 +63,7 @@ def main(arguments):
         backend,
         threshold=speaker_model.threshold if threshold is None else threshold,
         calibration=calibration,
-        details={"trained_model": str(hparams["trained_model"])},
+        **reporting,
         **extraction,
     )
 

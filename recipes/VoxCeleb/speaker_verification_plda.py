@@ -20,7 +20,9 @@ from speechbrain_ext.utils.recipes import load_verification
 
 def main(arguments):
     """Loads the model, trains PLDA, scores and reports."""
-    hparams, speaker_model, paths, extraction = load_verification(arguments)
+    hparams, speaker_model, paths, extraction, reporting = load_verification(
+        arguments
+    )
     training = cohort_embeddings(
         speaker_model,
         paths["train"],
@@ -34,7 +36,7 @@ def main(arguments):
         paths["test_trials"],
         hparams["output_folder"],
         PLDABackend(training, hparams["lda_dim"], hparams["adapt"]),
-        details={"trained_model": str(hparams["trained_model"])},
+        **reporting,
         **extraction,
     )
 

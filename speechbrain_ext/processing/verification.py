@@ -17,6 +17,7 @@ from speechbrain_ext.processing.calibration import (
     quality_columns,
     vary_durations,
 )
+from speechbrain_ext.processing.conditions import condition_metrics
 from speechbrain_ext.processing.embedding_store import (
     extract_embeddings,
     model_fingerprint,
@@ -323,6 +324,7 @@ def verify(
     backend=None,
     threshold=None,
     calibration=None,
+    gender_of=None,
     details=None,
     **extraction,
 ):
@@ -349,6 +351,8 @@ def verify(
         scores, so it is left out with other ones.
     calibration : Calibration
         Turns the scores into log-likelihood ratios.
+    gender_of : dict
+        Gender of each speaker, for error rates by condition.
     details : dict
         Further entries of metrics.json.
     **extraction
@@ -381,6 +385,7 @@ def verify(
         details["calibrated"] = calibration_metrics(trials, scores)
     if not backend.is_plain or calibration is not None:
         threshold = None
+    details["conditions"] = condition_metrics(trials, scores, store, gender_of)
     metrics = report(
         output_folder, trials, scores, threshold, store.speaker_of(), details
     )

@@ -17,6 +17,7 @@ from speechbrain_ext.dataio.prepare import (
     read_manifest,
 )
 from speechbrain_ext.inference.speaker import SpeakerRecognition
+from speechbrain_ext.processing.conditions import read_genders
 from speechbrain_ext.utils.errors import InputError
 
 DEMO_PRESET = (
@@ -169,6 +170,8 @@ def load_verification(arguments):
         training, test and test_trials of the verification.
     extraction : dict
         Arguments of `extract_embeddings`.
+    reporting : dict
+        Arguments of `verify` that say what to report.
 
     Raises
     ------
@@ -179,6 +182,9 @@ def load_verification(arguments):
     sb.utils.distributed.ddp_init_group(run_opts)
     with open(hparams_file, encoding="utf-8") as fin:
         hparams = load_hyperpyyaml(fin, overrides)
+    reporting = {"details": {"trained_model": str(hparams["trained_model"])}}
+    if hparams["speaker_genders"] is not None:
+        reporting["gender_of"] = read_genders(hparams["speaker_genders"])
     speaker_model = SpeakerRecognition.from_training(
         hparams["trained_model"],
         run_opts.device or sb.utils.distributed.infer_device(),
@@ -212,4 +218,4 @@ def load_verification(arguments):
         "max_batch_duration": hparams["max_batch_duration"],
         "num_workers": hparams["num_workers"],
     }
-    return hparams, speaker_model, paths, extraction
+    return hparams, speaker_model, paths, extraction, reporting

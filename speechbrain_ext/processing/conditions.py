@@ -1,0 +1,115 @@
+"""Error rates by condition: gender of the pair, duration of the shorter side."""
+
+import csv
+import math
+from pathlib import Path
+
+import torch
+
+from speechbrain_ext.utils.errors import InputError
+from speechbrain_ext.utils.metrics import EER
+
+DURATION_BOUNDS = (0.0, 2.0, 4.0, 8.0, math.inf)  # seconds
+
+
+def condition_metrics(trials, scores, store, gender_of=None):
+    """EER of each condition that has target and non-target trials.
+
+    Duration bins go by the shorter side of a trial. Target trials are of one
+    speaker, so that "same gender" and "cross gender" both take all of them.
+
+    Arguments
+    ---------
+    trials : Trials
+        Trial list.
+    scores : torch.Tensor
+        Of shape (n_trial,).
+    store : EmbeddingStore
+        For the durations and speakers.
+    gender_of : dict
+        Gender of each speaker, where known.
+
+    Returns
+    -------
+    dict
+        For each condition: n_target, n_nontarget, EER.
+
+    Example
+    -------
+    >>> from speechbrain_ext.dataio.trials import Trials
+    >>> from speechbrain_ext.processing.embedding_store import EmbeddingStore
+    >>> store = EmbeddingStore(
+    ...     ["a", "b", "c"], torch.eye(3), ["x", "x", "y"], [1.0, 5.0, 1.5], ""
+    ... )
+    >>> trials = Trials([1, 0], ["a", "a"], ["b", "c"])
+    >>> conditions = condition_metrics(trials, torch.tensor([0.9, 0.1]), store)
+    >>> conditions
+    {'shorter side below 2 s': {'n_target': 1, 'n_nontarget': 1, 'EER': 0.0}}
+    """
+    is_target = torch.tensor(trials.labels, dtype=torch.bool)
+    duration_of = dict(zip(store.ids, store.durations))
+    shorter = torch.tensor(
+        [
+            min(duration_of[enrol], duration_of[test])
+            for enrol, test in zip(trials.enrol, trials.test)
+        ]
+    )
+    chosen = {}
+    for low, high in zip(DURATION_BOUNDS, DURATION_BOUNDS[1:]):
+        if high == math.inf:
+            name = f"shorter side from {low:g} s"
+        elif low == 0.0:
+            name = f"shorter side below {high:g} s"
+        else:
+            name = f"shorter side {low:g} to {high:g} s"
+        chosen[name] = (shorter >= low) & (shorter < high)
+    if gender_of is not None:
+        speaker_of = store.speaker_of()
+        genders = [
+            [gender_of.get(speaker_of[name]) for name in side]
+            for side in (trials.enrol, trials.test)
+        ]
+        known = torch.tensor([None not in pair for pair in zip(*genders)])
+        same = torch.tensor([first == second for first, second in zip(*genders)])
+        chosen["same gender"] = known & same
+        chosen["cross gender"] = known & (is_target | ~same)
+        for gender in sorted(set(gender_of.values())):
+            of_gender = torch.tensor([g == gender for g in genders[0]])
+            chosen[f"both {gender}"] = known & same & of_gender
+    conditions = {}
+    for name, mask in chosen.items():
+        target, nontarget = scores[mask & is_target], scores[mask & ~is_target]
+        if len(target) and len(nontarget):
+            conditions[name] = {
+                "n_target": len(target),
+                "n_nontarget": len(nontarget),
+                "EER": EER(target, nontarget)[0],
+            }
+    return conditions
+
+
+def read_genders(path):
+    """Reads a CSV file with the columns speaker and gender.
+
+    Arguments
+    ---------
+    path : str or Path
+        CSV file; further columns and repeated speakers do no harm.
+
+    Returns
+    -------
+    dict
+        Gender of each speaker.
+
+    Raises
+    ------
+    InputError
+        If the file or a column is missing.
+    """
+    if not Path(path).is_file():
+        raise InputError(f"speaker_genders: there is no file '{path}'")
+    with open(path, newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        if not {"speaker", "gender"} <= set(reader.fieldnames or []):
+            raise InputError(f"'{path}' needs the columns speaker and gender")
+        return {row["speaker"]: row["gender"] for row in reader}
