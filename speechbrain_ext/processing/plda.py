@@ -12,6 +12,7 @@ import scipy.linalg
 import torch
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
+from speechbrain_ext.processing.scoring import trial_matrix
 from speechbrain_ext.utils.errors import InputError
 
 
@@ -171,19 +172,10 @@ class PLDA:
         Raises
         ------
         InputError
-            If embeddings are missing.
+            If embeddings are missing, NaN or zero.
         """
-        names = sorted(trials.utterances())
-        missing = [name for name in names if name not in embeddings]
-        if missing:
-            raise InputError(
-                f"{len(missing)} utterances of the trials have no embedding: "
-                f"{', '.join(missing[:5])}"
-            )
-        row = {name: i for i, name in enumerate(names)}
-        x = self.transform(torch.stack([embeddings[name] for name in names]))
-        enrol = torch.tensor([row[name] for name in trials.enrol])
-        test = torch.tensor([row[name] for name in trials.test])
+        matrix, enrol, test = trial_matrix(embeddings, trials)
+        x = self.transform(matrix)
         return self._ratios(x[enrol], x[test])
 
     def adapt(self, embeddings, within_share=0.3):

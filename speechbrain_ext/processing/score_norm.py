@@ -8,6 +8,7 @@ in blocks of matrix products. The numbers are the same.
 
 import torch
 
+from speechbrain_ext.processing.scoring import trial_matrix
 from speechbrain_ext.utils.errors import InputError
 
 KINDS = ("z-norm", "t-norm", "s-norm")
@@ -137,7 +138,8 @@ def normalize_scores(
     Raises
     ------
     InputError
-        If the kind is unknown or the cohort cannot be used.
+        If the kind is unknown, the cohort cannot be used, or embeddings are
+        missing, NaN or zero.
 
     Example
     -------
@@ -149,13 +151,8 @@ def normalize_scores(
     """
     if kind not in KINDS:
         raise InputError(f"score_norm '{kind}': use one of {', '.join(KINDS)}")
-    names = sorted(trials.utterances())
-    row = {name: i for i, name in enumerate(names)}
-    mean, std = cohort_statistics(
-        torch.stack([embeddings[name] for name in names]), cohort, cohort_size
-    )
-    enrol = torch.tensor([row[name] for name in trials.enrol])
-    test = torch.tensor([row[name] for name in trials.test])
+    matrix, enrol, test = trial_matrix(embeddings, trials)
+    mean, std = cohort_statistics(matrix, cohort, cohort_size)
     by_enrol = (scores - mean[enrol]) / std[enrol]
     by_test = (scores - mean[test]) / std[test]
     if kind == "z-norm":

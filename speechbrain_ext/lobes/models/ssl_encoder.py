@@ -214,28 +214,10 @@ class SSLEncoder(Wav2Vec2):
         ValueError
             If an utterance is shorter than one frame.
         """
-        if self.freeze:
-            with torch.no_grad():
-                return self.extract_features(wav, wav_lens)
-        return self.extract_features(wav, wav_lens)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze):
+            return self._hidden_states(wav, wav_lens)
 
-    def extract_features(self, wav, wav_lens=None):
-        """As `forward`, with gradients.
-
-        Arguments
-        ---------
-        wav : torch.Tensor
-            Waveforms at 16 kHz, of shape (batch, time).
-        wav_lens : torch.Tensor
-            Relative lengths, of shape (batch,).
-
-        Returns
-        -------
-        torch.Tensor
-            Hidden states, of shape (layer, batch, time, channel).
-        torch.Tensor
-            Relative lengths in frames, of shape (batch,).
-        """
+    def _hidden_states(self, wav, wav_lens):
         if wav_lens is None:
             wav_lens = torch.ones(len(wav), device=wav.device)
         samples = frame_counts(wav_lens, wav.shape[1])
