@@ -187,6 +187,7 @@ def test_quality_aware_calibration(trained, tmp_path):
     options = {
         "trained_model": output,
         "output_folder": tmp_path / "v",
+        "score_norm": "s-norm",
         "calibration": "quality",
         "n_calibration_trials": 200,
     }
@@ -196,7 +197,7 @@ def test_quality_aware_calibration(trained, tmp_path):
     for state in ("uncalibrated", "calibrated"):
         assert metrics[state]["minCllr"] <= metrics[state]["Cllr"] + 1e-9
     calibration = Calibration.load(tmp_path / "v" / "calibration.json")
-    assert len(calibration.names) == 10
+    assert len(calibration.names) == 13
     assert (tmp_path / "v" / "calibration.pdf").is_file()
     options["calibration"] = "guess"
     result = run(VERIFY, VERIFICATION, options, tmp_path)

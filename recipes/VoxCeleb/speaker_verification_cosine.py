@@ -30,7 +30,6 @@ def main(arguments):
         cohort = cohort_embeddings(
             speaker_model,
             paths["train"],
-            hparams["trained_model"],
             hparams["utterances_per_cohort_speaker"],
             **extraction,
         )

@@ -26,7 +26,6 @@ def main(arguments):
     training = cohort_embeddings(
         speaker_model,
         paths["train"],
-        hparams["trained_model"],
         hparams["utterances_per_training_speaker"],
         **extraction,
     )

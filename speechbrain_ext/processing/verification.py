@@ -24,6 +24,7 @@ from speechbrain_ext.processing.embedding_store import (
 )
 from speechbrain_ext.processing.plda import PLDA
 from speechbrain_ext.processing.score_norm import (
+    cohort_statistics,
     normalize_scores,
     speaker_means,
 )
@@ -95,9 +96,7 @@ def verification_metrics(trials, scores, threshold=None, speaker_of=None):
     return metrics
 
 
-def cohort_embeddings(
-    speaker_model, manifest, output_folder, per_speaker=None, **extraction
-):
+def cohort_embeddings(speaker_model, manifest, per_speaker=None, **extraction):
     """Embeddings of the training set, for score normalisation.
 
     Arguments
@@ -105,9 +104,7 @@ def cohort_embeddings(
     speaker_model : SpeakerRecognition
         The trained model.
     manifest : str or Path
-        Training utterances.
-    output_folder : str or Path
-        Where the embedding store is or will be.
+        Training utterances; the embedding store is beside it.
     per_speaker : int
         Utterances of each speaker, those of the first ids; all if None.
     **extraction
@@ -123,7 +120,7 @@ def cohort_embeddings(
         counts[item["speaker"]] += 1
         if per_speaker is None or counts[item["speaker"]] <= per_speaker:
             chosen[name] = item
-    path = _store_path(speaker_model, output_folder, "train_embeddings")
+    path = _store_path(speaker_model, manifest)
     return extract_embeddings(speaker_model, chosen, path, **extraction)
 
 
@@ -182,6 +179,26 @@ class CosineBackend:
             "cohort_size": self.cohort_size,
         }
 
+    def cohort_means(self, store):
+        """Mean cohort score of each utterance, a quality measure.
+
+        Arguments
+        ---------
+        store : EmbeddingStore
+            Embeddings.
+
+        Returns
+        -------
+        dict or None
+            Mean of each id; None without score normalisation.
+        """
+        if not self.score_norm:
+            return None
+        means, _ = cohort_statistics(
+            store.embeddings - self.mean, self.cohort, self.cohort_size
+        )
+        return dict(zip(store.ids, means.tolist()))
+
     def score(self, store, trials):
         """Scores a trial list.
 
@@ -237,6 +254,10 @@ class PLDABackend:
         self.adapt = adapt
         self.plda = PLDA.fit(cohort.embeddings, cohort.speakers, lda_dim)
 
+    def cohort_means(self, store):
+        """Returns None: PLDA compares with no cohort."""
+        return None
+
     def details(self):
         """Returns the entries of metrics.json that tell the back end."""
         return {"backend": "PLDA", "lda_dim": self.lda_dim, "adapt": self.adapt}
@@ -274,9 +295,9 @@ def train_calibration(
     backend : CosineBackend or PLDABackend
         Gives the scores.
     manifest : str or Path
-        Training utterances.
+        Training utterances; the crops' embedding store is beside it.
     output_folder : str or Path
-        Where to write the crops' embeddings and calibration.json.
+        Where to write calibration.json.
     n_trials : int
         Trials to draw, 30,000 usual.
     seed : int
@@ -302,12 +323,14 @@ def train_calibration(
     store = extract_embeddings(
         speaker_model,
         crops,
-        _store_path(speaker_model, output_folder, f"calibration_embeddings-{seed}"),
+        _store_path(speaker_model, manifest, f"-crops-{seed}"),
         **extraction,
     )
     trials = draw_trials(store.speaker_of(), n_trials, seed)
     scores = backend.score(store, trials)
-    names, columns = quality_columns(scores, trials, store)
+    names, columns = quality_columns(
+        scores, trials, store, backend.cohort_means(store)
+    )
     if kind == "linear":
         names, columns = names[:1], columns[:, :1]
     calibration = Calibration.fit(names, columns, trials.labels, p_target=0.05)
@@ -330,16 +353,16 @@ def verify(
 ):
     """Embeds each utterance once, scores all trials, writes the results.
 
-    Writes the embedding store and what `report` writes and, where the model
-    attends to layers, the layer weights of the first utterance. Under
-    torchrun the processes share the embedding.
+    Writes what `report` writes and, where the model attends to layers, the
+    layer weights of the first utterance. Under torchrun the processes share
+    the embedding.
 
     Arguments
     ---------
     speaker_model : speechbrain_ext.inference.speaker.SpeakerRecognition
         The trained model.
     manifest : str or Path
-        Utterances of the trials.
+        Utterances of the trials; their embedding store is beside it.
     trial_list : str or Path
         Trials in VoxCeleb's format.
     output_folder : str or Path
@@ -371,7 +394,7 @@ def verify(
     store = extract_embeddings(
         speaker_model,
         {name: item for name, item in utterances.items() if name in used},
-        _store_path(speaker_model, output_folder, "embeddings"),
+        _store_path(speaker_model, manifest),
         **extraction,
     )
     if not if_main_process():
@@ -380,7 +403,9 @@ def verify(
     details = {**backend.details(), **(details or {})}
     if calibration is not None:
         details["uncalibrated"] = calibration_metrics(trials, scores)
-        _, columns = quality_columns(scores, trials, store)
+        _, columns = quality_columns(
+            scores, trials, store, backend.cohort_means(store)
+        )
         scores = calibration.apply(columns[:, : len(calibration.names)])
         details["calibrated"] = calibration_metrics(trials, scores)
     if not backend.is_plain or calibration is not None:
@@ -474,10 +499,13 @@ def report(
     return metrics
 
 
-def _store_path(speaker_model, folder, name):
+def _store_path(speaker_model, manifest, suffix=""):
     # Named by the model, so that a further trained one extracts its own.
-    fingerprint = model_fingerprint(speaker_model)
-    return Path(folder) / f"{name}-{fingerprint[:12]}.safetensors"
+    fingerprint = model_fingerprint(speaker_model)[:12]
+    manifest = Path(manifest)
+    return manifest.with_name(
+        f"{manifest.stem}{suffix}-{fingerprint}.safetensors"
+    )
 
 
 def summary(metrics):
