@@ -14,6 +14,7 @@ from matplotlib import pyplot  # noqa: E402
 
 POINTS_PER_DEVIATION = 500
 N_BINS = 20
+DET_TICKS = (0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4)
 
 
 def plot_det(path, systems):
@@ -53,8 +54,15 @@ def plot_det(path, systems):
             fpr=rates[:, 0].numpy(),
             fnr=rates[:, 1].numpy(),
         ).plot(ax=axes, name=f"{name} (EER {100 * eer:.2f} %)")
+    # Systems that are of use have no rate above 60 %.
+    ticks = torch.special.ndtri(torch.tensor(DET_TICKS, dtype=torch.float64))
+    limits = torch.special.ndtri(torch.tensor([5e-4, 0.6], dtype=torch.float64))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_ticks(ticks.tolist(), [f"{100 * t:g} %" for t in DET_TICKS])
+        axis.set_view_interval(*limits.tolist(), ignore=True)
     axes.set_xlabel("false acceptance rate")
     axes.set_ylabel("false rejection rate")
+    axes.legend(loc="upper right")
     axes.grid(alpha=0.3)
     return _save(figure, path)
 
