@@ -167,12 +167,9 @@ def prepare_corpus(
     settings = dict(locals())
     save_folder = Path(save_folder)
     paths = manifest_paths(save_folder)
-    if dataset == "demo":
-        data_folder, verification_file = build_demo_corpus(data_folder)
-        dataset = "voxceleb1"
-    if dataset in VOXCELEB_SPEAKERS:
-        verification_file = verification_file or "vox1-o"
-
+    dataset, data_folder, verification_file = _with_defaults(
+        dataset, data_folder, verification_file
+    )
     utterances = list_utterances(dataset, data_folder)
     trial_lists = {
         "test": local_trial_list(verification_file, save_folder),
@@ -225,6 +222,15 @@ def prepare_corpus(
         f"{len(speakers['train'])} speakers in {save_folder}."
     )
     return paths
+
+
+def _with_defaults(dataset, data_folder, verification_file):
+    """Makes the demo's corpus, and takes VoxCeleb's usual test list."""
+    if dataset == "demo":
+        return "voxceleb1", *build_demo_corpus(data_folder)
+    if dataset in VOXCELEB_SPEAKERS:
+        verification_file = verification_file or "vox1-o"
+    return dataset, data_folder, verification_file
 
 
 def manifest_paths(save_folder):
@@ -344,11 +350,10 @@ def prepare_trials(
         If the corpus or the trial list cannot be used, or the model was
         trained on speakers of the trials.
     """
-    if dataset == "demo":
-        data_folder, verification_file = build_demo_corpus(data_folder)
+    dataset, data_folder, verification_file = _with_defaults(
+        dataset, data_folder, verification_file
+    )
     utterances = list_utterances(dataset, data_folder)
-    if dataset in VOXCELEB_SPEAKERS:
-        verification_file = verification_file or "vox1-o"
     source = local_trial_list(verification_file, save_folder)
     if source:
         trials = match_utterances(

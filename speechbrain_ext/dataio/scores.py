@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from speechbrain_ext.dataio.trials import LABELS, Trials
+from speechbrain_ext.dataio.trials import LABELS, Trials, require_both_labels
 from speechbrain_ext.utils.errors import InputError
 
 COLUMNS = ("enrol", "test", "label", "score")
@@ -71,9 +71,7 @@ def read_scores(path):
             trials.enrol.append(enrol)
             trials.test.append(test)
             scores.append(value)
-    for label, name in ((1, "target"), (0, "non-target")):
-        if label not in trials.labels:
-            raise InputError(f"'{path}' has no {name} trials")
+    require_both_labels(trials, path)
     return trials, torch.tensor(scores)
 
 

@@ -118,13 +118,35 @@ def read_trials(path):
             trials.labels.append(LABELS[label])
             trials.enrol.append(enrol.replace("\\", "/"))
             trials.test.append(test.replace("\\", "/"))
+    require_both_labels(trials, path)
+    return trials
+
+
+def require_both_labels(trials, source):
+    """Checks that there are target and non-target trials.
+
+    Arguments
+    ---------
+    trials : Trials
+        Trial list.
+    source : str or Path
+        Where it is from, for the message.
+
+    Raises
+    ------
+    InputError
+        If one kind is missing.
+
+    Example
+    -------
+    >>> require_both_labels(Trials([1, 0], ["a", "a"], ["b", "c"]), "list")
+    """
     for label, name in ((1, "target"), (0, "non-target")):
         if label not in trials.labels:
             raise InputError(
-                f"'{path}' has no {name} trials (label {label}); error rates "
+                f"'{source}' has no {name} trials (label {label}); error rates "
                 "need both kinds"
             )
-    return trials
 
 
 def write_trials(path, trials):

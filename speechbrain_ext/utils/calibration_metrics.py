@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from sklearn.isotonic import IsotonicRegression
 
-from speechbrain_ext.utils.metrics import det_points
+from speechbrain_ext.utils.metrics import checked_scores, det_points
 
 
 def Cllr(positive_scores, negative_scores):
@@ -29,7 +29,9 @@ def Cllr(positive_scores, negative_scores):
     >>> Cllr(torch.zeros(3), torch.zeros(5))
     1.0
     """
-    det_points(positive_scores, negative_scores)  # refuses empty and NaN
+    positive_scores, negative_scores = checked_scores(
+        positive_scores, negative_scores
+    )
     target = torch.nn.functional.softplus(-positive_scores.double()).mean()
     nontarget = torch.nn.functional.softplus(negative_scores.double()).mean()
     return (target + nontarget).item() / (2 * math.log(2))
@@ -57,7 +59,9 @@ def minCllr(positive_scores, negative_scores):
     >>> minCllr(torch.tensor([2.0, 3.0]), torch.tensor([0.0, 1.0]))
     0.0
     """
-    det_points(positive_scores, negative_scores)  # refuses empty and NaN
+    positive_scores, negative_scores = checked_scores(
+        positive_scores, negative_scores
+    )
     scores = torch.cat([positive_scores, negative_scores]).double().numpy()
     n_target, n_nontarget = len(positive_scores), len(negative_scores)
     labels = np.r_[np.ones(n_target), np.zeros(n_nontarget)]
@@ -99,7 +103,9 @@ def actDCF(positive_scores, negative_scores, c_miss=1.0, c_fa=1.0, p_target=0.01
     >>> actDCF(torch.tensor([9.0]), torch.tensor([-9.0]))
     0.0
     """
-    det_points(positive_scores, negative_scores)  # refuses empty and NaN
+    positive_scores, negative_scores = checked_scores(
+        positive_scores, negative_scores
+    )
     miss_cost, fa_cost = c_miss * p_target, c_fa * (1 - p_target)
     threshold = math.log(fa_cost / miss_cost)
     frr = (positive_scores <= threshold).double().mean().item()

@@ -178,7 +178,7 @@ def EER_star(positive_scores, negative_scores, threshold):
     >>> EER_star(positive_scores, negative_scores, threshold=0.55)
     0.125
     """
-    positive_scores, negative_scores = _checked(
+    positive_scores, negative_scores = checked_scores(
         positive_scores, negative_scores
     )
     frr = (positive_scores <= threshold).double().mean().item()
@@ -223,7 +223,7 @@ def det_points(positive_scores, negative_scores):
     >>> frr
     tensor([0.0000, 0.0000, 0.5000, 0.5000, 1.0000])
     """
-    positive_scores, negative_scores = _checked(
+    positive_scores, negative_scores = checked_scores(
         positive_scores, negative_scores
     )
     thresholds = torch.unique(torch.cat([positive_scores, negative_scores]))
@@ -241,7 +241,31 @@ def det_points(positive_scores, negative_scores):
     return far, frr, thresholds
 
 
-def _checked(positive_scores, negative_scores):
+def checked_scores(positive_scores, negative_scores):
+    """Flattens scores and refuses what no metric can use.
+
+    Arguments
+    ---------
+    positive_scores : torch.Tensor
+        Scores of target trials.
+    negative_scores : torch.Tensor
+        Scores of non-target trials.
+
+    Returns
+    -------
+    list of torch.Tensor
+        Both, one-dimensional.
+
+    Raises
+    ------
+    ValueError
+        If there are no target or no non-target scores, or NaN among them.
+
+    Example
+    -------
+    >>> checked_scores([0.5], [[0.1, 0.2]])
+    [tensor([0.5000]), tensor([0.1000, 0.2000])]
+    """
     checked = []
     for name, scores in (
         ("target", positive_scores),
