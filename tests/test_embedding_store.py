@@ -8,6 +8,7 @@ from speechbrain_ext.processing import embedding_store
 from speechbrain_ext.processing.embedding_store import (
     EmbeddingStore,
     extract_embeddings,
+    model_fingerprint,
 )
 from speechbrain_ext.utils.errors import InputError
 
@@ -22,6 +23,10 @@ class MeanModel(torch.nn.Module):
         self.scale = torch.nn.Parameter(torch.ones(1))
         self.n_batches, self.fail_after = 0, fail_after
         self.seen = 0
+
+    @property
+    def fingerprint(self):
+        return model_fingerprint(self)
 
     def encode_batch(self, wavs, lengths):
         self.n_batches += 1

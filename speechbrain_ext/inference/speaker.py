@@ -1,5 +1,6 @@
 """Trained speaker models, ready to embed and verify."""
 
+import functools
 import io
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from hyperpyyaml import load_hyperpyyaml
 from ruamel.yaml import YAML
 
 from speechbrain_ext.dataio.audio import read_crop
+from speechbrain_ext.processing.embedding_store import model_fingerprint
 from speechbrain_ext.utils.checkpoints import best_checkpoint
 from speechbrain_ext.utils.errors import InputError
 
@@ -118,6 +120,11 @@ class SpeakerRecognition(torch.nn.Module):
             wavs.to(self.device), wav_lens.to(self.device)
         )
         return self.embedding_model(features, lengths)
+
+    @functools.cached_property
+    def fingerprint(self):
+        """Hash of the parameters, for embedding stores; computed once."""
+        return model_fingerprint(self)
 
     @property
     def has_layer_weights(self):

@@ -190,7 +190,7 @@ def extract_embeddings(
         If the file or its parts were made by another model.
     """
     path = Path(path)
-    fingerprint = model_fingerprint(speaker_model)
+    fingerprint = speaker_model.fingerprint
     if path.is_file():
         store = EmbeddingStore.load(path, fingerprint)
         if set(utterances) <= set(store.ids):

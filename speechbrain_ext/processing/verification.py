@@ -18,10 +18,7 @@ from speechbrain_ext.processing.calibration import (
     vary_durations,
 )
 from speechbrain_ext.processing.conditions import condition_metrics
-from speechbrain_ext.processing.embedding_store import (
-    extract_embeddings,
-    model_fingerprint,
-)
+from speechbrain_ext.processing.embedding_store import extract_embeddings
 from speechbrain_ext.processing.plda import PLDA
 from speechbrain_ext.processing.score_norm import (
     cohort_statistics,
@@ -501,7 +498,7 @@ def report(
 
 def _store_path(speaker_model, manifest, suffix=""):
     # Named by the model, so that a further trained one extracts its own.
-    fingerprint = model_fingerprint(speaker_model)[:12]
+    fingerprint = speaker_model.fingerprint[:12]
     manifest = Path(manifest)
     return manifest.with_name(
         f"{manifest.stem}{suffix}-{fingerprint}.safetensors"
