@@ -1,6 +1,10 @@
 """Lobes that other SpeechBrain recipes import."""
 
+from speechbrain_ext.lobes.models.astp import ASTP
+from speechbrain_ext.lobes.models.lap import LAP_ASTP
+from speechbrain_ext.lobes.models.layer_pooled import LayerPooled
 from speechbrain_ext.lobes.models.ltdnn import LTDNN
+from speechbrain_ext.lobes.models.mhfa import MHFA
 from speechbrain_ext.nnet.pooling import (
     AttentiveStatisticsPooling,
     LayerAttentivePooling,
@@ -8,8 +12,12 @@ from speechbrain_ext.nnet.pooling import (
 )
 
 __all__ = [
+    "ASTP",
+    "LAP_ASTP",
     "LTDNN",
+    "MHFA",
     "AttentiveStatisticsPooling",
     "LayerAttentivePooling",
+    "LayerPooled",
     "WeightedLayerSum",
 ]

@@ -30,21 +30,31 @@ class WeightedLayerSum(nn.Module):
         super().__init__()
         self.weights = nn.Parameter(torch.zeros(n_layers))
 
-    def forward(self, hidden_states):
+    def forward(self, hidden_states, lengths=None, return_weights=False):
         """Sums the layers.
 
         Arguments
         ---------
         hidden_states : torch.Tensor
             Of shape (layer, batch, time, channel).
+        lengths : torch.Tensor
+            Not used; as of `LayerAttentivePooling`.
+        return_weights : bool
+            Whether to return the layer weights too.
 
         Returns
         -------
         torch.Tensor
             Of shape (batch, time, channel).
+        torch.Tensor
+            With return_weights, the softmax weights, the same for each frame,
+            of shape (batch, 1, time, layer).
         """
         weights = torch.softmax(self.weights, dim=0)
-        return torch.einsum("lbtc,l->btc", hidden_states, weights)
+        frames = torch.einsum("lbtc,l->btc", hidden_states, weights)
+        if not return_weights:
+            return frames
+        return frames, weights.expand(*frames.shape[:2], -1).unsqueeze(1)
 
 
 class LayerAttentivePooling(nn.Module):
@@ -55,6 +65,10 @@ class LayerAttentivePooling(nn.Module):
     of the head's own; the sigmoid of their sum weighs the layers, and the
     maximum over the weighted layers is kept.
 
+    The defaults are those of L-TDNN. LAP (arXiv 2512.22148) works on the
+    hidden states themselves: `projected_channels=in_channels, bias=True`, 12
+    heads for base and 16 for large encoders.
+
     Arguments
     ---------
     in_channels : int
@@ -64,14 +78,20 @@ class LayerAttentivePooling(nn.Module):
     n_layers : int
         Number of layers.
     n_heads : int
-        Number of heads; divides out_channels.
+        Number of heads; divides projected_channels.
     dropout : float
         Dropout probability of the layer weights.
+    projected_channels : int
+        Channels of all heads together; out_channels if None.
+    bias : bool
+        Whether the projections have a bias.
+    pool : str
+        What is kept of the weighted layers: "max", "sum" or "mean".
 
     Raises
     ------
     ValueError
-        If the heads do not divide the channels.
+        If the heads do not divide the channels, or pool is unknown.
 
     Example
     -------
@@ -82,19 +102,34 @@ class LayerAttentivePooling(nn.Module):
     (torch.Size([2, 50, 512]), torch.Size([2, 8, 50, 13]))
     """
 
+    POOLS = {"max": torch.amax, "sum": torch.sum, "mean": torch.mean}
+
     def __init__(
-        self, in_channels, out_channels, n_layers, n_heads=8, dropout=0.1
+        self,
+        in_channels,
+        out_channels,
+        n_layers,
+        n_heads=8,
+        dropout=0.1,
+        projected_channels=None,
+        bias=False,
+        pool="max",
     ):
         super().__init__()
-        if out_channels % n_heads:
+        projected_channels = projected_channels or out_channels
+        if projected_channels % n_heads:
             raise ValueError(
-                f"n_heads={n_heads} does not divide out_channels={out_channels}"
+                f"n_heads={n_heads} does not divide the {projected_channels} "
+                "channels of the heads"
             )
+        if pool not in self.POOLS:
+            raise ValueError(f'pool="{pool}": use {", ".join(self.POOLS)}')
+        self.pool = pool
         self.n_layers = n_layers
         self.n_heads = n_heads
         squeezed = n_layers // 2
         self.in_norm = nn.BatchNorm2d(in_channels)
-        self.in_proj = nn.Conv2d(in_channels, out_channels, 1, bias=False)
+        self.in_proj = nn.Conv2d(in_channels, projected_channels, 1, bias=bias)
         self.squeeze_weight = nn.Parameter(
             torch.empty(n_heads, n_layers, squeezed)
         )
@@ -104,7 +139,7 @@ class LayerAttentivePooling(nn.Module):
         )
         self.excite_bias = nn.Parameter(torch.zeros(n_heads, 1, n_layers))
         self.dropout = nn.Dropout(dropout)
-        self.out_proj = nn.Conv1d(out_channels, out_channels, 1, bias=False)
+        self.out_proj = nn.Conv1d(projected_channels, out_channels, 1, bias=bias)
         self.out_norm = nn.BatchNorm1d(out_channels)
         for weight in (self.squeeze_weight, self.excite_weight):
             for head in weight:
@@ -160,7 +195,7 @@ class LayerAttentivePooling(nn.Module):
             self._excitation(mean_profile) + self._excitation(max_profile)
         )
         dropped = self.dropout(weights).transpose(2, 3).unsqueeze(2)
-        x = (x * dropped).amax(dim=3).flatten(1, 2)
+        x = self.POOLS[self.pool](x * dropped, dim=3).flatten(1, 2)
         x = masked_batch_norm(self.out_norm, self.out_proj(x), mask)
         x = x.transpose(1, 2)
         return (x, weights) if return_weights else x
@@ -172,6 +207,9 @@ class AttentiveStatisticsPooling(nn.Module):
     The attention of a frame sees its features and the utterance's mean and
     standard deviation; each channel has weights of its own.
 
+    The defaults are those of L-TDNN; `drop_frames=True, unbiased=True` are
+    the ASTP of LAP (arXiv 2512.22148).
+
     Arguments
     ---------
     channels : int
@@ -180,6 +218,11 @@ class AttentiveStatisticsPooling(nn.Module):
         Channels of the attention's bottleneck.
     dropout : float
         Dropout probability of the frame weights.
+    drop_frames : bool
+        Whether the dropout leaves whole frames out before the softmax, so
+        that the weights of the others still add up to one.
+    unbiased : bool
+        Whether the standard deviation in the context is the unbiased one.
 
     Example
     -------
@@ -191,8 +234,17 @@ class AttentiveStatisticsPooling(nn.Module):
 
     MIN_VARIANCE = 1e-4
 
-    def __init__(self, channels, attention_channels, dropout=0.1):
+    def __init__(
+        self,
+        channels,
+        attention_channels,
+        dropout=0.1,
+        drop_frames=False,
+        unbiased=False,
+    ):
         super().__init__()
+        self.drop_frames = drop_frames
+        self.unbiased = unbiased
         self.bottleneck = nn.Conv1d(3 * channels, attention_channels, 1)
         self.norm = nn.BatchNorm1d(attention_channels)
         self.scores = nn.Conv1d(attention_channels, channels, 1)
@@ -222,14 +274,25 @@ class AttentiveStatisticsPooling(nn.Module):
         mask = frame_mask(lengths, frames.shape[1])
         x = frames.transpose(1, 2)
         mean = masked_mean(x, mask, (2,))
-        std = self._std(masked_mean((x - mean) ** 2, mask, (2,)))
+        variance = masked_mean((x - mean) ** 2, mask, (2,))
+        if self.unbiased:
+            n = x.shape[2] if mask is None else mask.sum(1).view(-1, 1, 1)
+            variance = variance * n / (n - 1)
+        std = self._std(variance)
         context = torch.cat([x, mean.expand_as(x), std.expand_as(x)], dim=1)
         hidden = torch.relu(self.bottleneck(context))
         scores = self.scores(masked_batch_norm(self.norm, hidden, mask))
+        if self.training and self.drop_frames:
+            kept = torch.rand(x.shape[0], x.shape[2], device=x.device)
+            kept = kept >= self.dropout.p
+            mask = kept if mask is None else mask & kept
         if mask is not None:
-            scores = scores.masked_fill(~expand_mask(mask, 3), float("-inf"))
+            # Finite, so that an utterance of which no frame is left has
+            # equal weights and not NaN.
+            lowest = torch.finfo(scores.dtype).min
+            scores = scores.masked_fill(~expand_mask(mask, 3), lowest)
         weights = torch.softmax(scores, dim=2)
-        dropped = self.dropout(weights)
+        dropped = weights if self.drop_frames else self.dropout(weights)
         mean = (dropped * x).sum(dim=2)
         variance = (dropped * x**2).sum(dim=2) - mean**2
         pooled = torch.cat([mean, self._std(variance)], dim=1).unsqueeze(1)
@@ -237,3 +300,185 @@ class AttentiveStatisticsPooling(nn.Module):
 
     def _std(self, variance):
         return variance.clamp(min=self.MIN_VARIANCE).sqrt()
+
+
+class MultiHeadAttnPooling(nn.Module):
+    """Self multi-head attention pooling over frames (arXiv 1906.09890).
+
+    The channels are split into heads. Each head has a trainable query, whose
+    dot product with the head's channels says how much a frame counts, and the
+    weighted means of all heads are concatenated (equations 1 to 3). One head
+    is vanilla self attention.
+
+    Arguments
+    ---------
+    in_channels : int
+        Channels of the input.
+    n_heads : int
+        Number of heads; divides in_channels.
+    scale : float
+        Factor of the dot products, 1 as in the paper; the authors' later code
+        has one over the square root of the number of heads.
+    n_queries : int
+        Queries of each head (multi-query, arXiv 2110.05042); the means of
+        all of them are concatenated.
+    statistics : bool
+        Whether weighted standard deviations follow the weighted means, as in
+        attentive statistics pooling.
+
+    Raises
+    ------
+    ValueError
+        If the heads do not divide the channels.
+
+    Example
+    -------
+    >>> pooling = MultiHeadAttnPooling(512, n_heads=32)
+    >>> frames, lengths = torch.rand(2, 50, 512), torch.tensor([1.0, 0.6])
+    >>> pooled, weights = pooling(frames, lengths, return_weights=True)
+    >>> pooled.shape, weights.shape
+    (torch.Size([2, 1, 512]), torch.Size([2, 32, 50]))
+    """
+
+    MIN_VARIANCE = 1e-4
+
+    def __init__(
+        self, in_channels, n_heads, scale=1.0, n_queries=1, statistics=False
+    ):
+        super().__init__()
+        if in_channels % n_heads:
+            raise ValueError(
+                f"n_heads={n_heads} does not divide in_channels={in_channels}"
+            )
+        self.n_heads = n_heads
+        self.n_queries = n_queries
+        self.statistics = statistics
+        head_channels = in_channels // n_heads
+        self.scale = scale
+        self.out_channels = in_channels * n_queries * (1 + statistics)
+        self.query = nn.Parameter(
+            torch.empty(n_heads, n_queries, head_channels)
+        )
+        nn.init.xavier_normal_(self.query)
+
+    def forward(self, frames, lengths=None, return_weights=False):
+        """Pools the valid frames.
+
+        Arguments
+        ---------
+        frames : torch.Tensor
+            Of shape (batch, time, channel).
+        lengths : torch.Tensor
+            Relative lengths, of shape (batch,).
+        return_weights : bool
+            Whether to return the frame weights too.
+
+        Returns
+        -------
+        torch.Tensor
+            Of shape (batch, 1, out_channels), head by head.
+        torch.Tensor
+            With return_weights, the softmax weights, of shape
+            (batch, head * query, time).
+        """
+        pooled, weights = self.attend(frames, frame_mask(lengths, frames.shape[1]))
+        return (pooled, weights) if return_weights else pooled
+
+    def attend(self, items, mask=None):
+        """Pools what a mask lets through, frames or anything else.
+
+        Arguments
+        ---------
+        items : torch.Tensor
+            Of shape (batch, item, channel).
+        mask : torch.Tensor
+            True where an item counts, of shape (batch, item); all if None.
+
+        Returns
+        -------
+        torch.Tensor
+            Of shape (batch, 1, out_channels).
+        torch.Tensor
+            The weights, of shape (batch, head * query, item).
+        """
+        heads = items.unflatten(2, (self.n_heads, -1))
+        scores = torch.einsum("bthc,hqc->bhqt", heads, self.query) * self.scale
+        if mask is not None:
+            scores = scores.masked_fill(~expand_mask(mask, 4), float("-inf"))
+        weights = torch.softmax(scores, dim=-1).to(heads.dtype)
+        pooled = torch.einsum("bhqt,bthc->bhqc", weights, heads)
+        if self.statistics:
+            squares = torch.einsum("bhqt,bthc->bhqc", weights, heads**2)
+            variance = (squares - pooled**2).clamp(min=self.MIN_VARIANCE)
+            pooled = torch.cat([pooled, variance.sqrt()], dim=-1)
+        return pooled.flatten(1).unsqueeze(1), weights.flatten(1, 2)
+
+
+class DoubleMultiHeadAttnPooling(nn.Module):
+    """Attention over the heads of multi-head attention (arXiv 2007.13199).
+
+    The heads' weighted means are themselves pooled by self attention into one
+    vector of a head's size, so that heads which say nothing about the speaker
+    do not count.
+
+    Arguments
+    ---------
+    in_channels : int
+        Channels of the input.
+    n_heads : int
+        Number of heads; divides in_channels.
+    scale : float
+        As of `MultiHeadAttnPooling`, for frames.
+    head_dropout : float
+        Probability with which a head is left out in training.
+
+    Raises
+    ------
+    ValueError
+        If the heads do not divide the channels.
+
+    Example
+    -------
+    >>> pooling = DoubleMultiHeadAttnPooling(512, n_heads=32)
+    >>> pooling(torch.rand(2, 50, 512), torch.tensor([1.0, 0.6])).shape
+    torch.Size([2, 1, 16])
+    """
+
+    def __init__(self, in_channels, n_heads, scale=1.0, head_dropout=0.0):
+        super().__init__()
+        self.of_frames = MultiHeadAttnPooling(in_channels, n_heads, scale)
+        self.of_heads = MultiHeadAttnPooling(in_channels // n_heads, 1)
+        self.n_heads = n_heads
+        self.head_dropout = head_dropout
+        self.out_channels = in_channels // n_heads
+
+    def forward(self, frames, lengths=None, return_weights=False):
+        """Pools the valid frames, then the heads.
+
+        Arguments
+        ---------
+        frames : torch.Tensor
+            Of shape (batch, time, channel).
+        lengths : torch.Tensor
+            Relative lengths, of shape (batch,).
+        return_weights : bool
+            Whether to return the frame weights too.
+
+        Returns
+        -------
+        torch.Tensor
+            Of shape (batch, 1, channel / head).
+        torch.Tensor
+            With return_weights, the frames' weights, of shape
+            (batch, head, time).
+        """
+        pooled, weights = self.of_frames(frames, lengths, return_weights=True)
+        heads = pooled.view(len(pooled), self.n_heads, -1)
+        mask = None
+        if self.training and self.head_dropout:
+            mask = torch.rand(heads.shape[:2], device=heads.device)
+            # The luckiest head always stays.
+            lucky = mask == mask.amax(dim=1, keepdim=True)
+            mask = (mask >= self.head_dropout) | lucky
+        pooled, _ = self.of_heads.attend(heads, mask)
+        return (pooled, weights) if return_weights else pooled

@@ -2,6 +2,7 @@
 
 import re
 
+from speechbrain_ext.lobes.models.lap import LAP_ASTP
 from speechbrain_ext.lobes.models.ltdnn import LTDNN
 
 # This project's parameter names and the published implementation's.
@@ -27,12 +28,26 @@ LTDNN_NAMES = (
     (r"^layer_pooling\.excite_bias", "l_pool.b2"),
     (r"^layer_pooling\.out_proj\.", "l_pool.out_projection.0."),
     (r"^layer_pooling\.out_norm\.", "l_pool.out_projection.1."),
-    (r"^frame_pooling\.bottleneck\.", "t_pool.attention.0."),
-    (r"^frame_pooling\.norm\.", "t_pool.attention.2."),
-    (r"^frame_pooling\.scores\.", "t_pool.attention.3."),
-    (r"^stats_norm\.", "t_pool.attn_norm."),
-    (r"^fc\.", "t_pool.out_proj."),
-    (r"^emb_norm\.", "t_pool.out_norm."),
+    (r"^astp\.frame_pooling\.bottleneck\.", "t_pool.attention.0."),
+    (r"^astp\.frame_pooling\.norm\.", "t_pool.attention.2."),
+    (r"^astp\.frame_pooling\.scores\.", "t_pool.attention.3."),
+    (r"^astp\.stats_norm\.", "t_pool.attn_norm."),
+    (r"^astp\.fc\.", "t_pool.out_proj."),
+    (r"^astp\.emb_norm\.", "t_pool.out_norm."),
+)
+LAP_ASTP_NAMES = (
+    (r"^layer_pooling\.in_norm\.", "lap.in_norm."),
+    (r"^layer_pooling\.in_proj\.", "lap.in_weight."),
+    (r"^layer_pooling\.squeeze_", "lap.sq_"),
+    (r"^layer_pooling\.excite_", "lap.ex_"),
+    (r"^layer_pooling\.out_proj\.", "lap.out_weight."),
+    (r"^layer_pooling\.out_norm\.", "lap.out_norm."),
+    (r"^embedding_model\.frame_pooling\.bottleneck\.", "astp.t_pool.attention.0."),
+    (r"^embedding_model\.frame_pooling\.norm\.", "astp.t_pool.attention.2."),
+    (r"^embedding_model\.frame_pooling\.scores\.", "astp.t_pool.attention.3."),
+    (r"^embedding_model\.stats_norm\.", "astp.t_pool.norm."),
+    (r"^embedding_model\.fc\.", "astp.emb_weight."),
+    (r"^embedding_model\.emb_norm\.", "astp.emb_norm."),
 )
 
 
@@ -54,9 +69,7 @@ def official_ltdnn_name(name):
     >>> official_ltdnn_name("convolutions.blocks.0.res2conv.convs.3.norm.weight")
     'net.block1.se_res2block.1.convs.3.bn.weight'
     """
-    for pattern, replacement in LTDNN_NAMES:
-        name = re.sub(pattern, replacement, name)
-    return name
+    return _renamed(name, LTDNN_NAMES)
 
 
 def ltdnn_from_official(state_dict, n_heads):
@@ -107,11 +120,7 @@ def ltdnn_from_official(state_dict, n_heads):
         raise ValueError(
             f"not an L-TDNN of the official implementation: it lacks {error}"
         ) from None
-    if squeeze.shape[0] != n_heads:
-        raise ValueError(
-            f"n_heads={n_heads}, but the checkpoint has "
-            f"{squeeze.shape[0]} heads (l_pool.W1)"
-        )
+    _check_heads(n_heads, squeeze, "l_pool.W1")
     model = LTDNN(
         in_channels=conv_in.shape[1],
         n_layers=squeeze.shape[1],
@@ -123,7 +132,98 @@ def ltdnn_from_official(state_dict, n_heads):
         se_channels=se.shape[0],
         mask="pooling",
     )
-    names = {official_ltdnn_name(name): name for name in model.state_dict()}
+    return _load_official(model, official, official_ltdnn_name)
+
+
+def lap_astp_from_official(state_dict, n_heads):
+    """Builds a LAP_ASTP from a checkpoint of the paper's implementation.
+
+    Arguments
+    ---------
+    state_dict : dict
+        Parameters named `lap.*` and `astp.*`. Sizes are read off them.
+    n_heads : int
+        Heads of the layer pooling, 12 for base and 16 for large encoders.
+
+    Returns
+    -------
+    LAP_ASTP
+        In eval mode.
+
+    Raises
+    ------
+    ValueError
+        If parameters are missing, unknown or of another number of heads.
+
+    Example
+    -------
+    >>> model = LAP_ASTP(24, 5, pooled_channels=16, emb_dim=8, n_heads=4)
+    >>> official = {
+    ...     official_lap_astp_name(name): value
+    ...     for name, value in model.state_dict().items()
+    ... }
+    >>> "lap.sq_weight" in official
+    True
+    >>> lap_astp_from_official(official, n_heads=4).layer_pooling.n_heads
+    4
+    """
+    try:
+        pooled = state_dict["lap.out_weight.weight"]
+        squeeze = state_dict["lap.sq_weight"]
+        fc = state_dict["astp.emb_weight.weight"]
+    except KeyError as error:
+        raise ValueError(
+            f"not a LAP of the official implementation: it lacks {error}"
+        ) from None
+    _check_heads(n_heads, squeeze, "lap.sq_weight")
+    model = LAP_ASTP(
+        in_channels=pooled.shape[1],
+        n_layers=squeeze.shape[1],
+        pooled_channels=pooled.shape[0],
+        emb_dim=fc.shape[0],
+        n_heads=n_heads,
+    )
+    return _load_official(model, state_dict, official_lap_astp_name)
+
+
+def official_lap_astp_name(name):
+    """The published implementation's name of a LAP_ASTP parameter.
+
+    Arguments
+    ---------
+    name : str
+        Name in `LAP_ASTP.state_dict()`.
+
+    Returns
+    -------
+    str
+        Name as `lap.*` or `astp.*`.
+
+    Example
+    -------
+    >>> official_lap_astp_name("embedding_model.fc.weight")
+    'astp.emb_weight.weight'
+    """
+    return _renamed(name, LAP_ASTP_NAMES)
+
+
+def _renamed(name, rules):
+    for pattern, replacement in rules:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+def _check_heads(n_heads, weight, name):
+    if weight.shape[0] != n_heads:
+        raise ValueError(
+            f"n_heads={n_heads}, but the checkpoint has {weight.shape[0]} "
+            f"heads ({name})"
+        )
+
+
+def _load_official(model, official, official_name):
+    """Loads parameters under the published names into a model."""
+    names = {official_name(name): name for name in model.state_dict()}
     unknown = sorted(set(official) - set(names))
     missing = sorted(
         name
@@ -132,7 +232,7 @@ def ltdnn_from_official(state_dict, n_heads):
     )
     if missing or unknown:
         raise ValueError(
-            "not an L-TDNN of the official implementation: "
+            f"not {type(model).__name__} of the official implementation: "
             f"missing {missing}, unknown {unknown}"
         )
     model.load_state_dict(

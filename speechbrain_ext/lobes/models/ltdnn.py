@@ -6,16 +6,14 @@ Paper: https://arxiv.org/abs/2409.07770
 import torch
 from torch import nn
 
+from speechbrain_ext.lobes.models.astp import ASTP
 from speechbrain_ext.nnet.masking import (
     frame_mask,
     masked_batch_norm,
     masked_mean,
     zero_padding,
 )
-from speechbrain_ext.nnet.pooling import (
-    AttentiveStatisticsPooling,
-    LayerAttentivePooling,
-)
+from speechbrain_ext.nnet.pooling import LayerAttentivePooling
 
 
 class ConvReLUNorm(nn.Module):
@@ -352,12 +350,7 @@ class LTDNN(nn.Module):
             n_heads,
             dropout,
         )
-        self.frame_pooling = AttentiveStatisticsPooling(
-            pooled_channels, pooled_channels // 2, dropout
-        )
-        self.stats_norm = nn.BatchNorm1d(2 * pooled_channels)
-        self.fc = nn.Linear(2 * pooled_channels, emb_dim)
-        self.emb_norm = nn.BatchNorm1d(emb_dim)
+        self.astp = ASTP(pooled_channels, emb_dim, dropout=dropout)
 
     def forward(self, hidden_states, lengths=None, return_weights=False):
         """Embeds a batch of utterances.
@@ -385,6 +378,5 @@ class LTDNN(nn.Module):
         x, weights = self.layer_pooling(
             x.permute(2, 0, 3, 1), layer_lengths, return_weights=True
         )
-        x = self.frame_pooling(x, lengths).squeeze(1)
-        x = self.emb_norm(self.fc(self.stats_norm(x))).unsqueeze(1)
+        x = self.astp(x, lengths)
         return (x, weights) if return_weights else x

@@ -1,0 +1,75 @@
+"""LAP: layer attentive pooling and a light back end (arXiv 2512.22148)."""
+
+from speechbrain_ext.lobes.models.astp import ASTP
+from speechbrain_ext.lobes.models.layer_pooled import LayerPooled
+from speechbrain_ext.nnet.pooling import LayerAttentivePooling
+
+
+class LAP_ASTP(LayerPooled):
+    """Speaker embeddings from all hidden states, without convolutions.
+
+    Layer attentive pooling of each frame, attentive statistics over frames
+    and a linear layer (arXiv 2512.22148, section 3).
+
+    Arguments
+    ---------
+    in_channels : int
+        Channels of the SSL encoder, 768 (base) or 1,024 (large).
+    n_layers : int
+        Hidden states of the SSL encoder, 13 (base) or 25 (large).
+    pooled_channels : int
+        Channels after the layer pooling.
+    emb_dim : int
+        Dimension of the embedding.
+    n_heads : int
+        Heads of the layer pooling, 12 (base) or 16 (large).
+    dropout : float
+        Dropout probability of layer weights and of frames.
+    pool : str
+        What is kept of the weighted layers: "max", "sum" or "mean".
+
+    Raises
+    ------
+    ValueError
+        If the heads do not divide the channels, or pool is unknown.
+
+    Example
+    -------
+    >>> import torch
+    >>> model = LAP_ASTP(in_channels=768, n_layers=13)
+    >>> sum(p.numel() for p in model.parameters())
+    1713780
+    >>> hidden_states = torch.rand(13, 2, 50, 768)
+    >>> model(hidden_states, lengths=torch.tensor([1.0, 0.6])).shape
+    torch.Size([2, 1, 192])
+    """
+
+    def __init__(
+        self,
+        in_channels=768,
+        n_layers=13,
+        pooled_channels=512,
+        emb_dim=192,
+        n_heads=12,
+        dropout=0.1,
+        pool="max",
+    ):
+        super().__init__(
+            LayerAttentivePooling(
+                in_channels,
+                pooled_channels,
+                n_layers,
+                n_heads,
+                dropout,
+                projected_channels=in_channels,
+                bias=True,
+                pool=pool,
+            ),
+            ASTP(
+                pooled_channels,
+                emb_dim,
+                dropout=dropout,
+                drop_frames=True,
+                unbiased=True,
+            ),
+        )
