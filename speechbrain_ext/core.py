@@ -1,4 +1,6 @@
-"""The Brain that trains speaker embedding models."""
+"""The Brains: steps and schedules, and the training of embedding models."""
+
+import re
 
 import speechbrain as sb
 import torch
@@ -14,16 +16,159 @@ from speechbrain_ext.utils.errors import InputError
 logger = get_logger(__name__)
 
 
-class SpeakerBrain(sb.Brain):
+class StepBrain(sb.Brain):
+    """A Brain whose schedules count optimiser steps.
+
+    The learning rates move after each step, a loss that is not finite stops
+    the training with the last checkpoint in place, and each validation ends
+    with a log line, an estimate of the time left and a checkpoint.
+
+    Needs in `hparams`: lr_scheduler, train_logger, tensorboard_logger, clock,
+    keep_checkpoints, number_of_steps.
+    """
+
+    def trained_parameters(self):
+        """Parameters and schedule of each optimizer.
+
+        Returns
+        -------
+        dict
+            For each name, groups of parameters, as torch.optim takes them,
+            and a function from optimizer to schedule. The learning rate of a
+            group is the schedule's times its lr_scale, if it has one.
+        """
+        return {
+            "optimizer": (
+                [{"params": self.modules.parameters()}],
+                self.hparams.lr_scheduler,
+            )
+        }
+
+    def init_optimizers(self):
+        """Sets up optimizers and schedules of what is trained."""
+        self.optimizers_dict = {}
+        self.schedulers = {}
+        for name, (given, lr_scheduler) in self.trained_parameters().items():
+            groups = [
+                {**group, "params": [p for p in group["params"] if p.requires_grad]}
+                for group in given
+            ]
+            groups = [group for group in groups if group["params"]]
+            if not groups:
+                continue
+            optimizer = self.opt_class(groups)
+            scheduler = lr_scheduler(optimizer)
+            for group in optimizer.param_groups:
+                for key in ("lr", "initial_lr", "max_lr", "min_lr"):
+                    if key in group:
+                        group[key] *= group.get("lr_scale", 1.0)
+            self.optimizers_dict[name] = optimizer
+            self.schedulers[name] = scheduler
+            if self.checkpointer is not None:
+                self.checkpointer.add_recoverable(name, optimizer)
+                self.checkpointer.add_recoverable(f"{name}_lr", scheduler)
+
+    def on_fit_start(self):
+        """Sets up the optimizers and resumes from the latest checkpoint."""
+        try:
+            super().on_fit_start()
+        except RuntimeError as error:
+            if "state_dict" not in str(error):
+                raise
+            first_line = str(error).strip().split("\n")[0]
+            raise InputError(
+                f"the checkpoint in '{self.checkpointer.checkpoints_dir}' is "
+                f"of another architecture ({first_line}); give another "
+                "output_folder, or the YAML it was trained with"
+            ) from None
+        for scheduler in self.schedulers.values():
+            planned = getattr(scheduler, "total_steps", None)
+            if planned not in (None, self.hparams.number_of_steps):
+                raise InputError(
+                    f"number_of_steps: {self.hparams.number_of_steps}, but the "
+                    f"checkpoint in '{self.checkpointer.checkpoints_dir}' is of "
+                    f"a one-cycle schedule of {planned} steps, which cannot be "
+                    "changed on the way; give another output_folder"
+                )
+        if self.optimizer_step:
+            logger.info(f"Resumed after {self.optimizer_step} optimiser steps.")
+
+    def on_fit_batch_end(self, batch, outputs, loss, should_step):
+        """Moves the learning rates after each optimiser step."""
+        if should_step:
+            for scheduler in self.schedulers.values():
+                scheduler.step()
+
+    def check_loss_isfinite(self, loss):
+        """Stops at the first loss that is NaN or infinite.
+
+        Arguments
+        ---------
+        loss : torch.Tensor
+            The loss.
+
+        Raises
+        ------
+        InputError
+            If the loss is not finite. Checkpoints are left as they are.
+        """
+        if not torch.isfinite(loss):
+            raise InputError(
+                f"the loss is {loss.item()} after {self.optimizer_step} "
+                "optimiser steps; training stops and the last checkpoint in "
+                f"'{self.checkpointer.checkpoints_dir}' is kept. Try a lower "
+                "lr, or precision fp32 or bf16 for fp16"
+            )
+
+    def end_validation(self, valid_stats, summary, meta, min_key):
+        """Logs a validation and saves a checkpoint.
+
+        Arguments
+        ---------
+        valid_stats : dict
+            For the log.
+        summary : str
+            For people.
+        meta : dict
+            For the checkpoint.
+        min_key : str
+            Of meta; the checkpoints with the lowest values are kept.
+        """
+        seconds = self.hparams.clock.seconds()
+        rate = self.optimizer_step / seconds
+        remaining = (self.hparams.number_of_steps - self.optimizer_step) / rate
+        stats = {
+            "stats_meta": {
+                "step": self.optimizer_step,
+                "lr": self.schedulers["optimizer"].get_last_lr()[0],
+                "minutes": seconds / 60,
+            },
+            "train_stats": {"loss": self.train_loss},
+            "valid_stats": valid_stats,
+        }
+        self.hparams.train_logger.log_stats(**stats)
+        self.hparams.tensorboard_logger.log_stats(**stats)
+        logger.info(
+            f"Step {self.optimizer_step} of {self.hparams.number_of_steps}, "
+            f"about {remaining / 60:.0f} min left. Validation: {summary}"
+        )
+        self.checkpointer.save_and_keep_only(
+            meta={**meta, "step": self.optimizer_step},
+            min_keys=[min_key],
+            num_to_keep=self.hparams.keep_checkpoints,
+        )
+
+
+class SpeakerBrain(StepBrain):
     """Trains an embedding model with a speaker classifier.
 
     Validation is verification: the EER of the validation trials chooses the
     checkpoint, and its threshold goes into the checkpoint for EER*.
 
     Needs in `modules`: encoder, embedding_model, classifier. Needs in
-    `hparams`: compute_cost, lr_scheduler, encoder_lr_scheduler, train_logger,
-    tensorboard_logger, clock, keep_checkpoints, number_of_steps, span_drop
-    (or None), augment and, where that is True, wav_augment.
+    `hparams`, beside what `StepBrain` needs: compute_cost,
+    encoder_lr_scheduler, layer_lr_decay, margin_schedule and span_drop (or
+    None), augment and, where that is True, wav_augment.
 
     Arguments
     ---------
@@ -92,85 +237,24 @@ class SpeakerBrain(sb.Brain):
             speakers = self.hparams.wav_augment.replicate_labels(speakers)
         return self.hparams.compute_cost(predictions, speakers)
 
-    def init_optimizers(self):
+    def trained_parameters(self):
         """One optimizer for the encoder, if it is trained, one for the rest."""
-        encoder = [
-            p for p in self.modules["encoder"].parameters() if p.requires_grad
-        ]
-        rest = [
-            p
-            for name, module in self.modules.items()
-            if name != "encoder"
-            for p in module.parameters()
-            if p.requires_grad
-        ]
-        self.optimizers_dict = {}
-        self.schedulers = {}
-        for name, parameters, lr_scheduler in (
-            ("optimizer", rest, self.hparams.lr_scheduler),
-            ("encoder_optimizer", encoder, self.hparams.encoder_lr_scheduler),
-        ):
-            if not parameters:
-                continue
-            optimizer = self.opt_class(parameters)
-            scheduler = lr_scheduler(optimizer)
-            self.optimizers_dict[name] = optimizer
-            self.schedulers[name] = scheduler
-            if self.checkpointer is not None:
-                self.checkpointer.add_recoverable(name, optimizer)
-                self.checkpointer.add_recoverable(f"{name}_lr", scheduler)
+        encoder = self.modules["encoder"]
+        of_encoder = set(encoder.parameters())
+        rest = [p for p in self.modules.parameters() if p not in of_encoder]
+        return {
+            "optimizer": ([{"params": rest}], self.hparams.lr_scheduler),
+            "encoder_optimizer": (
+                layer_groups(encoder, self.hparams.layer_lr_decay),
+                self.hparams.encoder_lr_scheduler,
+            ),
+        }
 
-    def on_fit_start(self):
-        """Sets up the optimizers and resumes from the latest checkpoint."""
-        try:
-            super().on_fit_start()
-        except RuntimeError as error:
-            if "state_dict" not in str(error):
-                raise
-            first_line = str(error).strip().split("\n")[0]
-            raise InputError(
-                f"the checkpoint in '{self.checkpointer.checkpoints_dir}' is "
-                f"of another architecture ({first_line}); give another "
-                "output_folder, or the YAML it was trained with"
-            ) from None
-        for scheduler in self.schedulers.values():
-            planned = getattr(scheduler, "total_steps", None)
-            if planned not in (None, self.hparams.number_of_steps):
-                raise InputError(
-                    f"number_of_steps: {self.hparams.number_of_steps}, but the "
-                    f"checkpoint in '{self.checkpointer.checkpoints_dir}' is of "
-                    f"a one-cycle schedule of {planned} steps, which cannot be "
-                    "changed on the way; give another output_folder"
-                )
-        if self.optimizer_step:
-            logger.info(f"Resumed after {self.optimizer_step} optimiser steps.")
-
-    def on_fit_batch_end(self, batch, outputs, loss, should_step):
-        """Moves the learning rates after each optimiser step."""
-        if should_step:
-            for scheduler in self.schedulers.values():
-                scheduler.step()
-
-    def check_loss_isfinite(self, loss):
-        """Stops at the first loss that is NaN or infinite.
-
-        Arguments
-        ---------
-        loss : torch.Tensor
-            The loss.
-
-        Raises
-        ------
-        InputError
-            If the loss is not finite. Checkpoints are left as they are.
-        """
-        if not torch.isfinite(loss):
-            raise InputError(
-                f"the loss is {loss.item()} after {self.optimizer_step} "
-                "optimiser steps; training stops and the last checkpoint in "
-                f"'{self.checkpointer.checkpoints_dir}' is kept. Try a lower "
-                "lr, or precision fp32 or bf16 for fp16"
-            )
+    def on_fit_batch_start(self, batch, should_step):
+        """Sets the margin of the step."""
+        if self.hparams.margin_schedule:
+            margin = self.hparams.margin_schedule(self.optimizer_step)
+            self.hparams.compute_cost.margin = margin
 
     def on_stage_start(self, stage, epoch=None):
         """Forgets the embeddings of the last validation."""
@@ -184,34 +268,48 @@ class SpeakerBrain(sb.Brain):
             return
         scores = cosine_scores(self.valid_embeddings, self.valid_trials)
         metrics = verification_metrics(self.valid_trials, scores)
-        seconds = self.hparams.clock.seconds()
-        rate = self.optimizer_step / seconds
-        remaining = (self.hparams.number_of_steps - self.optimizer_step) / rate
-        stats = {
-            "stats_meta": {
-                "step": self.optimizer_step,
-                "lr": self.schedulers["optimizer"].get_last_lr()[0],
-                "minutes": seconds / 60,
-            },
-            "train_stats": {"loss": self.train_loss},
-            "valid_stats": {
-                "EER": metrics["EER"],
-                "minDCF": metrics["minDCF_0.01"],
-            },
+        self.end_validation(
+            {"EER": metrics["EER"], "minDCF": metrics["minDCF_0.01"]},
+            summary(metrics),
+            {"EER": metrics["EER"], "threshold": metrics["EER_threshold"]},
+            min_key="EER",
+        )
+
+
+def layer_groups(encoder, decay):
+    """Groups of an encoder's parameters whose rate falls from layer to layer.
+
+    Arguments
+    ---------
+    encoder : torch.nn.Module
+        With transformer layers named `encoder.layers.N`.
+    decay : float
+        The rate of a layer is that of the next one times decay; what is below
+        the layers counts as one more layer.
+
+    Returns
+    -------
+    list of dict
+        Groups with params and lr_scale, from the lowest to the highest.
+
+    Example
+    -------
+    >>> from speechbrain_ext.lobes.models.small_wavlm import small_wavlm
+    >>> groups = layer_groups(small_wavlm(n_layers=2), decay=0.9)
+    >>> [round(group["lr_scale"], 2) for group in groups]
+    [0.81, 0.9, 1.0]
+    """
+    layer_of = {}
+    for name, _ in encoder.named_parameters():
+        found = re.search(r"encoder\.layers\.(\d+)\.", name)
+        layer_of[name] = int(found[1]) if found else -1
+    top = max(layer_of.values(), default=-1)
+    return [
+        {
+            "params": [
+                p for n, p in encoder.named_parameters() if layer_of[n] == layer
+            ],
+            "lr_scale": decay ** (top - layer),
         }
-        self.hparams.train_logger.log_stats(**stats)
-        self.hparams.tensorboard_logger.log_stats(**stats)
-        logger.info(
-            f"Step {self.optimizer_step} of {self.hparams.number_of_steps}, "
-            f"about {remaining / 60:.0f} min left. Validation: "
-            + summary(metrics)
-        )
-        self.checkpointer.save_and_keep_only(
-            meta={
-                "EER": metrics["EER"],
-                "threshold": metrics["EER_threshold"],
-                "step": self.optimizer_step,
-            },
-            min_keys=["EER"],
-            num_to_keep=self.hparams.keep_checkpoints,
-        )
+        for layer in range(-1, top + 1)
+    ]

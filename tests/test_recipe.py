@@ -11,12 +11,15 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import write_voice
+from hyperpyyaml import load_hyperpyyaml
 
 from speechbrain_ext.inference.speaker import SpeakerRecognition
 from speechbrain_ext.lobes.models.small_wavlm import save_small_wavlm
 from speechbrain_ext.processing.calibration import Calibration
 from speechbrain_ext.utils.checkpoints import best_checkpoint
+from speechbrain_ext.utils.errors import InputError
 from speechbrain_ext.utils.metrics import EER, EER_star
+from speechbrain_ext.utils.recipes import parse_recipe_arguments
 
 ROOT = Path(__file__).resolve().parents[1]
 TRAIN = ROOT / "recipes" / "VoxCeleb" / "train.py"
@@ -301,7 +304,9 @@ def test_joint_training_changes_and_saves_the_encoder(trained, tmp_path):
     }
     result = run(TRAIN, LTDNN, options, tmp_path)
     assert result.returncode == 0, result.stderr[-3000:]
-    saved = torch.load(best_checkpoint(tmp_path / "joint/save").path / "encoder.ckpt")
+    checkpoint = best_checkpoint(tmp_path / "joint/save")
+    assert checkpoint.meta["step"] in (3, 6)  # optimiser steps, not batches
+    saved = torch.load(checkpoint.path / "encoder.ckpt")
     model = SpeakerRecognition.from_training(tmp_path / "joint")
     name = "model.encoder.layers.0.attention.q_proj.weight"
     torch.testing.assert_close(model.encoder.state_dict()[name], saved[name])
@@ -428,3 +433,43 @@ def test_verification_without_a_training(tmp_path):
     result = run(VERIFY, VERIFICATION, {"trained_model": "nowhere"}, tmp_path)
     assert result.returncode == 1
     assert "error: no checkpoint with EER in 'nowhere" in result.stderr
+
+
+def test_yaml_takes_in_several_files_in_any_order(tmp_path):
+    (tmp_path / "base.yaml").write_text("model: !ref <net>\nwidth: 1\nlr: 1\n")
+    (tmp_path / "net.yaml").write_text(
+        "net: {width: !ref <channels>}\nchannels: !ref <size>\nsize: 3\nlr: 2\n"
+    )
+    path = tmp_path / "train.yaml"
+    path.write_text("extends: [base.yaml, net.yaml]\nwidth: 5\n")
+    hparams_file, _, overrides = parse_recipe_arguments([str(path), "--lr=4"])
+    with open(hparams_file) as fin:
+        hparams = load_hyperpyyaml(fin, overrides)
+    assert hparams["model"] == {"width": 3}
+    assert (hparams["width"], hparams["lr"]) == (5, 4)
+
+
+def test_keys_that_refer_to_each_other_are_an_error(tmp_path):
+    path = tmp_path / "train.yaml"
+    path.write_text("a: !ref <b>\nb: !ref <a>\n")
+    with pytest.raises(InputError, match="a -> b -> a"):
+        parse_recipe_arguments([str(path)])
+
+
+@pytest.mark.parametrize("name", ["superb_ecapa", "superb_xvector", "xvector_fbank"])
+def test_baselines_train(corpus, tmp_path, name):
+    options = {
+        **TINY, "data_folder": corpus, "output_folder": tmp_path / "out",
+        "ecapa_channels": 16, "xvector_channels": 16,
+        "ssl_hub": save_small_wavlm(tmp_path / "wavlm", n_layers=2, channels=32),
+    }  # fmt: skip
+    hparams = ROOT / "hparams" / f"{name}.yaml"
+    keys = parse_recipe_arguments([str(hparams), "--data_folder=x"])[0]
+    text = Path(keys).read_text()
+    options = {key: value for key, value in options.items() if f"{key}:" in text}
+    result = run(TRAIN, hparams, options, tmp_path)
+    assert result.returncode == 0, result.stderr[-3000:]
+    metrics = json.loads((tmp_path / "out/test/metrics.json").read_text())
+    assert 0 <= metrics["EER"] <= 1 and metrics["n_target"] > 0
+    heatmap = tmp_path / "out/test/layer_attention.png"
+    assert heatmap.is_file() == name.startswith("superb")

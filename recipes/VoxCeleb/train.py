@@ -17,6 +17,7 @@ from speechbrain.utils.distributed import run_on_main
 from speechbrain_ext.core import SpeakerBrain
 from speechbrain_ext.dataio.pipelines import (
     embedding_loader,
+    speaker_classes,
     step_sampler,
     training_dataset,
 )
@@ -24,14 +25,26 @@ from speechbrain_ext.dataio.prepare import manifest_paths, read_manifest
 from speechbrain_ext.dataio.trials import read_trials
 from speechbrain_ext.inference.speaker import SpeakerRecognition
 from speechbrain_ext.processing.verification import verify
+from speechbrain_ext.utils.checkpoints import start_from_training
 from speechbrain_ext.utils.errors import one_line_errors
-from speechbrain_ext.utils.recipes import parse_recipe_arguments, run_details
+from speechbrain_ext.utils.files import write_json
+from speechbrain_ext.utils.recipes import (
+    parse_recipe_arguments,
+    run_details,
+    training_stages,
+)
 
 
 def main(arguments):
-    """Prepares the data, trains, and verifies the best checkpoint."""
+    """Runs the stages of the training, most of which have one."""
     hparams_file, run_opts, overrides = parse_recipe_arguments(arguments)
     sb.utils.distributed.ddp_init_group(run_opts)
+    for stage_overrides in training_stages(hparams_file, overrides):
+        train(hparams_file, run_opts, stage_overrides)
+
+
+def train(hparams_file, run_opts, overrides):
+    """Prepares the data, trains, and verifies the best checkpoint."""
     with open(hparams_file, encoding="utf-8") as fin:
         hparams = load_hyperpyyaml(fin, overrides)
     sb.create_experiment_directory(
@@ -44,16 +57,17 @@ def main(arguments):
     run_on_main(hparams["prepare_data"])
     paths = manifest_paths(hparams["save_folder"])
     train_utterances = read_manifest(paths["train"])
+    speakers = speaker_classes(train_utterances, hparams["speeds"])
+    write_json(Path(hparams["save_folder"]) / "speakers.json", speakers)
     label_encoder = sb.dataio.encoder.CategoricalEncoder()
-    label_encoder.update_from_iterable(
-        sorted({item["speaker"] for item in train_utterances.values()})
-    )
-    label_encoder.expect_len(len(label_encoder))
+    label_encoder.update_from_iterable(speakers)
+    label_encoder.expect_len(len(speakers))
     train_data = training_dataset(
         train_utterances,
         label_encoder,
         hparams["sample_rate"],
         hparams["sentence_len"],
+        hparams["speeds"],
     )
     valid_loader = embedding_loader(
         read_manifest(paths["valid"]),
@@ -64,9 +78,9 @@ def main(arguments):
 
     # Model
     modules, checkpointer = hparams["modules"], hparams["checkpointer"]
-    modules["classifier"] = hparams["classifier"](
-        out_neurons=len(label_encoder)
-    )
+    modules["classifier"] = hparams["classifier"](out_neurons=len(speakers))
+    if hparams["start_from"] is not None:
+        start_from_training(modules, hparams["start_from"], speakers)
     checkpointer.add_recoverable("classifier", modules["classifier"])
     if any(p.requires_grad for p in modules["encoder"].parameters()):
         checkpointer.add_recoverable("encoder", modules["encoder"])
@@ -84,7 +98,7 @@ def main(arguments):
         train_data,
         hparams["steps_per_epoch"],
         hparams["batch_size"],
-        hparams["grad_accumulation_factor"],
+        brain.grad_accumulation_factor,
         hparams["seed"],
     )
     brain.fit(

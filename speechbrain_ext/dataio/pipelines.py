@@ -4,6 +4,8 @@ import os
 import random
 
 import speechbrain as sb
+import torch
+from speechbrain.augment.time_domain import SpeedPerturb
 from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.dataio.dataloader import SaveableDataLoader
 from speechbrain.dataio.dataset import DynamicItemDataset
@@ -16,7 +18,9 @@ from speechbrain_ext.dataio.audio import read_crop
 from speechbrain_ext.utils.errors import InputError
 
 
-def training_dataset(utterances, label_encoder, sample_rate, crop_duration):
+def training_dataset(
+    utterances, label_encoder, sample_rate, crop_duration, speeds=(100,)
+):
     """Random crops with speaker labels.
 
     An utterance shorter than the crop is repeated to fill it.
@@ -26,11 +30,14 @@ def training_dataset(utterances, label_encoder, sample_rate, crop_duration):
     utterances : dict
         As of `read_manifest`.
     label_encoder : speechbrain.dataio.encoder.CategoricalEncoder
-        Of the speakers.
+        Of the names that `speaker_classes` gives.
     sample_rate : int
         In Hz.
     crop_duration : float
         In seconds.
+    speeds : list of int
+        In per cent; one is drawn for each crop, and a speaker at another
+        speed than 100 is another speaker.
 
     Returns
     -------
@@ -39,25 +46,155 @@ def training_dataset(utterances, label_encoder, sample_rate, crop_duration):
     """
     dataset = DynamicItemDataset(utterances)
     n_samples = round(crop_duration * sample_rate)
+    change_speed = {
+        speed: SpeedPerturb(sample_rate, [speed])
+        for speed in set(speeds) - {100}
+    }
 
-    @sb.utils.data_pipeline.takes("wav", "duration")
-    @sb.utils.data_pipeline.provides("sig")
-    def random_crop(wav, duration):
-        start = random.uniform(0, max(0.0, duration - crop_duration))
-        crop = read_crop(wav, sample_rate, start, crop_duration)
-        if len(crop) == 0:
-            raise InputError(f"'{wav}' is shorter than its header says")
-        repeats = -(-n_samples // len(crop))
-        return crop.repeat(repeats)[:n_samples]
-
-    @sb.utils.data_pipeline.takes("speaker")
-    @sb.utils.data_pipeline.provides("spk_id_encoded")
-    def speaker_label(speaker):
-        return label_encoder.encode_sequence_torch([speaker])
+    @sb.utils.data_pipeline.takes("wav", "duration", "speaker")
+    @sb.utils.data_pipeline.provides("sig", "spk_id_encoded")
+    def random_crop(wav, duration, speaker):
+        speed = random.choice(speeds)
+        crop = read_random_crop(
+            wav, duration, sample_rate, crop_duration * speed / 100
+        )
+        if speed != 100:
+            crop = change_speed[speed](crop.unsqueeze(0)).squeeze(0)
+        # A resampled crop may lack a sample.
+        yield torch.nn.functional.pad(crop, (0, n_samples - len(crop)))
+        name = speaker_class(speaker, speed)
+        yield label_encoder.encode_sequence_torch([name])
 
     dataset.add_dynamic_item(random_crop)
-    dataset.add_dynamic_item(speaker_label)
     dataset.set_output_keys(["id", "sig", "spk_id_encoded"])
+    return dataset
+
+
+def speaker_class(speaker, speed):
+    """Name of a speaker at a speed.
+
+    Arguments
+    ---------
+    speaker : str
+        The speaker.
+    speed : int
+        In per cent.
+
+    Returns
+    -------
+    str
+        The name of the class.
+
+    Example
+    -------
+    >>> speaker_class("id10001", 100), speaker_class("id10001", 90)
+    ('id10001', 'id10001 at 90 %')
+    """
+    return speaker if speed == 100 else f"{speaker} at {speed} %"
+
+
+def speaker_classes(utterances, speeds=(100,)):
+    """Names of all speakers at all speeds.
+
+    Arguments
+    ---------
+    utterances : dict
+        As of `read_manifest`.
+    speeds : list of int
+        In per cent.
+
+    Returns
+    -------
+    list of str
+        Sorted.
+
+    Example
+    -------
+    >>> speaker_classes({"1.wav": {"speaker": "a"}}, [100, 100, 90])
+    ['a', 'a at 90 %']
+    """
+    speakers = {item["speaker"] for item in utterances.values()}
+    return sorted(
+        speaker_class(speaker, speed)
+        for speaker in speakers
+        for speed in set(speeds)
+    )
+
+
+def read_random_crop(wav, duration, sample_rate, crop_duration):
+    """Reads a crop from anywhere; a shorter utterance is repeated to fill it.
+
+    Arguments
+    ---------
+    wav : str
+        Audio file.
+    duration : float
+        Of the file, in seconds.
+    sample_rate : int
+        In Hz.
+    crop_duration : float
+        In seconds.
+
+    Returns
+    -------
+    torch.Tensor
+        Of shape (time,).
+
+    Raises
+    ------
+    InputError
+        If the file ends before the crop begins.
+    """
+    n_samples = round(crop_duration * sample_rate)
+    start = random.uniform(0, max(0.0, duration - crop_duration))
+    crop = read_crop(wav, sample_rate, start, crop_duration)
+    if len(crop) == 0:
+        raise InputError(f"'{wav}' is shorter than its header says")
+    repeats = -(-n_samples // len(crop))
+    return crop.repeat(repeats)[:n_samples]
+
+
+def crop_pair_dataset(utterances, sample_rate, crop_duration, change_voice=None):
+    """Two random crops of each utterance, for pre-training without labels.
+
+    Arguments
+    ---------
+    utterances : dict
+        As of `read_manifest`.
+    sample_rate : int
+        In Hz.
+    crop_duration : float
+        In seconds.
+    change_voice : callable
+        From waveforms to waveforms of another voice, both of shape
+        (batch, time); it may shorten them by a fifth.
+
+    Returns
+    -------
+    DynamicItemDataset
+        With the keys id, first and second.
+    """
+    dataset = DynamicItemDataset(utterances)
+    n_samples = round(crop_duration * sample_rate)
+    read_duration = crop_duration if change_voice is None else 1.25 * crop_duration
+
+    @sb.utils.data_pipeline.takes("wav", "duration")
+    @sb.utils.data_pipeline.provides("first", "second")
+    def crop_pair(wav, duration):
+        crops = torch.stack(
+            [
+                read_random_crop(wav, duration, sample_rate, read_duration)
+                for _ in range(2)
+            ]
+        )
+        if change_voice is not None:
+            crops = change_voice(crops)
+        first, second = crops[:, :n_samples]
+        yield first
+        yield second
+
+    dataset.add_dynamic_item(crop_pair)
+    dataset.set_output_keys(["id", "first", "second"])
     return dataset
 
 

@@ -1,16 +1,22 @@
 """Trained speaker models, ready to embed and verify."""
 
 import functools
+import inspect
 import io
+import statistics
 from pathlib import Path
 
 import torch
 from hyperpyyaml import load_hyperpyyaml
 from ruamel.yaml import YAML
+from speechbrain.utils.checkpoints import average_checkpoints
 
 from speechbrain_ext.dataio.audio import read_crop
 from speechbrain_ext.processing.embedding_store import model_fingerprint
-from speechbrain_ext.utils.checkpoints import best_checkpoint
+from speechbrain_ext.utils.checkpoints import (
+    best_checkpoint,
+    best_checkpoints,
+)
 from speechbrain_ext.utils.errors import InputError
 
 MODEL_KEYS = ("encoder", "embedding_model", "sample_rate")
@@ -53,6 +59,9 @@ class SpeakerRecognition(torch.nn.Module):
     def from_training(cls, output_folder, device="cpu"):
         """Loads the best checkpoint of a training.
 
+        Where the training's YAML says `average_checkpoints: n`, the weights
+        and thresholds of the n best ones are averaged.
+
         Arguments
         ---------
         output_folder : str or Path
@@ -72,26 +81,30 @@ class SpeakerRecognition(torch.nn.Module):
             hyperparams.yaml are of different architectures.
         """
         output_folder = Path(output_folder)
-        checkpoint = best_checkpoint(output_folder / "save")
+        best = best_checkpoint(output_folder / "save")
         hparams_file = output_folder / "hyperparams.yaml"
         if not hparams_file.is_file():
             raise InputError(f"'{output_folder}' has no hyperparams.yaml")
         model = load_hyperpyyaml(_select_keys(hparams_file, MODEL_KEYS))
+        content = YAML().load(hparams_file.read_text(encoding="utf-8"))
+        checkpoints = best_checkpoints(
+            output_folder / "save", content.get("average_checkpoints", 1)
+        )
         for name in ("encoder", "embedding_model"):
-            file = checkpoint.path / f"{name}.ckpt"
-            if not file.is_file():  # a frozen encoder is not saved
+            # A frozen encoder is not saved.
+            if not (best.path / f"{name}.ckpt").is_file():
                 continue
             try:
                 model[name].load_state_dict(
-                    torch.load(file, map_location="cpu", weights_only=True)
+                    average_checkpoints(checkpoints, name)
                 )
             except RuntimeError as error:
                 raise InputError(
-                    f"'{file}' is of another architecture than {name} in "
+                    f"'{best.path}' is of another architecture than {name} in "
                     f"'{hparams_file}': {str(error).splitlines()[1].strip()}"
                 ) from None
-        threshold = checkpoint.meta["threshold"]
-        return cls(**model, threshold=threshold).to(device)
+        thresholds = [checkpoint.meta["threshold"] for checkpoint in checkpoints]
+        return cls(**model, threshold=statistics.mean(thresholds)).to(device)
 
     @property
     def device(self):
@@ -129,7 +142,8 @@ class SpeakerRecognition(torch.nn.Module):
     @property
     def has_layer_weights(self):
         """Whether the embedding model attends to layers."""
-        return hasattr(self.embedding_model, "layer_pooling")
+        arguments = inspect.signature(self.embedding_model.forward).parameters
+        return "return_weights" in arguments
 
     @torch.no_grad()
     def layer_weights(self, wav):

@@ -1,8 +1,11 @@
 """Checkpoints that survive a kill, and their choice by a metric."""
 
+import json
 import os
 import time
+from pathlib import Path
 
+import torch
 from speechbrain.utils.checkpoints import (
     METAFNAME,
     Checkpointer,
@@ -83,6 +86,63 @@ class TrainingClock:
         self._start = time.monotonic()
 
 
+def start_from_training(modules, output_folder, speakers):
+    """Loads the best parameters of another training.
+
+    Arguments
+    ---------
+    modules : dict
+        The modules by name: encoder, embedding_model, classifier. A frozen
+        encoder, which no checkpoint holds, stays as it is.
+    output_folder : str or Path
+        Of the other training.
+    speakers : list of str
+        The classes of this training; the other one's classifier is cut down
+        to them, so that the copies of speakers at other speeds can go.
+
+    Raises
+    ------
+    InputError
+        If the other training has no checkpoint, is of another architecture,
+        or lacks some of the speakers.
+    """
+    folder = Path(output_folder)
+    checkpoint = best_checkpoint(folder / "save")
+    before = json.loads((folder / "save" / "speakers.json").read_text("utf-8"))
+    missing = sorted(set(speakers) - set(before))
+    if missing:
+        raise InputError(
+            f"start_from: '{output_folder}' was not trained on "
+            f"{len(missing)} of the speakers: {', '.join(missing[:5])}"
+        )
+    kept = torch.tensor([before.index(speaker) for speaker in speakers])
+    for name, module in modules.items():
+        file = checkpoint.path / f"{name}.ckpt"
+        if not file.is_file():
+            continue
+        state = torch.load(file, map_location="cpu", weights_only=True)
+        if name == "classifier":
+            state = {
+                key: _select_classes(value, len(before), kept)
+                for key, value in state.items()
+            }
+        try:
+            module.load_state_dict(state)
+        except RuntimeError as error:
+            raise InputError(
+                f"start_from: {name} in '{output_folder}' is of another "
+                f"architecture: {str(error).splitlines()[1].strip()}"
+            ) from None
+
+
+def _select_classes(weight, n_classes, kept):
+    """Of the dimension that counts the classes, those that are kept."""
+    for dim, size in enumerate(weight.shape):
+        if size == n_classes:
+            return weight.index_select(dim, kept)
+    return weight
+
+
 def best_checkpoint(folder, min_key="EER"):
     """Finds the best checkpoint of a training.
 
@@ -110,12 +170,39 @@ def best_checkpoint(folder, min_key="EER"):
         ...
     speechbrain_ext.utils.errors.InputError: no checkpoint with EER in ...
     """
-    checkpoint = None
+    return best_checkpoints(folder, 1, min_key)[0]
+
+
+def best_checkpoints(folder, n_checkpoints, min_key="EER"):
+    """Finds the best checkpoints of a training.
+
+    Arguments
+    ---------
+    folder : str or Path
+        Folder of the checkpoints.
+    n_checkpoints : int
+        At most so many.
+    min_key : str
+        The metric whose lowest values are best.
+
+    Returns
+    -------
+    list of speechbrain.utils.checkpoints.Checkpoint
+        The best one first.
+
+    Raises
+    ------
+    InputError
+        If there is none.
+    """
+    checkpoints = []
     if os.path.isdir(folder):
-        checkpoint = Checkpointer(folder).find_checkpoint(min_key=min_key)
-    if checkpoint is None:
+        checkpoints = Checkpointer(folder).find_checkpoints(
+            min_key=min_key, max_num_checkpoints=n_checkpoints
+        )
+    if not checkpoints:
         raise InputError(
             f"no checkpoint with {min_key} in '{folder}'; train the model "
             "first, or give the output_folder of a training"
         )
-    return checkpoint
+    return checkpoints

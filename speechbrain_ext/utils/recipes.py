@@ -1,5 +1,7 @@
 """What the recipes' scripts share: arguments, presets, figures of a run."""
 
+import io
+import re
 import resource
 import sys
 import tempfile
@@ -7,7 +9,7 @@ from pathlib import Path
 
 import speechbrain as sb
 import torch
-from hyperpyyaml import load_hyperpyyaml
+from hyperpyyaml import load_hyperpyyaml, resolve_references
 from ruamel.yaml import YAML
 from speechbrain.utils.distributed import run_on_main
 
@@ -39,7 +41,8 @@ def parse_recipe_arguments(arguments):
     Beside SpeechBrain's options and `--key value` overrides of the YAML,
     `--preset FILE` names a YAML file of overrides, before which the command
     line goes. Where neither gives a data_folder, the demo's preset is used.
-    A YAML with the key `extends` takes the keys that it lacks from that file.
+    A YAML with the key `extends` takes the keys that it lacks from that file,
+    or from a list of files, the last of which goes first.
 
     Arguments
     ---------
@@ -98,10 +101,10 @@ def _load_yaml(path):
     if not path.is_file():
         raise InputError(f"there is no YAML file '{path}'")
     content = YAML().load(path.read_text(encoding="utf-8")) or {}
-    base = content.pop("extends", None)
-    if base is None:
-        return content
-    merged = _load_yaml(path.parent / base)
+    bases = content.pop("extends", [])
+    merged = {}
+    for base in [bases] if isinstance(bases, str) else bases:
+        merged.update(_load_yaml(path.parent / base))
     merged.update(content)
     return merged
 
@@ -109,8 +112,97 @@ def _load_yaml(path):
 def _write_yaml(content, name):
     path = Path(tempfile.mkdtemp(prefix="speechbrain_ext-")) / name
     with open(path, "w", encoding="utf-8") as file:
-        YAML().dump(content, file)
+        YAML().dump(_references_first(content), file)
     return str(path)
+
+
+def _references_first(content):
+    """Moves the keys that others refer to above those, where they are not.
+
+    HyperPyYAML leaves a reference to a reference further down unresolved.
+    """
+    ordered = {}
+
+    def place(key, users):
+        if key in users:
+            raise InputError(
+                f"keys refer to each other: {' -> '.join([*users, key])}"
+            )
+        if key in ordered:
+            return
+        stream = io.StringIO()
+        YAML().dump({key: content[key]}, stream)
+        for name in re.findall(r"<(\w+)[.\w]*>", stream.getvalue()):
+            if name in content:
+                place(name, [*users, key])
+        ordered[key] = content[key]
+
+    for key in content:
+        place(key, [])
+    return ordered
+
+
+def training_stages(hparams_file, overrides):
+    """The stages of a training, each with its overrides of the YAML.
+
+    A YAML with the key `stages` has for each stage's name a mapping of
+    overrides; the command line goes before them. Each stage writes to a
+    folder of its name in output_folder and starts from the best checkpoint of
+    the stage before. The key `stage` names the only one to run.
+
+    Arguments
+    ---------
+    hparams_file : str
+        Of `parse_recipe_arguments`.
+    overrides : dict
+        Likewise.
+
+    Returns
+    -------
+    list of dict
+        Overrides of each stage; the given ones where the YAML has no stages.
+
+    Raises
+    ------
+    InputError
+        If there is no stage of that name, or it sets keys that the YAML lacks.
+
+    Example
+    -------
+    >>> path = getfixture("tmpdir") / "train.yaml"
+    >>> path.write_text(
+    ...     "output_folder: out\\nlr: 0.1\\nstart_from: null\\nstage: null\\n"
+    ...     "stages: {frozen: {}, joint: {lr: 0.01}}\\n", "utf-8"
+    ... )
+    >>> for stage in training_stages(path, {}):
+    ...     print(stage)
+    {'output_folder': 'out/frozen', 'start_from': None}
+    {'lr': 0.01, 'output_folder': 'out/joint', 'start_from': 'out/frozen'}
+    """
+    with open(hparams_file, encoding="utf-8") as fin:
+        content = YAML().load(resolve_references(fin, overrides))
+    if "stages" not in content:
+        return [overrides]
+    stages, only = content["stages"], content["stage"]
+    if only is not None and only not in stages:
+        raise InputError(
+            f"stage: '{only}' is none of {', '.join(stages)} in '{hparams_file}'"
+        )
+    folder = Path(content["output_folder"])
+    result = []
+    previous = content["start_from"]
+    for name, values in stages.items():
+        unknown = sorted(set(values) - set(content))
+        if unknown:
+            raise InputError(
+                f"stages: {name} sets {', '.join(unknown)}, which "
+                f"'{hparams_file}' does not have"
+            )
+        own = {"output_folder": str(folder / name), "start_from": previous}
+        if only in (None, name):
+            result.append({**values, **overrides, **own})
+        previous = own["output_folder"]
+    return result
 
 
 def run_details(modules, clock):

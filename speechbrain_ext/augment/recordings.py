@@ -1,0 +1,224 @@
+"""Recorded noise and rooms, such as MUSAN and RIRS_NOISES."""
+
+import csv
+import random
+from pathlib import Path
+
+import torch
+from speechbrain.augment.preparation import prepare_dataset_from_URL
+from speechbrain.augment.time_domain import AddNoise, AddReverb
+from speechbrain.utils.distributed import run_on_main
+from speechbrain.utils.logger import get_logger
+
+from speechbrain_ext.dataio.audio import (
+    AUDIO_EXTENSIONS,
+    read_crop,
+    read_header,
+)
+from speechbrain_ext.utils.errors import InputError
+from speechbrain_ext.utils.files import atomic_path
+
+logger = get_logger(__name__)
+
+LACKING = {"noise": "added noise", "rir": "reverberation"}
+
+
+class RecordedNoise:
+    """A crop of a recording for each waveform, for SpeechBrain's `AddNoise`.
+
+    Long recordings are not read as a whole, of any sample rate and channels.
+
+    Arguments
+    ---------
+    folder : str or Path
+        With audio files anywhere below.
+    sample_rate : int
+        In Hz.
+
+    Raises
+    ------
+    InputError
+        If there is no audio in the folder.
+
+    Example
+    -------
+    >>> import numpy as np, soundfile
+    >>> folder = getfixture("tmpdir")
+    >>> soundfile.write(folder / "hum.wav", np.random.randn(8000), 16000)
+    >>> RecordedNoise(folder)(torch.zeros(2, 12000)).shape
+    torch.Size([2, 12000])
+    """
+
+    def __init__(self, folder, sample_rate=16000):
+        self.sample_rate = sample_rate
+        self.durations = {
+            path: read_header(path).duration for path in audio_below(folder)
+        }
+
+    def __call__(self, waveforms):
+        """Reads noise.
+
+        Arguments
+        ---------
+        waveforms : torch.Tensor
+            Of shape (batch, time).
+
+        Returns
+        -------
+        torch.Tensor
+            Of the shape of waveforms.
+        """
+        n_samples = waveforms.shape[1]
+        crops = [self._crop(n_samples) for _ in waveforms]
+        return torch.stack(crops).to(waveforms)
+
+    def _crop(self, n_samples):
+        path = random.choice(list(self.durations))
+        wanted = n_samples / self.sample_rate
+        start = random.uniform(0, max(0.0, self.durations[path] - wanted))
+        crop = read_crop(path, self.sample_rate, start, wanted)
+        return crop.repeat(-(-n_samples // max(1, len(crop))))[:n_samples]
+
+
+def audio_below(folder):
+    """Audio files of a folder.
+
+    Arguments
+    ---------
+    folder : str or Path
+        Where to look, folders below included.
+
+    Returns
+    -------
+    list of Path
+        Sorted.
+
+    Raises
+    ------
+    InputError
+        If there are none.
+    """
+    paths = sorted(
+        path
+        for path in Path(folder).rglob("*")
+        if path.suffix.lower() in AUDIO_EXTENSIONS
+    )
+    if not paths:
+        raise InputError(f"there is no audio in '{folder}'")
+    return paths
+
+
+def rooms_table(folder, table, sample_rate):
+    """Lists room impulse responses as SpeechBrain's `AddReverb` takes them.
+
+    Arguments
+    ---------
+    folder : str or Path
+        With mono responses anywhere below.
+    table : str or Path
+        CSV to write.
+    sample_rate : int
+        In Hz; responses of another one, and of several channels, are left
+        out.
+
+    Raises
+    ------
+    InputError
+        If no response is left.
+    """
+    rows = []
+    for path in audio_below(folder):
+        header = read_header(path)
+        if (header.sample_rate, header.n_channels) == (sample_rate, 1):
+            rows.append((len(rows), header.duration, path.absolute(), "wav", ""))
+    if not rows:
+        raise InputError(
+            f"rir_folder: no mono response at {sample_rate} Hz in '{folder}'"
+        )
+    with atomic_path(table) as partial:
+        with open(partial, "w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(("ID", "duration", "wav", "wav_format", "wav_opts"))
+            writer.writerows(rows)
+
+
+def recorded_augmentations(
+    noise_folder,
+    rir_folder,
+    save_folder,
+    sample_rate=16000,
+    snr_low=0,
+    snr_high=15,
+    noise_url=None,
+    rir_url=None,
+):
+    """Noise and reverberation of recordings, as far as there are any.
+
+    What is missing is downloaded where a URL is given; what cannot be had is
+    named in the log and left out.
+
+    Arguments
+    ---------
+    noise_folder : str or Path
+        With noises, such as MUSAN's; None for no noise.
+    rir_folder : str or Path
+        With room impulse responses, such as RIRS_NOISES; None for no rooms.
+    save_folder : str or Path
+        For the table of the rooms.
+    sample_rate : int
+        In Hz.
+    snr_low : float
+        Lowest signal-to-noise ratio, in dB.
+    snr_high : float
+        Highest ratio, in dB.
+    noise_url : str
+        Archive (zip) to download where noise_folder is not there.
+    rir_url : str
+        Likewise, for rir_folder.
+
+    Returns
+    -------
+    list of torch.nn.Module
+        SpeechBrain's `AddNoise` and `AddReverb`, for its `Augmenter`.
+
+    Example
+    -------
+    >>> recorded_augmentations(None, "nowhere", getfixture("tmpdir"))
+    []
+    """
+    augmentations = []
+    if _is_at_hand("noise", noise_folder, noise_url):
+        noise = RecordedNoise(noise_folder, sample_rate)
+        augmentations.append(
+            AddNoise(snr_low=snr_low, snr_high=snr_high, noise_funct=noise)
+        )
+    if _is_at_hand("rir", rir_folder, rir_url):
+        table = Path(save_folder) / "rooms.csv"
+        run_on_main(rooms_table, args=[rir_folder, table, sample_rate])
+        augmentations.append(
+            AddReverb(
+                str(table),
+                reverb_sample_rate=sample_rate,
+                clean_sample_rate=sample_rate,
+            )
+        )
+    return augmentations
+
+
+def _is_at_hand(kind, folder, url):
+    if folder is not None and Path(folder).is_dir():
+        return True
+    reason = f"{kind}_folder is not given"
+    if folder is not None:
+        reason = f"there is no folder '{folder}' and {kind}_url is not given"
+        if url is not None:
+            try:
+                run_on_main(
+                    prepare_dataset_from_URL,
+                    args=[url, str(folder), "wav", f"{folder}.csv"],
+                )
+                return True
+            except OSError as error:
+                reason = f"{url} could not be downloaded ({error})"
+    logger.warning(f"{reason}; training goes on without {LACKING[kind]}")
+    return False
