@@ -5,9 +5,12 @@ from speechbrain_ext.lobes.models.lap import LAP_ASTP
 from speechbrain_ext.lobes.models.layer_pooled import LayerPooled
 from speechbrain_ext.lobes.models.ltdnn import LTDNN
 from speechbrain_ext.lobes.models.mhfa import MHFA
+from speechbrain_ext.lobes.models.vgg import VGGEmbedding
 from speechbrain_ext.nnet.pooling import (
     AttentiveStatisticsPooling,
+    DoubleMultiHeadAttnPooling,
     LayerAttentivePooling,
+    MultiHeadAttnPooling,
     WeightedLayerSum,
 )
 
@@ -17,7 +20,10 @@ __all__ = [
     "LTDNN",
     "MHFA",
     "AttentiveStatisticsPooling",
+    "DoubleMultiHeadAttnPooling",
     "LayerAttentivePooling",
     "LayerPooled",
+    "MultiHeadAttnPooling",
+    "VGGEmbedding",
     "WeightedLayerSum",
 ]

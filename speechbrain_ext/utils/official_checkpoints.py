@@ -4,6 +4,11 @@ import re
 
 from speechbrain_ext.lobes.models.lap import LAP_ASTP
 from speechbrain_ext.lobes.models.ltdnn import LTDNN
+from speechbrain_ext.lobes.models.vgg import VGGEmbedding
+from speechbrain_ext.nnet.pooling import (
+    DoubleMultiHeadAttnPooling,
+    MultiHeadAttnPooling,
+)
 
 # This project's parameter names and the published implementation's.
 LTDNN_NAMES = (
@@ -49,6 +54,9 @@ LAP_ASTP_NAMES = (
     (r"^embedding_model\.fc\.", "astp.emb_weight."),
     (r"^embedding_model\.emb_norm\.", "astp.emb_norm."),
 )
+
+# Of the published VGG: layers after the embedding, and one that is not used.
+BEYOND_MHA_VGG_EMBEDDING = ("b1.", "b3.", "preLayer.", "predictionLayer.")
 
 
 def official_ltdnn_name(name):
@@ -205,6 +213,97 @@ def official_lap_astp_name(name):
     'astp.emb_weight.weight'
     """
     return _renamed(name, LAP_ASTP_NAMES)
+
+
+def mha_vgg_from_official(state_dict, n_heads):
+    """Builds the VGG with (double) multi-head attention of the authors' code.
+
+    That code has the paper's VGG (arXiv 1906.09890); its dot products are
+    divided by the square root of the number of heads.
+
+    Arguments
+    ---------
+    state_dict : dict
+        Parameters named `front_end.*`, `poolingLayer.*`, `fc1.*`, `fc2.*` and
+        `b2.*`. Sizes, and whether the attention is double, are read off them;
+        what comes after the embedding is left out.
+    n_heads : int
+        Heads of the pooling.
+
+    Returns
+    -------
+    VGGEmbedding
+        In eval mode.
+
+    Raises
+    ------
+    ValueError
+        If parameters are missing, unknown or of another number of heads.
+    """
+    official = {
+        name: value
+        for name, value in state_dict.items()
+        if not name.startswith(BEYOND_MHA_VGG_EMBEDDING)
+    }
+    double = "poolingLayer.headsAttention.att" in official
+    query_name = "poolingLayer." + double * "utteranceAttention." + "query"
+    try:
+        query = official.pop(query_name)
+        emb_dim, pooled_channels = official["fc1.weight"].shape
+        channels = [
+            official[f"front_end.conv{block}2.bias"].numel()
+            for block in range(1, 5)
+            if block < 4 or "front_end.conv42.bias" in official
+        ]
+    except KeyError as error:
+        raise ValueError(
+            f"not a VGG of the official implementation: it lacks {error}"
+        ) from None
+    query = query.T.unsqueeze(1)
+    _check_heads(n_heads, query, query_name)
+    # All bands of the last block, as many as the mel bands left by halving.
+    n_mels = query.shape[0] * query.shape[2] // channels[-1] * 2 ** len(channels)
+    pooling_class, names = MultiHeadAttnPooling, {"query": query}
+    if double:
+        pooling_class = DoubleMultiHeadAttnPooling
+        heads_query = official.pop("poolingLayer.headsAttention.att")
+        names = {
+            "of_frames.query": query,
+            "of_heads.query": heads_query.T.unsqueeze(1),
+        }
+    pooling = pooling_class(query[:, 0].numel(), n_heads, scale=n_heads**-0.5)
+    pooling.load_state_dict(names)
+    model = VGGEmbedding(pooling, pooled_channels, n_mels, channels, emb_dim)
+    official.update(
+        {f"pooling.{name}": value for name, value in names.items()}
+    )
+    return _load_official(model, official, official_mha_vgg_name)
+
+
+def official_mha_vgg_name(name):
+    """The authors' name of a VGGEmbedding parameter.
+
+    Arguments
+    ---------
+    name : str
+        Name in `VGGEmbedding.state_dict()`.
+
+    Returns
+    -------
+    str
+        Name as `front_end.*`, `fc1.*`, `fc2.*` or `b2.*`; that of the pooling,
+        whose parameters are laid out otherwise, as it is.
+
+    Example
+    -------
+    >>> official_mha_vgg_name("encoder.blocks.1.0.weight")
+    'front_end.conv21.weight'
+    """
+    block = re.match(r"encoder\.blocks\.(\d)\.(\d)\.", name)
+    if block:
+        number = f"{int(block[1]) + 1}{int(block[2]) + 1}"
+        return f"front_end.conv{number}.{name[block.end() :]}"
+    return name.replace("emb_norm.", "b2.")
 
 
 def _renamed(name, rules):

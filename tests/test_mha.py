@@ -1,0 +1,159 @@
+"""Multi-head attention pooling against the authors' code; VGG; masks; ONNX."""
+
+import pytest
+import torch
+
+from speechbrain_ext.lobes.models.vgg import VGGEmbedding
+from speechbrain_ext.nnet.pooling import (
+    DoubleMultiHeadAttnPooling,
+    MultiHeadAttnPooling,
+)
+from speechbrain_ext.utils.official_checkpoints import mha_vgg_from_official
+
+TOLERANCE = 1e-5
+FILES = ["mha_vgg.safetensors", "double_mha_vgg.safetensors"]
+
+
+def official_parameters(tensors):
+    return {
+        name.removeprefix("param."): value
+        for name, value in tensors.items()
+        if name.startswith("param.")
+    }
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_every_stage_matches_the_authors_code(reference, file):
+    tensors = reference(file)
+    model = mha_vgg_from_official(official_parameters(tensors), n_heads=4)
+    with torch.no_grad():
+        frames, _ = model.encoder(tensors["input"])
+        pooled, weights = model.pooling(frames, return_weights=True)
+        embedding = model(tensors["input"])
+    for ours, name in (
+        (frames, "encoded"),
+        (weights.transpose(1, 2), "attention"),
+        (pooled.squeeze(1), "pooled"),
+        (embedding.squeeze(1), "embedding"),
+    ):
+        assert ours.shape == tensors[name].shape
+        assert (ours - tensors[name]).abs().max() < TOLERANCE, name
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_official_checkpoints_that_do_not_fit_are_refused(reference, file):
+    official = official_parameters(reference(file))
+    with pytest.raises(ValueError, match="has 4 heads"):
+        mha_vgg_from_official(official, n_heads=8)
+    with pytest.raises(ValueError, match="fc3"):
+        mha_vgg_from_official({**official, "fc3.bias": torch.ones(1)}, 4)
+    with pytest.raises(ValueError, match="fc2.bias"):
+        del official["fc2.bias"]
+        mha_vgg_from_official(official, 4)
+
+
+def numbers(model):
+    """Parameters and running statistics, as the authors count them."""
+    return sum(
+        value.numel()
+        for name, value in model.state_dict().items()
+        if not name.endswith("num_batches_tracked")
+    )
+
+
+@pytest.mark.parametrize("n_heads", [1, 32, 64])
+def test_size_of_vgg3_with_mha(n_heads):
+    pooling = MultiHeadAttnPooling(5120, n_heads)
+    assert numbers(VGGEmbedding(pooling, pooling.out_channels)) == 6789600
+
+
+def test_size_of_vgg4_with_double_mha():
+    pooling = DoubleMultiHeadAttnPooling(5120, 32)
+    model = VGGEmbedding(
+        pooling, pooling.out_channels, channels=(128, 256, 512, 1024)
+    )
+    assert numbers(model) == 18963584
+
+
+POOLINGS = {
+    "mha": lambda: MultiHeadAttnPooling(24, 4),
+    "vanilla": lambda: MultiHeadAttnPooling(24, 1),
+    "multi-query": lambda: MultiHeadAttnPooling(24, 4, n_queries=3),
+    "statistics": lambda: MultiHeadAttnPooling(24, 4, statistics=True),
+    "double": lambda: DoubleMultiHeadAttnPooling(24, 4),
+}
+
+
+@pytest.mark.parametrize("name", POOLINGS)
+def test_padded_frames_do_not_count(name):
+    torch.manual_seed(0)
+    pooling = POOLINGS[name]().eval()
+    frames = torch.rand(2, 20, 24)
+    pooled, weights = pooling(frames, torch.tensor([1.0, 0.6]), return_weights=True)
+    alone = pooling(frames[1:, :12])
+    assert pooled.shape == (2, 1, pooling.out_channels)
+    assert torch.allclose(pooled[1:], alone, atol=1e-6)
+    assert weights[1, :, 12:].abs().max() == 0
+    assert torch.allclose(weights.sum(-1), torch.ones(weights.shape[:2]))
+
+
+def test_equations_one_to_three():
+    torch.manual_seed(0)
+    pooling = MultiHeadAttnPooling(6, 2)
+    frames = torch.rand(1, 5, 6)
+    expected = []
+    for j in range(2):
+        h, u = frames[0, :, 3 * j : 3 * j + 3], pooling.query[j, 0]
+        weights = torch.exp(h @ u) / torch.exp(h @ u).sum()
+        expected.append((weights[:, None] * h).sum(0))
+    assert torch.allclose(pooling(frames)[0, 0], torch.cat(expected))
+
+
+def test_heads_are_dropped_in_training_only():
+    torch.manual_seed(0)
+    pooling = DoubleMultiHeadAttnPooling(24, 4, head_dropout=0.9)
+    frames = torch.rand(40, 10, 24)
+    heads, _ = pooling.of_frames.attend(frames)
+    heads = heads.view(40, 4, 6)
+    pooled = pooling(frames)
+    # Nearly always one head alone is left.
+    alone = torch.isclose(pooled, heads, atol=1e-6).all(2).any(1)
+    assert alone.float().mean() > 0.5
+    pooling.eval()
+    assert torch.equal(pooling(frames), pooling(frames))
+    assert not torch.isclose(pooling(frames), heads, atol=1e-6).all(2).any()
+
+
+@pytest.mark.parametrize("name", POOLINGS)
+def test_mixed_precision(name):
+    frames = torch.randn(2, 30, 24, requires_grad=True)
+    lengths = torch.tensor([1.0, 0.5])
+    pooling = POOLINGS[name]()
+    with torch.autocast("cpu", torch.bfloat16):
+        pooled = pooling(frames, lengths).float()
+    pooled.sum().backward()
+    assert frames.grad.isfinite().all()
+    assert torch.allclose(pooled, pooling(frames, lengths), atol=0.05)
+
+
+def test_heads_must_divide_the_channels():
+    with pytest.raises(ValueError, match="n_heads=5 does not divide"):
+        MultiHeadAttnPooling(24, 5)
+
+
+def test_vgg_embeddings_do_not_depend_on_padding():
+    torch.manual_seed(0)
+    model = VGGEmbedding(MultiHeadAttnPooling(48, 4), 48, 20, (4, 8, 16))
+    model.eval()
+    frames = torch.rand(2, 41, 20)
+    with torch.no_grad():
+        padded = model(frames, torch.tensor([1.0, 25 / 41]))
+        alone = model(frames[1:, :25])
+    assert (padded[1] - alone[0]).abs().max() < 1e-5
+
+
+def test_bad_gradients_reach_no_parameter():
+    model = VGGEmbedding(DoubleMultiHeadAttnPooling(48, 4), 12, 20, (4, 8, 16))
+    model(torch.rand(3, 40, 20), torch.tensor([1.0, 0.5, 0.1])).sum().backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None and parameter.grad.isfinite().all(), name
