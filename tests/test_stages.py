@@ -1,11 +1,14 @@
 """Training in stages: LAP frozen, joint and with a large margin."""
 
 import json
+import logging
 import re
+import subprocess
+import sys
 
 import pytest
 import torch
-from test_recipe import ROOT, TINY, TRAIN, run
+from test_recipe import ENVIRONMENT, ROOT, TINY, TRAIN, run
 
 from speechbrain_ext.core import layer_groups
 from speechbrain_ext.dataio.pipelines import speaker_classes, training_dataset
@@ -14,6 +17,7 @@ from speechbrain_ext.lobes.models.small_wavlm import (
     save_small_wavlm,
     small_wavlm,
 )
+from speechbrain_ext.processing.layer_attention import layer_usage
 from speechbrain_ext.utils.checkpoints import (
     best_checkpoint,
     best_checkpoints,
@@ -167,6 +171,38 @@ def test_best_checkpoints_are_averaged(trained, tmp_path):
         torch.testing.assert_close(value, (states[0][name] + states[1][name]) / 2)
     thresholds = [checkpoint.meta["threshold"] for checkpoint in checkpoints]
     assert model.threshold == pytest.approx(sum(thresholds) / 2)
+
+
+def test_layer_attention_is_plotted(trained, tmp_path):
+    folder, _, _ = trained
+    script = ROOT / "recipes" / "VoxCeleb" / "plot_layer_attention.py"
+    (tmp_path / "phones.csv").write_text("id,start,phone\n0.wav,0.1,s\n")
+    done = subprocess.run(
+        [
+            sys.executable, script, folder / "out/joint",
+            folder / "corpus/spk1/0.wav", "--phones", tmp_path / "phones.csv",
+            "--output_folder", tmp_path,
+        ],
+        env=ENVIRONMENT, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    usage = json.loads((tmp_path / "layer_usage.json").read_text())
+    assert len(usage["mean"]) == 3 and 0 < usage["mean"][0] < 1
+    for name in ("0.png", "0.pdf", "layer_usage.png"):
+        assert (tmp_path / name).stat().st_size > 3000
+
+
+@pytest.mark.parametrize(
+    "over_layers, over_frames, collapsed",
+    [(0.0, 0.0, True), (0.2, 0.0, False), (0.0, 0.2, False)],
+)
+def test_collapsed_attention_is_named(over_layers, over_frames, collapsed, caplog):
+    torch.manual_seed(0)
+    weights = 0.5 + over_layers * torch.rand(1, 1, 13)
+    weights = weights + over_frames * torch.rand(4, 50, 1)
+    with caplog.at_level(logging.WARNING):
+        assert layer_usage([weights, weights])["collapsed"] is collapsed
+    assert ("collapsed" in caplog.text) is collapsed
 
 
 def test_lower_layers_learn_slower():

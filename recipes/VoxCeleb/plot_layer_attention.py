@@ -1,0 +1,65 @@
+"""Plots which layers a trained model attends to, over time and on average.
+
+    python recipes/VoxCeleb/plot_layer_attention.py \\
+        results/lap_wavlm/1986/large_margin a.wav b.wav \\
+        --phones phones.csv --output_folder figures
+
+Without audio files it takes the first utterances of the model's test trials.
+Writes a heatmap for each utterance, layer_usage.png and .pdf, and
+layer_usage.json; warns when the attention has collapsed to a constant.
+"""
+
+import argparse
+from pathlib import Path
+
+from speechbrain_ext.dataio.prepare import manifest_paths, read_manifest
+from speechbrain_ext.inference.speaker import SpeakerRecognition
+from speechbrain_ext.processing.layer_attention import layer_usage
+from speechbrain_ext.processing.probing import read_phones
+from speechbrain_ext.utils.errors import InputError, one_line_errors
+from speechbrain_ext.utils.files import write_json
+from speechbrain_ext.utils.plots import plot_layer_attention, plot_layer_usage
+
+
+def main():
+    """Plots the attention of one model on some utterances."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("trained_model", help="output_folder of a training")
+    parser.add_argument("audio", nargs="*", help="audio files")
+    parser.add_argument("--n_utterances", type=int, default=20)
+    parser.add_argument("--phones", help="CSV: id, the file's name; start; phone")
+    parser.add_argument("--output_folder", required=True)
+    options = parser.parse_args()
+    output_folder = Path(options.output_folder)
+
+    speaker_model = SpeakerRecognition.from_training(options.trained_model)
+    if not speaker_model.has_layer_weights:
+        raise InputError(f"the model in '{options.trained_model}' has no layers")
+    audio = options.audio
+    if not audio:
+        test = manifest_paths(Path(options.trained_model) / "save")["test"]
+        utterances = list(read_manifest(test).values())
+        audio = [item["wav"] for item in utterances[: options.n_utterances]]
+    phones = read_phones(options.phones) if options.phones else {}
+
+    weights = []
+    for path in map(Path, audio):
+        wav = speaker_model.load_audio(path)
+        weights.append(speaker_model.layer_weights(wav))
+        plot_layer_attention(
+            output_folder / path.stem,
+            wav,
+            weights[-1],
+            speaker_model.sample_rate,
+            phones.get(path.name),
+        )
+    usage = layer_usage(weights)
+    write_json(output_folder / "layer_usage.json", usage)
+    plot_layer_usage(output_folder / "layer_usage", usage)
+
+
+if __name__ == "__main__":
+    with one_line_errors():
+        main()
