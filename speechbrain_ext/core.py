@@ -4,6 +4,7 @@ import re
 
 import speechbrain as sb
 import torch
+from speechbrain.utils.epoch_loop import EpochCounterWithStopper
 from speechbrain.utils.logger import get_logger
 
 from speechbrain_ext.processing.scoring import cosine_scores
@@ -268,6 +269,8 @@ class SpeakerBrain(StepBrain):
             return
         scores = cosine_scores(self.valid_embeddings, self.valid_trials)
         metrics = verification_metrics(self.valid_trials, scores)
+        if isinstance(self.hparams.epoch_counter, EpochCounterWithStopper):
+            self.hparams.epoch_counter.update_metric(metrics["EER"])
         self.end_validation(
             {"EER": metrics["EER"], "minDCF": metrics["minDCF_0.01"]},
             summary(metrics),

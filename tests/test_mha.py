@@ -1,9 +1,14 @@
 """Multi-head attention pooling against the authors' code; VGG; masks; ONNX."""
 
+import json
+import re
+
 import pytest
 import torch
+from test_recipe import ROOT, TINY, TRAIN, run
 
 from speechbrain_ext.lobes.models.vgg import VGGEmbedding
+from speechbrain_ext.nnet.losses import speaker_loss
 from speechbrain_ext.nnet.pooling import (
     DoubleMultiHeadAttnPooling,
     MultiHeadAttnPooling,
@@ -157,3 +162,68 @@ def test_bad_gradients_reach_no_parameter():
     model(torch.rand(3, 40, 20), torch.tensor([1.0, 0.5, 0.1])).sum().backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None and parameter.grad.isfinite().all(), name
+
+
+TINY_VGG = {
+    **TINY,
+    "number_of_steps": 12,
+    "steps_per_epoch": 2,
+    "grad_accumulation_factor": 1,
+    "vgg_channels": "[4, 4, 8]",
+    "vgg_last_channels": 8,
+    "n_mels": 24,
+    "emb_dim": 16,
+    "patience": 1,
+}
+
+
+@pytest.mark.parametrize(
+    "name, options",
+    [
+        ("mha_vgg", {"n_heads": 4}),
+        ("mha_vgg", {"n_heads": 1, "loss": "aam-softmax", "margin": 0.2}),
+        (
+            "double_mha_vgg",
+            {"n_heads": 4, "vgg_channels": "[4, 4, 4, 8]", "n_mels": 32},
+        ),
+        ("mean_vgg", {}),
+        ("statistics_vgg", {}),
+    ],
+)
+def test_recipes(corpus, tmp_path, name, options):
+    hparams = ROOT / "hparams" / f"{name}.yaml"
+    options = {
+        **TINY_VGG, **options, "data_folder": corpus, "output_folder": tmp_path / "out"
+    }  # fmt: skip
+    done = run(TRAIN, hparams, options, tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    metrics = json.loads((tmp_path / "out/test/metrics.json").read_text())
+    assert 0 <= metrics["EER"] <= 1
+    log = (tmp_path / "out/train_log.txt").read_text().splitlines()
+    eers = [float(re.search(r"EER: ([\d.e+-]+)", line)[1]) for line in log]
+    # It stops at the first epoch that is no better, or at the sixth.
+    better = [later < earlier for earlier, later in zip(eers, eers[1:])]
+    assert all(better[:-1])
+    assert len(eers) == 6 or not better[-1]
+
+
+def test_unknown_loss_is_an_error():
+    with pytest.raises(ValueError, match="softmax, am-softmax, aam-softmax"):
+        speaker_loss("triplet")
+
+
+def test_losses_by_name():
+    cosines = torch.tensor([[[0.5, 0.2]], [[-0.1, 0.3]]])
+    speakers = torch.tensor([[0], [1]])
+    logits = cosines.squeeze(1).clone()
+    expected = {"softmax": logits}
+    logits = cosines.squeeze(1).clone()
+    logits[[0, 1], [0, 1]] -= 0.4
+    expected["am-softmax"] = 30 * logits
+    logits = cosines.squeeze(1).clone()
+    logits[[0, 1], [0, 1]] = torch.cos(torch.acos(logits[[0, 1], [0, 1]]) + 0.4)
+    expected["aam-softmax"] = 30 * logits
+    for name, values in expected.items():
+        loss = speaker_loss(name, margin=0.4)(cosines, speakers)
+        cross_entropy = torch.nn.functional.cross_entropy(values, speakers[:, 0])
+        assert loss == pytest.approx(cross_entropy.item(), rel=1e-4), name

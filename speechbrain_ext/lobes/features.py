@@ -1,6 +1,7 @@
 """Front ends that are no SSL encoder."""
 
 import torch
+import torchaudio
 from speechbrain.lobes.features import Fbank
 from speechbrain.processing.features import InputNormalization
 
@@ -18,6 +19,8 @@ class NormalizedFbank(torch.nn.Module):
         Number of mel bands.
     sample_rate : int
         In Hz.
+    preemphasis : float
+        Of the waveform's last sample; 0 for none.
 
     Example
     -------
@@ -27,8 +30,9 @@ class NormalizedFbank(torch.nn.Module):
     (torch.Size([2, 101, 80]), tensor([101.,  51.]))
     """
 
-    def __init__(self, n_mels=80, sample_rate=16000):
+    def __init__(self, n_mels=80, sample_rate=16000, preemphasis=0.0):
         super().__init__()
+        self.preemphasis = preemphasis
         self.fbank = Fbank(n_mels=n_mels, sample_rate=sample_rate)
         self.norm = InputNormalization(norm_type="sentence", std_norm=False)
         self.hop = sample_rate // 100
@@ -53,6 +57,8 @@ class NormalizedFbank(torch.nn.Module):
         """
         if wav_lens is None:
             wav_lens = torch.ones(len(wav), device=wav.device)
+        if self.preemphasis:
+            wav = torchaudio.functional.preemphasis(wav, self.preemphasis)
         frames = self.fbank(wav)
         counts = 1 + frame_counts(wav_lens, wav.shape[1]) // self.hop
         lengths = counts / frames.shape[1]

@@ -3,6 +3,11 @@
 import math
 
 import torch
+from speechbrain.nnet.losses import (
+    AdditiveAngularMargin,
+    AngularMargin,
+    LogSoftmaxWrapper,
+)
 from torch import nn
 from torch.nn import functional as F
 
@@ -237,6 +242,45 @@ class SubCenterAAM(nn.Module):
             The mean loss, a scalar.
         """
         return self.loss(self.classifier(embeddings), speakers)
+
+
+def speaker_loss(loss, margin=0.2, scale=30.0):
+    """SpeechBrain's classification losses by name.
+
+    Arguments
+    ---------
+    loss : str
+        "softmax", of logits; "am-softmax" or "aam-softmax", of cosines.
+    margin : float
+        Of cosines (AM) or in radians (AAM).
+    scale : float
+        Of the cosines.
+
+    Returns
+    -------
+    speechbrain.nnet.losses.LogSoftmaxWrapper
+        From (batch, 1, speaker) and labels (batch, 1) to a scalar.
+
+    Raises
+    ------
+    ValueError
+        If there is no loss of that name.
+
+    Example
+    -------
+    >>> logits = torch.tensor([[[5.0, 0.0]]])
+    >>> speaker_loss("softmax")(logits, torch.tensor([[0]])) < 0.01
+    tensor(True)
+    """
+    with_margin = {
+        # No margin and no scale leave the logits as they are.
+        "softmax": lambda: AngularMargin(margin=0.0, scale=1.0),
+        "am-softmax": lambda: AngularMargin(margin, scale),
+        "aam-softmax": lambda: AdditiveAngularMargin(margin, scale),
+    }
+    if loss not in with_margin:
+        raise ValueError(f'loss="{loss}": use {", ".join(with_margin)}')
+    return LogSoftmaxWrapper(with_margin[loss]())
 
 
 class MarginSchedule:

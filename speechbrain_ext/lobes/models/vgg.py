@@ -2,6 +2,7 @@
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from speechbrain_ext.nnet.masking import frame_counts
 
@@ -149,3 +150,49 @@ class VGGEmbedding(nn.Module):
         pooled = self.pooling(*self.encoder(frames, lengths)).squeeze(1)
         hidden = torch.relu(self.fc2(torch.relu(self.fc1(pooled))))
         return self.emb_norm(hidden).unsqueeze(1)
+
+
+class ProjectedClassifier(nn.Module):
+    """A last linear layer, batch norm, and a classifier of the speakers.
+
+    Arguments
+    ---------
+    input_size : int
+        Dimension of the embeddings.
+    out_neurons : int
+        Speakers.
+    loss : str
+        "softmax" takes linear logits; any other loss cosines.
+
+    Example
+    -------
+    >>> classifier = ProjectedClassifier(400, 1211, loss="am-softmax")
+    >>> classifier(torch.rand(4, 1, 400)).abs().max() <= 1
+    tensor(True)
+    """
+
+    def __init__(self, input_size, out_neurons, loss="softmax"):
+        super().__init__()
+        self.fc = nn.Linear(input_size, input_size)
+        self.norm = nn.BatchNorm1d(input_size)
+        self.weight = nn.Parameter(torch.empty(out_neurons, input_size))
+        nn.init.xavier_uniform_(self.weight)
+        self.takes_cosines = loss != "softmax"
+
+    def forward(self, embeddings):
+        """Computes logits or cosines.
+
+        Arguments
+        ---------
+        embeddings : torch.Tensor
+            Of shape (batch, 1, dim).
+
+        Returns
+        -------
+        torch.Tensor
+            Of shape (batch, 1, speaker).
+        """
+        x, weight = self.norm(self.fc(embeddings.squeeze(1))), self.weight
+        if self.takes_cosines:
+            x, weight = F.normalize(x, dim=1), F.normalize(weight, dim=1)
+        return F.linear(x, weight).unsqueeze(1)
