@@ -20,6 +20,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["speechbrain_ext", "speechbrain_ext.*"]),
+    package_data={"speechbrain_ext": ["pretrained/*/*"]},
     install_requires=[
         "speechbrain>=1.1,<1.2",
         # torch and torchaudio of different CUDA versions refuse each other.
@@ -41,6 +42,13 @@ setup(
     extras_require={
         "demo": ["espeakng-loader"],
         "kaldi": ["kaldiio"],
-        "dev": ["pytest", "ruff", "espeakng-loader", "kaldiio"],
+        "rooms": ["pyroomacoustics"],
+        "dev": [
+            "pytest",
+            "ruff",
+            "espeakng-loader",
+            "kaldiio",
+            "pyroomacoustics",
+        ],
     },
 )

@@ -2,18 +2,22 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 import torch
 from test_recipe import ROOT, TINY, TRAIN, run
 
+from speechbrain_ext.lobes.models.small_wavlm import save_small_wavlm
 from speechbrain_ext.lobes.models.vgg import VGGEmbedding
 from speechbrain_ext.nnet.losses import speaker_loss
 from speechbrain_ext.nnet.pooling import (
     DoubleMultiHeadAttnPooling,
     MultiHeadAttnPooling,
 )
+from speechbrain_ext.utils.checkpoints import best_checkpoint
 from speechbrain_ext.utils.official_checkpoints import mha_vgg_from_official
+from speechbrain_ext.utils.recipes import parse_recipe_arguments
 
 TOLERANCE = 1e-5
 FILES = ["mha_vgg.safetensors", "double_mha_vgg.safetensors"]
@@ -227,3 +231,34 @@ def test_losses_by_name():
         loss = speaker_loss(name, margin=0.4)(cosines, speakers)
         cross_entropy = torch.nn.functional.cross_entropy(values, speakers[:, 0])
         assert loss == pytest.approx(cross_entropy.item(), rel=1e-4), name
+
+
+@pytest.mark.parametrize(
+    "name, channels",
+    [("ltdnn_wavlm", 16), ("lap_wavlm", 16), ("ecapa_fbank", 48)],
+)
+def test_mha_pooling_in_other_recipes_by_one_line(corpus, tmp_path, name, channels):
+    text = f"extends: {ROOT / 'hparams' / name}.yaml\n" + (
+        "frame_pooling: !new:speechbrain_ext.nnet.pooling.MultiHeadAttnPooling "
+        f"{{in_channels: {channels}, n_heads: 4}}\n"
+    )
+    (tmp_path / "mha.yaml").write_text(text)
+    options = {
+        **TINY, "data_folder": corpus, "output_folder": tmp_path / "out",
+        "conv_channels": 16, "pooled_channels": 16, "ecapa_channels": 16,
+        "n_heads": 4, "stage": "frozen",
+        "ssl_hub": save_small_wavlm(tmp_path / "wavlm", n_layers=2, channels=32),
+    }  # fmt: skip
+    merged, _, _ = parse_recipe_arguments(
+        [str(tmp_path / "mha.yaml"), "--data_folder=x"]
+    )
+    known = Path(merged).read_text()
+    options = {k: v for k, v in options.items() if f"\n{k}:" in f"\n{known}"}
+    done = run(TRAIN, tmp_path / "mha.yaml", options, tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    folder = tmp_path / "out" / ("frozen" if name == "lap_wavlm" else "")
+    checkpoint = best_checkpoint(folder / "save").path / "embedding_model.ckpt"
+    names = torch.load(checkpoint, weights_only=True)
+    (query,) = (value for name, value in names.items() if "pooling.query" in name)
+    assert query.shape == (4, 1, channels // 4)
+    assert (folder / "test/metrics.json").is_file()

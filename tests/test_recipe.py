@@ -473,3 +473,26 @@ def test_baselines_train(corpus, tmp_path, name):
     assert 0 <= metrics["EER"] <= 1 and metrics["n_target"] > 0
     heatmap = tmp_path / "out/test/layer_attention.png"
     assert heatmap.is_file() == name.startswith("superb")
+
+
+def test_scoring_chain_has_a_row_for_each_step(trained, tmp_path):
+    folder, _ = trained
+    script = ROOT / "recipes" / "VoxCeleb" / "scoring_chain.py"
+    options = {
+        "trained_model": folder,
+        "output_folder": tmp_path / "chain",
+        "n_calibration_trials": 40,
+        "num_workers": 0,
+    }
+    result = run(
+        script, ROOT / "hparams" / "verification_chain.yaml", options, tmp_path
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    lines = (tmp_path / "chain/chain.csv").read_text().splitlines()
+    steps = ["cosine", "mean subtraction", "AS-norm", "quality-aware calibration"]
+    assert [line.split(",")[1] for line in lines[1:]] == steps
+    plain = json.loads((tmp_path / "chain/trials/cosine/metrics.json").read_text())
+    test = json.loads((Path(folder) / "test/metrics.json").read_text())
+    assert plain["EER"] == pytest.approx(test["EER"])
+    last = tmp_path / "chain/trials/quality-aware_calibration/metrics.json"
+    assert json.loads(last.read_text())["score_norm"] == "s-norm"

@@ -1,6 +1,5 @@
 """Recorded noise and rooms, such as MUSAN and RIRS_NOISES."""
 
-import csv
 import random
 from pathlib import Path
 
@@ -10,13 +9,13 @@ from speechbrain.augment.time_domain import AddNoise, AddReverb
 from speechbrain.utils.distributed import run_on_main
 from speechbrain.utils.logger import get_logger
 
+from speechbrain_ext.augment.rooms import write_rooms_table
 from speechbrain_ext.dataio.audio import (
     AUDIO_EXTENSIONS,
     read_crop,
     read_header,
 )
 from speechbrain_ext.utils.errors import InputError
-from speechbrain_ext.utils.files import atomic_path
 
 logger = get_logger(__name__)
 
@@ -109,7 +108,7 @@ def audio_below(folder):
 
 
 def rooms_table(folder, table, sample_rate):
-    """Lists room impulse responses as SpeechBrain's `AddReverb` takes them.
+    """Lists the room impulse responses of a folder for `AddReverb`.
 
     Arguments
     ---------
@@ -126,20 +125,16 @@ def rooms_table(folder, table, sample_rate):
     InputError
         If no response is left.
     """
-    rows = []
+    responses = []
     for path in audio_below(folder):
         header = read_header(path)
         if (header.sample_rate, header.n_channels) == (sample_rate, 1):
-            rows.append((len(rows), header.duration, path.absolute(), "wav", ""))
-    if not rows:
+            responses.append((path, header.duration))
+    if not responses:
         raise InputError(
             f"rir_folder: no mono response at {sample_rate} Hz in '{folder}'"
         )
-    with atomic_path(table) as partial:
-        with open(partial, "w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(("ID", "duration", "wav", "wav_format", "wav_opts"))
-            writer.writerows(rows)
+    write_rooms_table(table, responses)
 
 
 def recorded_augmentations(

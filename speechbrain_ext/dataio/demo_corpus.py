@@ -4,8 +4,10 @@ The voices come from eSpeak NG, which the package espeakng-loader carries.
 They show that everything works; error rates on them say nothing about people.
 """
 
+import csv
 import ctypes
 import functools
+import json
 import random
 import shutil
 import tempfile
@@ -18,7 +20,7 @@ from tqdm import tqdm
 
 from speechbrain_ext.dataio.trials import draw_trials, write_trials
 from speechbrain_ext.utils.errors import InputError
-from speechbrain_ext.utils.files import write_json
+from speechbrain_ext.utils.files import atomic_path, write_json
 
 SAMPLE_RATE = 16000
 N_SPEAKERS = 48
@@ -26,7 +28,7 @@ N_TEST_SPEAKERS = 10
 N_SESSIONS = 3
 N_UTTERANCES_PER_SESSION = 4
 N_TEST_TRIALS = 2000
-VERSION = 1
+VERSION = 2
 
 VARIANTS = (
     "m1", "m2", "m3", "m4", "m5", "m6", "m7", "m8", "f1", "f2", "f3", "f4",
@@ -55,17 +57,39 @@ ENDINGS = (
 )  # fmt: skip
 
 
+class _Event(ctypes.Structure):
+    """espeak_EVENT of eSpeak NG's speak_lib.h."""
+
+    _fields_ = (
+        ("type", ctypes.c_int),
+        ("unique_identifier", ctypes.c_uint),
+        ("text_position", ctypes.c_int),
+        ("length", ctypes.c_int),
+        ("audio_position", ctypes.c_int),
+        ("sample", ctypes.c_int),
+        ("user_data", ctypes.c_void_p),
+        ("name", ctypes.c_char * 8),
+    )
+
+    LAST, PHONE = 0, 7
+
+
 class ESpeak:
     """The part of the eSpeak NG library that speaks into an array.
 
     Example
     -------
-    >>> wav = ESpeak().speak("Hello.", "en-us+f2", words_per_minute=170, pitch=50)
+    >>> wav, phones = ESpeak().speak(
+    ...     "Hello.", "en-us+f2", words_per_minute=170, pitch=50
+    ... )
     >>> wav.dtype, len(wav) > 5000
     (dtype('float32'), True)
+    >>> [name for start, name in phones]
+    ['h', '@', 'l', "'oU", '_:', '_']
     """
 
     _SYNCHRONOUS = 2
+    _PHONE_EVENTS = 1
     _UTF8 = 1
     _CHARACTERS = 1
     _RATE, _PITCH = 1, 3
@@ -88,22 +112,29 @@ class ESpeak:
             self._SYNCHRONOUS,
             0,
             espeakng_loader.get_data_path().encode(),
-            0,
+            self._PHONE_EVENTS,
         )
         if self.sample_rate <= 0:
             raise InputError("eSpeak NG could not be initialised")
         self._chunks = []
+        self._phones = []
         callback_type = ctypes.CFUNCTYPE(
             ctypes.c_int,
             ctypes.POINTER(ctypes.c_short),
             ctypes.c_int,
-            ctypes.c_void_p,
+            ctypes.POINTER(_Event),
         )
         # Kept as an attribute, since the library calls it later.
         self._callback = callback_type(self._receive)
         self._library.espeak_SetSynthCallback(self._callback)
 
-    def _receive(self, samples, n_samples, _events):
+    def _receive(self, samples, n_samples, events):
+        for event in events:
+            if event.type == _Event.LAST:
+                break
+            if event.type == _Event.PHONE:
+                start = event.sample / self.sample_rate
+                self._phones.append((start, event.name.decode()))
         if samples and n_samples > 0:
             chunk = np.ctypeslib.as_array(samples, (n_samples,))
             self._chunks.append(chunk.astype(np.float32) / 32768)
@@ -127,6 +158,8 @@ class ESpeak:
         -------
         numpy.ndarray
             Waveform in [-1, 1] at `sample_rate`, of shape (time,).
+        list of tuple
+            Start (seconds) and name of each phone.
 
         Raises
         ------
@@ -138,13 +171,14 @@ class ESpeak:
         self._library.espeak_SetParameter(self._RATE, words_per_minute, 0)
         self._library.espeak_SetParameter(self._PITCH, pitch, 0)
         self._chunks.clear()
+        self._phones.clear()
         encoded = text.encode()
         self._library.espeak_Synth(
             encoded, len(encoded) + 1, 0, self._CHARACTERS, 0, self._UTF8,
             None, None,
         )  # fmt: skip
         self._library.espeak_Synchronize()
-        return np.concatenate(self._chunks)
+        return np.concatenate(self._chunks), list(self._phones)
 
 
 def build_demo_corpus(folder):
@@ -156,7 +190,8 @@ def build_demo_corpus(folder):
     Arguments
     ---------
     folder : str or Path
-        Root, to hold wav/idNNNNN/sessionN/NNNNN.wav and veri_test.txt.
+        Root, to hold wav/idNNNNN/sessionN/NNNNN.wav, veri_test.txt and
+        phones.csv: id, start (seconds) and name of each phone.
 
     Returns
     -------
@@ -166,13 +201,18 @@ def build_demo_corpus(folder):
     folder = Path(folder)
     trial_list = folder / "veri_test.txt"
     complete = folder / "demo.json"
-    if complete.is_file():
+    if complete.is_file() and VERSION == json.loads(
+        complete.read_text(encoding="utf-8")
+    ).get("version"):
         return str(folder), str(trial_list)
     espeak = ESpeak()
-    speaker_of = {}
+    phones = []
     for number in tqdm(range(N_SPEAKERS), desc="Making demo voices"):
-        for name in _write_speaker(espeak, folder / "wav", number):
-            speaker_of[name] = name.split("/")[0]
+        phones += _write_speaker(espeak, folder / "wav", number)
+    with atomic_path(folder / "phones.csv") as partial:
+        with open(partial, "w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([("id", "start", "phone"), *phones])
+    speaker_of = {name: name.split("/")[0] for name, _, _ in phones}
     speakers = sorted(set(speaker_of.values()))
     test_speakers = set(
         random.Random(VERSION).sample(speakers, N_TEST_SPEAKERS)
@@ -191,7 +231,7 @@ def _write_speaker(espeak, root, number):
     # Played faster, all formants rise: a shorter vocal tract.
     vocal_tract = rng.uniform(0.88, 1.14)
     speaker = f"id{10001 + number}"
-    names = []
+    phones = []
     for session in range(N_SESSIONS):
         channel = _draw_channel(rng)
         for utterance in range(N_UTTERANCES_PER_SESSION):
@@ -199,24 +239,25 @@ def _write_speaker(espeak, root, number):
                 rng.choice(part)
                 for part in (SUBJECTS, VERBS, OBJECTS, ENDINGS)
             )
-            wav = espeak.speak(
+            wav, phones_at = espeak.speak(
                 text,
                 voice,
                 round(words_per_minute / vocal_tract),
                 min(99, max(0, pitch + rng.randint(-6, 6))),
             )
-            wav = scipy.signal.resample_poly(
-                wav,
-                SAMPLE_RATE,
-                round(espeak.sample_rate * vocal_tract / 50) * 50,
-            )
+            played_rate = round(espeak.sample_rate * vocal_tract / 50) * 50
+            wav = scipy.signal.resample_poly(wav, SAMPLE_RATE, played_rate)
             wav = channel(wav)
             name = f"{speaker}/session{session + 1}/{utterance + 1:05d}.wav"
             path = root / name
             path.parent.mkdir(parents=True, exist_ok=True)
             soundfile.write(path, wav, SAMPLE_RATE, subtype="PCM_16")
-            names.append(name)
-    return names
+            slowed = espeak.sample_rate / played_rate
+            phones += [
+                (name, round(start * slowed, 4), phone)
+                for start, phone in phones_at
+            ]
+    return phones
 
 
 def _draw_channel(rng):

@@ -243,6 +243,7 @@ class AttentiveStatisticsPooling(nn.Module):
         unbiased=False,
     ):
         super().__init__()
+        self.out_channels = 2 * channels
         self.drop_frames = drop_frames
         self.unbiased = unbiased
         self.bottleneck = nn.Conv1d(3 * channels, attention_channels, 1)

@@ -158,7 +158,7 @@ def plot_calibration(path, target, nontarget):
     return _save(figure, path)
 
 
-def plot_layer_attention(path, wav, weights, sample_rate):
+def plot_layer_attention(path, wav, weights, sample_rate, phones=None):
     """Layer weights over time beneath the waveform of an utterance.
 
     Arguments
@@ -171,6 +171,8 @@ def plot_layer_attention(path, wav, weights, sample_rate):
         Of shape (head, frame, layer); heads are averaged.
     sample_rate : int
         In Hz.
+    phones : tuple
+        Starts (seconds) and names of phones, written over the waveform.
 
     Returns
     -------
@@ -191,6 +193,13 @@ def plot_layer_attention(path, wav, weights, sample_rate):
     duration = len(wav) / sample_rate
     top.plot(torch.arange(len(wav)) / sample_rate, wav, linewidth=0.3)
     top.set_ylabel("amplitude")
+    if phones is not None:
+        for start, name in zip(*phones):
+            top.axvline(start, color="grey", linewidth=0.3)
+            top.annotate(
+                name, (start, 1.0), xycoords=("data", "axes fraction"),
+                fontsize=6, va="bottom",
+            )  # fmt: skip
     n_layers = weights.shape[2]
     image = bottom.imshow(
         weights.mean(dim=0).T,
@@ -203,6 +212,114 @@ def plot_layer_attention(path, wav, weights, sample_rate):
     bottom.set_ylabel("layer")
     bottom.set_yticks(range(0, n_layers, max(1, n_layers // 8)))
     figure.colorbar(image, ax=bottom, label="weight, mean over heads")
+    return _save(figure, path)
+
+
+def plot_layer_usage(path, usage):
+    """Mean weight of each layer.
+
+    Arguments
+    ---------
+    path : str or Path
+        Without extension.
+    usage : dict
+        As of `layer_usage`.
+
+    Returns
+    -------
+    list of Path
+        The files.
+
+    Example
+    -------
+    >>> usage = {"mean": [0.2, 0.7, 0.4]}
+    >>> len(plot_layer_usage(getfixture("tmpdir") / "usage", usage))
+    2
+    """
+    figure, axes = pyplot.subplots(figsize=(5, 3), layout="constrained")
+    axes.bar(range(len(usage["mean"])), usage["mean"])
+    axes.set_xlabel("layer")
+    axes.set_ylabel("weight, mean over heads and frames")
+    return _save(figure, path)
+
+
+def plot_losses(history, path):
+    """Losses and accuracy of a pre-training by optimiser step.
+
+    Arguments
+    ---------
+    history : list of dict
+        Rows of losses.csv, as of `PretrainingBrain`.
+    path : str or Path
+        Without extension.
+
+    Returns
+    -------
+    list of Path
+        The files.
+
+    Example
+    -------
+    >>> row = {
+    ...     "step": "250", "train_loss": "4.5", "valid_prediction": "4.1",
+    ...     "valid_contrast": "2.0", "valid_masked_accuracy": "0.1",
+    ... }
+    >>> len(plot_losses([row], getfixture("tmpdir") / "losses"))
+    2
+    """
+    steps = [int(row["step"]) for row in history]
+    figure, (left, right) = pyplot.subplots(
+        1, 2, figsize=(8, 3), layout="constrained"
+    )
+    for axes, column, label in (
+        (left, "train_loss", "training, sum"),
+        (left, "valid_prediction", "validation, prediction"),
+        (left, "valid_contrast", "validation, contrast"),
+        (right, "valid_masked_accuracy", "validation"),
+    ):
+        axes.plot(steps, [float(row[column]) for row in history], label=label)
+    left.set_ylabel("loss (nat)")
+    right.set_ylabel("masked frames predicted")
+    for axes in (left, right):
+        axes.set_xlabel("optimiser step")
+        axes.set_ylim(bottom=0)
+        axes.legend()
+    return _save(figure, path)
+
+
+def plot_probes(accuracies, path):
+    """Accuracy of linear probes by layer, one panel for each kind.
+
+    Arguments
+    ---------
+    accuracies : dict
+        For each encoder, for each kind of label, the accuracies by layer.
+    path : str or Path
+        Without extension.
+
+    Returns
+    -------
+    list of Path
+        The files.
+
+    Example
+    -------
+    >>> accuracies = {"wavlm": {"speaker": [0.5, 0.7], "phone": [0.4, 0.6]}}
+    >>> len(plot_probes(accuracies, getfixture("tmpdir") / "probes"))
+    2
+    """
+    kinds = list(next(iter(accuracies.values())))
+    figure, panels = pyplot.subplots(
+        1, len(kinds), figsize=(4 * len(kinds), 3), layout="constrained"
+    )
+    for kind, axes in zip(kinds, panels):
+        for encoder, of_encoder in accuracies.items():
+            layers = range(len(of_encoder[kind]))
+            axes.plot(layers, of_encoder[kind], "o-", label=Path(encoder).name)
+        axes.set_xlabel("layer")
+        axes.set_ylabel(f"{kind} accuracy")
+        axes.set_ylim(bottom=0)
+        axes.legend()
     return _save(figure, path)
 
 

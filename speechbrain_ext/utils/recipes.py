@@ -20,6 +20,12 @@ from speechbrain_ext.dataio.prepare import (
 )
 from speechbrain_ext.inference.speaker import SpeakerRecognition
 from speechbrain_ext.processing.conditions import read_genders
+from speechbrain_ext.processing.verification import (
+    CosineBackend,
+    cohort_embeddings,
+    train_calibration,
+    verify,
+)
 from speechbrain_ext.utils.errors import InputError
 
 DEMO_PRESET = (
@@ -243,13 +249,15 @@ def run_details(modules, clock):
     return details
 
 
-def load_verification(arguments):
+def load_verification(arguments, **settings):
     """The part that all verification recipes share: model, trials, settings.
 
     Arguments
     ---------
     arguments : list of str
         As of sys.argv[1:].
+    **settings
+        Further overrides of the YAML, before which nothing goes.
 
     Returns
     -------
@@ -271,6 +279,7 @@ def load_verification(arguments):
         If the model, the corpus or the trial list cannot be used.
     """
     hparams_file, run_opts, overrides = parse_recipe_arguments(arguments)
+    overrides.update(settings)
     sb.utils.distributed.ddp_init_group(run_opts)
     with open(hparams_file, encoding="utf-8") as fin:
         hparams = load_hyperpyyaml(fin, overrides)
@@ -311,3 +320,66 @@ def load_verification(arguments):
         "num_workers": hparams["num_workers"],
     }
     return hparams, speaker_model, paths, extraction, reporting
+
+
+def verify_by_cosine(hparams, speaker_model, paths, extraction, reporting):
+    """Scores trials by cosine, as the verification YAMLs say.
+
+    Arguments
+    ---------
+    hparams : dict
+        As of `load_verification`, like the others.
+    speaker_model : SpeakerRecognition
+        The trained model.
+    paths : dict
+        Of manifests and trial lists.
+    extraction : dict
+        Arguments of `extract_embeddings`.
+    reporting : dict
+        Arguments of `verify` that say what to report.
+
+    Returns
+    -------
+    dict or None
+        The content of metrics.json; None in all processes but the main one.
+    """
+    cohort = None
+    if hparams["score_norm"] is not None or hparams["subtract_mean"]:
+        cohort = cohort_embeddings(
+            speaker_model,
+            paths["train"],
+            hparams["utterances_per_cohort_speaker"],
+            **extraction,
+        )
+    backend = CosineBackend(
+        cohort,
+        hparams["subtract_mean"],
+        hparams["score_norm"],
+        hparams["cohort_size"],
+    )
+
+    calibration = None
+    if hparams["calibration"] is not None:
+        calibration = train_calibration(
+            hparams["calibration"],
+            speaker_model,
+            backend,
+            paths["train"],
+            hparams["output_folder"],
+            hparams["n_calibration_trials"],
+            hparams["seed"],
+            **extraction,
+        )
+
+    threshold = hparams["threshold"]
+    return verify(
+        speaker_model,
+        paths["test"],
+        paths["test_trials"],
+        hparams["output_folder"],
+        backend,
+        threshold=speaker_model.threshold if threshold is None else threshold,
+        calibration=calibration,
+        **reporting,
+        **extraction,
+    )

@@ -26,6 +26,9 @@ class ASTP(nn.Module):
         Likewise.
     unbiased : bool
         Likewise.
+    frame_pooling : torch.nn.Module
+        Another pooling, with out_channels, in its place, such as
+        `MultiHeadAttnPooling(in_channels, n_heads)`.
 
     Example
     -------
@@ -43,17 +46,18 @@ class ASTP(nn.Module):
         dropout=0.1,
         drop_frames=False,
         unbiased=False,
+        frame_pooling=None,
     ):
         super().__init__()
-        self.frame_pooling = AttentiveStatisticsPooling(
+        self.frame_pooling = frame_pooling or AttentiveStatisticsPooling(
             in_channels,
             int(reduction * in_channels),
             dropout,
             drop_frames,
             unbiased,
         )
-        self.stats_norm = nn.BatchNorm1d(2 * in_channels)
-        self.fc = nn.Linear(2 * in_channels, emb_dim)
+        self.stats_norm = nn.BatchNorm1d(self.frame_pooling.out_channels)
+        self.fc = nn.Linear(self.frame_pooling.out_channels, emb_dim)
         self.emb_norm = nn.BatchNorm1d(emb_dim)
 
     def forward(self, frames, lengths=None):

@@ -27,6 +27,8 @@ class LAP_ASTP(LayerPooled):
         Dropout probability of layer weights and of frames.
     pool : str
         What is kept of the weighted layers: "max", "sum" or "mean".
+    frame_pooling : torch.nn.Module
+        As of `ASTP`, on pooled_channels.
 
     Raises
     ------
@@ -53,6 +55,7 @@ class LAP_ASTP(LayerPooled):
         n_heads=12,
         dropout=0.1,
         pool="max",
+        frame_pooling=None,
     ):
         super().__init__(
             LayerAttentivePooling(
@@ -71,5 +74,6 @@ class LAP_ASTP(LayerPooled):
                 dropout=dropout,
                 drop_frames=True,
                 unbiased=True,
+                frame_pooling=frame_pooling,
             ),
         )

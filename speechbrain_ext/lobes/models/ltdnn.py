@@ -306,6 +306,8 @@ class LTDNN(nn.Module):
         padded frames out, so an embedding does not depend on its batch.
         "pooling": only the pooling over frames does, as in the published
         implementation.
+    frame_pooling : torch.nn.Module
+        As of `ASTP`, on pooled_channels.
 
     Raises
     ------
@@ -335,6 +337,7 @@ class LTDNN(nn.Module):
         se_channels=128,
         dropout=0.1,
         mask="full",
+        frame_pooling=None,
     ):
         super().__init__()
         if mask not in ("full", "pooling"):
@@ -350,7 +353,12 @@ class LTDNN(nn.Module):
             n_heads,
             dropout,
         )
-        self.astp = ASTP(pooled_channels, emb_dim, dropout=dropout)
+        self.astp = ASTP(
+            pooled_channels,
+            emb_dim,
+            dropout=dropout,
+            frame_pooling=frame_pooling,
+        )
 
     def forward(self, hidden_states, lengths=None, return_weights=False):
         """Embeds a batch of utterances.

@@ -1,5 +1,6 @@
 """wav2vec 2.0, HuBERT and WavLM encoders whose outputs ignore padding."""
 
+import math
 from pathlib import Path
 
 import torch
@@ -8,6 +9,7 @@ from torch import nn
 
 from speechbrain_ext.nnet.masking import frame_counts
 
+EMBEDDED_ENCODERS = Path(__file__).resolve().parents[2] / "pretrained"
 WEIGHT_FILES = ("*.safetensors", "*.bin", "*.ckpt")
 
 
@@ -75,14 +77,19 @@ class SSLEncoder(Wav2Vec2):
     Arguments
     ---------
     source : str
-        Name on the Hugging Face hub, such as "microsoft/wavlm-base-plus", or
-        a local folder with config.json, preprocessor_config.json and weights.
+        Name on the Hugging Face hub, such as "microsoft/wavlm-base-plus";
+        "speechbrain_ext/wavlm-small", the encoder that comes with the package;
+        or a local folder with config.json, preprocessor_config.json and
+        weights.
     save_path : str
         Folder for downloads.
     freeze : bool
         If True, no gradients, no autograd memory, no dropout.
     freeze_feature_extractor : bool
         With freeze=False, keeps the convolutional front end frozen.
+    gradient_checkpointing : bool
+        With freeze=False, computes the layers again in the backward pass in
+        place of keeping them: less memory, more time.
     layers : list of int
         Hidden states to return, 0 being the input of the transformer; all if
         None.
@@ -93,6 +100,8 @@ class SSLEncoder(Wav2Vec2):
         Number of hidden states that are returned.
     channels : int
         Their channels.
+    hop : int
+        Samples from frame to frame.
 
     Raises
     ------
@@ -112,7 +121,7 @@ class SSLEncoder(Wav2Vec2):
     ...     torch.rand(2, 16000), torch.tensor([1.0, 0.5])
     ... )
     >>> hidden_states.shape
-    torch.Size([5, 2, 49, 128])
+    torch.Size([7, 2, 49, 192])
     >>> lengths * 49
     tensor([49., 24.])
     """
@@ -123,9 +132,10 @@ class SSLEncoder(Wav2Vec2):
         save_path="pretrained_models",
         freeze=True,
         freeze_feature_extractor=True,
+        gradient_checkpointing=False,
         layers=None,
     ):
-        source = str(source)
+        source = embedded_folder(str(source))
         check_local_folder(source)
         try:
             super().__init__(
@@ -145,6 +155,8 @@ class SSLEncoder(Wav2Vec2):
                 "preprocessor_config.json and weights into a folder and give "
                 "its path as ssl_hub."
             ) from error
+        # Weights on a hub may be in half precision, which saves space only.
+        self.model.float()
         n_hidden_states = self.config.num_hidden_layers + 1
         self.layers = list(range(n_hidden_states) if layers is None else layers)
         if not set(self.layers) <= set(range(n_hidden_states)):
@@ -154,6 +166,9 @@ class SSLEncoder(Wav2Vec2):
             )
         self.n_layers = len(self.layers)
         self.channels = self.config.hidden_size
+        self.hop = math.prod(self.config.conv_stride)
+        if gradient_checkpointing and not freeze:
+            self.model.gradient_checkpointing_enable()
         # Without SpecAugment no gradient reaches it, which stops DDP.
         self.model.masked_spec_embed.requires_grad = False
         if self.config.feat_extract_norm == "group":
@@ -271,6 +286,43 @@ def normalize_waveform(wav, valid):
     centered = (wav - mean).masked_fill(~valid, 0.0)
     variance = (centered**2).sum(1, keepdim=True) / counts
     return centered * torch.rsqrt(variance + 1e-7)
+
+
+def embedded_folder(source):
+    """Folder of an encoder that comes with the package.
+
+    Arguments
+    ---------
+    source : str
+        As of `SSLEncoder`.
+
+    Returns
+    -------
+    str
+        The folder for a name that starts with "speechbrain_ext/"; any other
+        source as it is.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the package has no encoder of that name.
+
+    Example
+    -------
+    >>> embedded_folder("microsoft/wavlm-base-plus")
+    'microsoft/wavlm-base-plus'
+    """
+    package, _, name = source.partition("/")
+    if package != "speechbrain_ext" or Path(source).is_dir():
+        return source
+    folder = EMBEDDED_ENCODERS / name
+    if not (folder / "config.json").is_file():
+        known = sorted(p.parent.name for p in EMBEDDED_ENCODERS.glob("*/config.json"))
+        raise FileNotFoundError(
+            f"ssl_hub: '{source}' does not come with the package, which has "
+            + ", ".join(f"{package}/{encoder}" for encoder in known)
+        )
+    return str(folder)
 
 
 def check_local_folder(source):

@@ -1,0 +1,106 @@
+"""Pre-trains a small SSL encoder by masked prediction.
+
+    python recipes/Pretrain/train.py hparams/pretrain_wavlm.yaml \\
+        --dataset folder --data_folder /data/LibriSpeech/train-clean-100
+
+Leaves in <output_folder>/encoder what `ssl_hub` takes. A killed run goes on
+where it was when the same command is given again.
+"""
+
+import sys
+from pathlib import Path
+
+import speechbrain as sb
+from hyperpyyaml import load_hyperpyyaml
+from speechbrain.dataio.dataloader import make_dataloader
+from speechbrain.utils.distributed import run_on_main
+
+from speechbrain_ext.dataio.pipelines import crop_pair_dataset, step_sampler
+from speechbrain_ext.dataio.prepare import manifest_paths, read_manifest
+from speechbrain_ext.pretraining import (
+    PretrainingBrain,
+    export_encoder,
+    fit_units,
+)
+from speechbrain_ext.utils.errors import one_line_errors
+from speechbrain_ext.utils.recipes import parse_recipe_arguments
+
+
+def main(arguments):
+    """Prepares the data, clusters the targets, trains, saves the encoder."""
+    hparams_file, run_opts, overrides = parse_recipe_arguments(arguments)
+    sb.utils.distributed.ddp_init_group(run_opts)
+    with open(hparams_file, encoding="utf-8") as fin:
+        hparams = load_hyperpyyaml(fin, overrides)
+    sb.create_experiment_directory(
+        experiment_directory=hparams["output_folder"],
+        hyperparams_to_save=hparams_file,
+        overrides=overrides,
+    )
+
+    # Data: pairs of crops
+    run_on_main(hparams["prepare_data"])
+    paths = manifest_paths(hparams["save_folder"])
+    train_data, valid_data = (
+        crop_pair_dataset(
+            read_manifest(paths[split]),
+            hparams["sample_rate"],
+            hparams["sentence_len"],
+            change_voice,
+        )
+        for split, change_voice in (
+            ("train", hparams["change_voice"]),
+            ("valid", None),
+        )
+    )
+    loading = {
+        "batch_size": hparams["batch_size"],
+        "num_workers": hparams["num_workers"],
+    }
+
+    # Targets
+    units_file = Path(hparams["output_folder"]) / "units.safetensors"
+    run_on_main(
+        fit_units,
+        args=[
+            hparams["units"],
+            units_file,
+            train_data,
+            hparams["n_units_utterances"],
+            loading,
+        ],
+        post_func=hparams["units"].load,
+        post_args=[units_file],
+        run_post_on_main=True,
+    )
+
+    # Training
+    brain = PretrainingBrain(
+        modules=hparams["modules"],
+        opt_class=hparams["opt_class"],
+        hparams=hparams,
+        run_opts=run_opts,
+        checkpointer=hparams["checkpointer"],
+        units=hparams["units"],
+    )
+    sampler = step_sampler(
+        train_data,
+        hparams["steps_per_epoch"],
+        hparams["batch_size"],
+        brain.grad_accumulation_factor,
+        hparams["seed"],
+    )
+    brain.fit(
+        hparams["epoch_counter"],
+        train_data,
+        make_dataloader(valid_data, drop_last=True, **loading),
+        train_loader_kwargs={**loading, "sampler": sampler},
+    )
+    run_on_main(
+        export_encoder, args=[hparams["encoder"], hparams["output_folder"]]
+    )
+
+
+if __name__ == "__main__":
+    with one_line_errors():
+        main(sys.argv[1:])

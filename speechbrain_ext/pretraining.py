@@ -1,0 +1,190 @@
+"""The Brain that pre-trains an SSL encoder by masked prediction."""
+
+import copy
+import csv
+import shutil
+from pathlib import Path
+
+import speechbrain as sb
+import torch
+from speechbrain.dataio.dataloader import make_dataloader
+from speechbrain.utils.distributed import if_main_process
+from torch.utils.data import RandomSampler
+from tqdm import tqdm
+
+from speechbrain_ext.core import StepBrain
+from speechbrain_ext.lobes.models.small_wavlm import save_encoder
+from speechbrain_ext.lobes.models.ssl_encoder import normalize_waveform
+from speechbrain_ext.utils.plots import plot_losses
+
+HISTORY_FIELDS = (
+    "step", "train_loss", "valid_prediction", "valid_contrast",
+    "valid_masked_accuracy",
+)  # fmt: skip
+
+
+class PretrainingBrain(StepBrain):
+    """Trains an encoder to predict the units of masked, disturbed speech.
+
+    The units are those of the clean crops; noise, rooms and other speakers
+    come on top, for each crop of a pair on its own (WavLM, arXiv 2110.13900).
+
+    Needs in `modules`: model, a `MaskedPrediction`. Needs in `hparams`, beside
+    what `StepBrain` needs: wav_augment, utterance_mixing, contrast_weight,
+    history, a CSV file for the losses.
+
+    Arguments
+    ---------
+    units : KMeansUnits
+        What to predict; fitted.
+    *args
+        As of `speechbrain.Brain`.
+    **kwargs
+        As of `speechbrain.Brain`.
+    """
+
+    def __init__(self, *args, units, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.units = units.to(self.device).eval()
+
+    def compute_forward(self, batch, stage):
+        """From pairs of crops to losses.
+
+        Arguments
+        ---------
+        batch : PaddedBatch
+            With first and second.
+        stage : Stage
+            Stage.TRAIN or Stage.VALID.
+
+        Returns
+        -------
+        dict
+            As of `MaskedPrediction`.
+        """
+        batch = batch.to(self.device)
+        crops = [batch.first.data, batch.second.data]
+        units = self.units(torch.cat(crops))
+        if stage == sb.Stage.TRAIN:
+            lengths = torch.ones(len(crops[0]), device=self.device)
+            crops = [self.hparams.wav_augment(c, lengths)[0] for c in crops]
+            crops = [self.hparams.utterance_mixing(crop) for crop in crops]
+        wavs = torch.cat(crops)
+        valid = torch.ones_like(wavs, dtype=torch.bool)
+        return self.modules.model(normalize_waveform(wavs, valid), units)
+
+    def compute_objectives(self, predictions, batch, stage):
+        """Weighs the losses.
+
+        Arguments
+        ---------
+        predictions : dict
+            Of `compute_forward`.
+        batch : PaddedBatch
+            The batch.
+        stage : Stage
+            Stage.TRAIN or Stage.VALID.
+
+        Returns
+        -------
+        torch.Tensor
+            The loss.
+        """
+        if stage != sb.Stage.TRAIN:
+            self.valid_losses.append(
+                {name: float(value) for name, value in predictions.items()}
+            )
+        return (
+            predictions["prediction"]
+            + self.hparams.contrast_weight * predictions["contrast"]
+        )
+
+    def on_stage_start(self, stage, epoch=None):
+        """Forgets the losses of the last validation."""
+        if stage == sb.Stage.VALID:
+            self.valid_losses = []
+
+    def on_stage_end(self, stage, stage_loss, epoch=None):
+        """Logs the losses and saves a checkpoint."""
+        if stage == sb.Stage.TRAIN:
+            self.train_loss = stage_loss
+            return
+        means = {
+            f"valid_{name}": sum(losses[name] for losses in self.valid_losses)
+            / len(self.valid_losses)
+            for name in self.valid_losses[0]
+        }
+        self._write_history(
+            {"step": self.optimizer_step, "train_loss": self.train_loss, **means}
+        )
+        self.end_validation(
+            {"loss": stage_loss, **means},
+            f"prediction {means['valid_prediction']:.3f} "
+            f"({100 * means['valid_masked_accuracy']:.1f} % of the masked "
+            f"frames), contrast {means['valid_contrast']:.3f}",
+            {"loss": stage_loss},
+            min_key="loss",
+        )
+
+    def _write_history(self, row):
+        if not if_main_process():
+            return
+        path = Path(self.hparams.history)
+        is_new = not path.is_file()
+        with open(path, "a", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, HISTORY_FIELDS)
+            if is_new:
+                writer.writeheader()
+            writer.writerow(row)
+
+
+def fit_units(units, path, dataset, n_utterances, loading):
+    """Clusters targets, unless they are there.
+
+    Arguments
+    ---------
+    units : KMeansUnits
+        To fit.
+    path : str or Path
+        Where to save the clusters.
+    dataset : DynamicItemDataset
+        Of `crop_pair_dataset`.
+    n_utterances : int
+        How many to cluster, drawn at random.
+    loading : dict
+        Arguments of the loader.
+    """
+    if Path(path).is_file():
+        return
+    n_utterances = min(n_utterances, len(dataset))
+    sampler = RandomSampler(
+        dataset,
+        num_samples=n_utterances,
+        generator=torch.Generator().manual_seed(units.seed),
+    )
+    loader = make_dataloader(dataset, sampler=sampler, **loading)
+    n_batches = -(-n_utterances // loading["batch_size"])
+    units.fit(
+        batch.first.data
+        for batch in tqdm(loader, total=n_batches, desc="Clustering frames")
+    )
+    units.save(path)
+
+
+def export_encoder(encoder, output_folder):
+    """Saves the encoder for `ssl_hub`, in float16, and plots its losses.
+
+    Arguments
+    ---------
+    encoder : transformers.PreTrainedModel
+        The pre-trained encoder.
+    output_folder : str or Path
+        Of the training; gets encoder and losses.png, losses.pdf.
+    """
+    output_folder = Path(output_folder)
+    folder = output_folder / "encoder"
+    if folder.is_dir():
+        shutil.rmtree(folder)
+    save_encoder(copy.deepcopy(encoder).half(), folder)
+    with open(output_folder / "losses.csv", encoding="utf-8") as file:
+        plot_losses(list(csv.DictReader(file)), output_folder / "losses")

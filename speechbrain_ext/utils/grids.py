@@ -1,0 +1,89 @@
+"""Grids of trainings: what to run, and the row of a table for each."""
+
+import json
+import statistics
+from pathlib import Path
+
+from ruamel.yaml import YAML
+
+from speechbrain_ext.utils.errors import InputError
+
+
+def read_grid(path):
+    """Reads what to train.
+
+    Arguments
+    ---------
+    path : str or Path
+        YAML with, for each name, a mapping: hparams, the YAML of the system,
+        and overrides of its keys.
+
+    Returns
+    -------
+    dict
+        For each name, the YAML's path and the overrides.
+
+    Raises
+    ------
+    InputError
+        If there is no such file, or a name has no hparams.
+
+    Example
+    -------
+    >>> path = getfixture("tmpdir") / "grid.yaml"
+    >>> path.write_text("sum: {hparams: hparams/lap_wavlm.yaml, pool: sum}\\n", "utf-8")
+    >>> read_grid(path)
+    {'sum': ('hparams/lap_wavlm.yaml', {'pool': 'sum'})}
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"there is no grid '{path}'")
+    grid = {}
+    for name, settings in YAML(typ="safe").load(path.read_text("utf-8")).items():
+        if "hparams" not in settings:
+            raise InputError(f"'{path}': {name} has no hparams, a YAML to train")
+        hparams_file = settings.pop("hparams")
+        grid[name] = hparams_file, settings
+    return grid
+
+
+def grid_row(name, output_folders):
+    """The row of one setting, over its seeds.
+
+    Arguments
+    ---------
+    name : str
+        Of the setting.
+    output_folders : list of Path
+        Of its trainings; where one has stages, the last one counts.
+
+    Returns
+    -------
+    dict
+        Columns and their values: means, and the range where there are several
+        seeds.
+    """
+    runs = []
+    for folder in output_folders:
+        files = sorted(
+            folder.glob("**/test/metrics.json"), key=lambda p: p.stat().st_mtime
+        )
+        runs.append(json.loads(files[-1].read_text(encoding="utf-8")))
+    low, high = runs[0]["EER_95"]
+    return {
+        "system": name,
+        "EER %": _over_seeds([100 * run["EER"] for run in runs], 2),
+        "95 % over speakers, first seed": f"{100 * low:.1f} to {100 * high:.1f}",
+        "EER* %": _over_seeds([100 * run["EER_star"] for run in runs], 2),
+        "minDCF 0.01": _over_seeds([run["minDCF_0.01"] for run in runs], 3),
+        "minDCF 0.05": _over_seeds([run["minDCF_0.05"] for run in runs], 3),
+        "parameters": runs[0]["parameters"]["embedding_model"],
+        "minutes": _over_seeds([run["train_minutes"] for run in runs], 0),
+    }
+
+
+def _over_seeds(values, digits):
+    mean = f"{statistics.mean(values):.{digits}f}"
+    if len(values) == 1:
+        return mean
+    return f"{mean} ({min(values):.{digits}f} to {max(values):.{digits}f})"

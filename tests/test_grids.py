@@ -1,0 +1,66 @@
+"""Grids of trainings and their tables."""
+
+import csv
+import json
+import subprocess
+import sys
+
+import pytest
+from test_recipe import ENVIRONMENT, ROOT, TINY_ECAPA
+
+from speechbrain_ext.utils.errors import InputError
+from speechbrain_ext.utils.grids import read_grid
+from speechbrain_ext.utils.recipes import parse_recipe_arguments
+
+
+def run_grid(grid, output_folder, options, seeds):
+    return subprocess.run(
+        [
+            sys.executable, ROOT / "recipes/VoxCeleb/train_grid.py", grid,
+            "--output_folder", output_folder, "--seeds", *map(str, seeds), "--",
+            *(f"--{key}={value}" for key, value in options.items()),
+        ],
+        env=ENVIRONMENT, capture_output=True, text=True,
+    )  # fmt: skip
+
+
+def test_each_setting_is_trained_once_for_each_seed(corpus, tmp_path):
+    grid = tmp_path / "grid.yaml"
+    ecapa = ROOT / "hparams" / "ecapa_fbank.yaml"
+    grid.write_text(
+        f"wide: {{hparams: {ecapa}}}\nnarrow: {{hparams: {ecapa}, emb_dim: 8}}\n"
+    )
+    options = {**TINY_ECAPA, "data_folder": corpus, "number_of_steps": 3}
+    done = run_grid(grid, tmp_path / "out", options, [1, 2])
+    assert done.returncode == 0, done.stderr[-3000:]
+    with open(tmp_path / "out/grid.csv", encoding="utf-8") as file:
+        wide, narrow = csv.DictReader(file)
+    files = [tmp_path / f"out/wide/{seed}/test/metrics.json" for seed in (1, 2)]
+    eers = [100 * json.loads(file.read_text())["EER"] for file in files]
+    expected = f"{sum(eers) / 2:.2f} ({min(eers):.2f} to {max(eers):.2f})"
+    assert wide["system"] == "wide" and wide["EER %"] == expected
+    assert int(narrow["parameters"]) < int(wide["parameters"])
+    assert "| wide |" in (tmp_path / "out/grid.md").read_text()
+
+    stamp = (tmp_path / "out/wide/1/finished.json").stat().st_mtime_ns
+    (tmp_path / "out/narrow/2/finished.json").unlink()
+    again = run_grid(grid, tmp_path / "out", options, [1, 2])
+    assert again.returncode == 0
+    assert (tmp_path / "out/wide/1/finished.json").stat().st_mtime_ns == stamp
+    assert (tmp_path / "out/narrow/2/finished.json").is_file()
+
+
+def test_grids_of_the_project_fit_their_yamls(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    for path in sorted((ROOT / "hparams" / "grids").glob("*.yaml")):
+        for hparams_file, overrides in read_grid(path).values():
+            arguments = [f"--{key}={value}" for key, value in overrides.items()]
+            parse_recipe_arguments([hparams_file, "--data_folder=x", *arguments])
+
+
+def test_grid_without_hparams_is_an_error(tmp_path):
+    (tmp_path / "grid.yaml").write_text("sum: {pool: sum}\n")
+    with pytest.raises(InputError, match="sum has no hparams"):
+        read_grid(tmp_path / "grid.yaml")
+    with pytest.raises(InputError, match="no grid"):
+        read_grid(tmp_path / "nowhere.yaml")
