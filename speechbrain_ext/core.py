@@ -7,6 +7,10 @@ import torch
 from speechbrain.utils.epoch_loop import EpochCounterWithStopper
 from speechbrain.utils.logger import get_logger
 
+from speechbrain_ext.processing.layer_attention import (
+    attends_to_layers,
+    layer_usage,
+)
 from speechbrain_ext.processing.scoring import cosine_scores
 from speechbrain_ext.processing.verification import (
     summary,
@@ -209,8 +213,15 @@ class SpeakerBrain(StepBrain):
         features, lengths = self.modules.encoder(wavs, lengths)
         if training and self.hparams.span_drop:
             features, lengths = self.hparams.span_drop(features, lengths)
-        embeddings = self.modules.embedding_model(features, lengths)
-        return self.modules.classifier(embeddings) if training else embeddings
+        model = self.modules.embedding_model
+        if training:
+            return self.modules.classifier(model(features, lengths))
+        if self.layer_weights is None and attends_to_layers(model):
+            embeddings, weights = model(features, lengths, return_weights=True)
+            # The first batch has the longest utterances, and they come first.
+            self.layer_weights = weights[0].float().cpu()
+            return embeddings
+        return model(features, lengths)
 
     def compute_objectives(self, predictions, batch, stage):
         """The classification loss; in validation, keeps the embeddings.
@@ -258,15 +269,18 @@ class SpeakerBrain(StepBrain):
             self.hparams.compute_cost.margin = margin
 
     def on_stage_start(self, stage, epoch=None):
-        """Forgets the embeddings of the last validation."""
+        """Forgets the last validation."""
         if stage == sb.Stage.VALID:
             self.valid_embeddings = {}
+            self.layer_weights = None
 
     def on_stage_end(self, stage, stage_loss, epoch=None):
         """Scores the validation trials, logs and saves a checkpoint."""
         if stage == sb.Stage.TRAIN:
             self.train_loss = stage_loss
             return
+        if self.layer_weights is not None:
+            layer_usage([self.layer_weights])  # warns if it has collapsed
         scores = cosine_scores(self.valid_embeddings, self.valid_trials)
         metrics = verification_metrics(self.valid_trials, scores)
         if isinstance(self.hparams.epoch_counter, EpochCounterWithStopper):

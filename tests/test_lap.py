@@ -1,13 +1,19 @@
 """LAP against the published implementation; its fronts, loss and margins."""
 
+import logging
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
+from speechbrain.core import Stage
+from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
 from speechbrain.lobes.models.Xvector import Xvector
 from torch.nn import functional as F
 
+from speechbrain_ext.core import SpeakerBrain
+from speechbrain_ext.dataio.trials import Trials
 from speechbrain_ext.lobes import (
     LAP_ASTP,
     MHFA,
@@ -219,3 +225,43 @@ def test_margin_rises_from_zero_to_its_value(course):
 def test_unknown_margin_course_is_refused():
     with pytest.raises(ValueError, match="log, exp, cos"):
         MarginSchedule(0.3, 10, "linear")
+
+
+def test_brain_sets_the_margin_of_each_step():
+    brain = object.__new__(SpeakerBrain)
+    schedule = MarginSchedule(0.3, 10, "cos")
+    loss = InterTopKAAM()
+    brain.hparams = SimpleNamespace(margin_schedule=schedule, compute_cost=loss)
+    for step, margin in ((0, 0.0), (5, 0.15), (30, 0.3)):
+        brain.optimizer_step = step
+        brain.on_fit_batch_start(batch=None, should_step=True)
+        assert loss.margin == pytest.approx(margin)
+
+
+@pytest.mark.parametrize("collapsed", [True, False])
+def test_collapsed_attention_is_named_in_validation(collapsed, caplog):
+    class Encoder(torch.nn.Module):
+        def forward(self, wavs, lengths):
+            return wavs.view(5, -1, 20, 24), lengths
+
+    model = LAP_ASTP(24, 5, pooled_channels=16, emb_dim=8, n_heads=4).eval()
+    if collapsed:
+        torch.nn.init.zeros_(model.layer_pooling.excite_weight)
+    brain = object.__new__(SpeakerBrain)
+    brain.device = "cpu"
+    brain.hparams = SimpleNamespace(epoch_counter=None)
+    brain.modules = SimpleNamespace(encoder=Encoder(), embedding_model=model)
+    trials = Trials([1, 0], ["a", "b"], ["b", "a"])
+    brain.valid_trials = trials
+    brain.end_validation = lambda *args, **kwargs: None
+    torch.manual_seed(0)
+    batch = PaddedBatch(
+        [{"id": name, "sig": torch.randn(5 * 20 * 24)} for name in "ab"]
+    )
+    brain.on_stage_start(Stage.VALID)
+    with caplog.at_level(logging.WARNING):
+        with torch.no_grad():
+            embeddings = brain.compute_forward(batch, Stage.VALID)
+        brain.compute_objectives(embeddings, batch, Stage.VALID)
+        brain.on_stage_end(Stage.VALID, 0.0)
+    assert ("collapsed" in caplog.text) is collapsed

@@ -173,9 +173,8 @@ TINY_VGG = {
     "number_of_steps": 12,
     "steps_per_epoch": 2,
     "grad_accumulation_factor": 1,
-    "vgg_channels": "[4, 4, 8]",
-    "vgg_last_channels": 8,
-    "n_mels": 24,
+    "vgg_width": 2,
+    "n_mels": 32,
     "emb_dim": 16,
     "patience": 1,
 }
@@ -186,10 +185,7 @@ TINY_VGG = {
     [
         ("mha_vgg", {"n_heads": 4}),
         ("mha_vgg", {"n_heads": 1, "loss": "aam-softmax", "margin": 0.2}),
-        (
-            "double_mha_vgg",
-            {"n_heads": 4, "vgg_channels": "[4, 4, 4, 8]", "n_mels": 32},
-        ),
+        ("double_mha_vgg", {"n_heads": 4}),
         ("mean_vgg", {}),
         ("statistics_vgg", {}),
     ],

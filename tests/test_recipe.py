@@ -482,6 +482,7 @@ def test_scoring_chain_has_a_row_for_each_step(trained, tmp_path):
         "trained_model": folder,
         "output_folder": tmp_path / "chain",
         "n_calibration_trials": 40,
+        "cohort_size": 3,
         "num_workers": 0,
     }
     result = run(

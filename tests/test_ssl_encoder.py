@@ -12,6 +12,7 @@ from transformers import (
     WavLMModel,
 )
 
+from speechbrain_ext.lobes.models.small_wavlm import save_small_wavlm
 from speechbrain_ext.lobes.models.ssl_encoder import SSLEncoder
 
 FAMILIES = {
@@ -133,3 +134,27 @@ def test_unreachable_hub_says_how_to_give_a_folder(tmp_path, monkeypatch):
 def test_too_short_utterance(wavlm_folder):
     with pytest.raises(ValueError, match="399 samples"):
         SSLEncoder(wavlm_folder)(torch.randn(1, 399))
+
+
+def test_gradient_checkpointing_changes_no_gradient(tmp_path):
+    folder = save_small_wavlm(tmp_path / "wavlm", n_layers=3, channels=32)
+    wavs = torch.randn(2, 8000)
+    gradients = []
+    for checkpointing in (False, True):
+        encoder = SSLEncoder(
+            folder, freeze=False, gradient_checkpointing=checkpointing
+        )
+        encoder.model.config.hidden_dropout = 0.0
+        for module in encoder.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
+        encoder.train()
+        assert encoder.model.is_gradient_checkpointing == checkpointing
+        hidden_states, _ = encoder(wavs)
+        hidden_states.pow(2).sum().backward()
+        gradients.append(
+            {n: p.grad for n, p in encoder.named_parameters() if p.grad is not None}
+        )
+    assert gradients[0].keys() == gradients[1].keys()
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, msg=name)

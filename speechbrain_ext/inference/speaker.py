@@ -1,7 +1,6 @@
 """Trained speaker models, ready to embed and verify."""
 
 import functools
-import inspect
 import io
 import statistics
 from pathlib import Path
@@ -13,6 +12,7 @@ from speechbrain.utils.checkpoints import average_checkpoints
 
 from speechbrain_ext.dataio.audio import read_crop
 from speechbrain_ext.processing.embedding_store import model_fingerprint
+from speechbrain_ext.processing.layer_attention import attends_to_layers
 from speechbrain_ext.utils.checkpoints import (
     best_checkpoint,
     best_checkpoints,
@@ -142,8 +142,7 @@ class SpeakerRecognition(torch.nn.Module):
     @property
     def has_layer_weights(self):
         """Whether the embedding model attends to layers."""
-        arguments = inspect.signature(self.embedding_model.forward).parameters
-        return "return_weights" in arguments
+        return attends_to_layers(self.embedding_model)
 
     @torch.no_grad()
     def layer_weights(self, wav):

@@ -239,6 +239,19 @@ def mha_vgg_from_official(state_dict, n_heads):
     ------
     ValueError
         If parameters are missing, unknown or of another number of heads.
+
+    Example
+    -------
+    >>> pooling = MultiHeadAttnPooling(16, n_heads=4)
+    >>> model = VGGEmbedding(pooling, 16, 16, (4, 4, 8), emb_dim=6)
+    >>> official = {
+    ...     official_mha_vgg_name(name): value
+    ...     for name, value in model.state_dict().items()
+    ... }
+    >>> query = official.pop("pooling.query").squeeze(1).T
+    >>> official["poolingLayer.query"] = query
+    >>> mha_vgg_from_official(official, n_heads=4).pooling.n_heads
+    4
     """
     official = {
         name: value
@@ -246,7 +259,9 @@ def mha_vgg_from_official(state_dict, n_heads):
         if not name.startswith(BEYOND_MHA_VGG_EMBEDDING)
     }
     double = "poolingLayer.headsAttention.att" in official
-    query_name = "poolingLayer." + double * "utteranceAttention." + "query"
+    query_name = "poolingLayer.query"
+    if double:
+        query_name = "poolingLayer.utteranceAttention.query"
     try:
         query = official.pop(query_name)
         emb_dim, pooled_channels = official["fc1.weight"].shape
@@ -261,21 +276,27 @@ def mha_vgg_from_official(state_dict, n_heads):
         ) from None
     query = query.T.unsqueeze(1)
     _check_heads(n_heads, query, query_name)
-    # All bands of the last block, as many as the mel bands left by halving.
-    n_mels = query.shape[0] * query.shape[2] // channels[-1] * 2 ** len(channels)
-    pooling_class, names = MultiHeadAttnPooling, {"query": query}
+    encoded_channels = query.numel()
     if double:
         pooling_class = DoubleMultiHeadAttnPooling
         heads_query = official.pop("poolingLayer.headsAttention.att")
-        names = {
+        queries = {
             "of_frames.query": query,
             "of_heads.query": heads_query.T.unsqueeze(1),
         }
-    pooling = pooling_class(query[:, 0].numel(), n_heads, scale=n_heads**-0.5)
-    pooling.load_state_dict(names)
-    model = VGGEmbedding(pooling, pooled_channels, n_mels, channels, emb_dim)
+    else:
+        pooling_class = MultiHeadAttnPooling
+        queries = {"query": query}
+    model = VGGEmbedding(
+        pooling_class(encoded_channels, n_heads, scale=n_heads**-0.5),
+        pooled_channels,
+        # The bands that are left, doubled by each block.
+        encoded_channels // channels[-1] * 2 ** len(channels),
+        channels,
+        emb_dim,
+    )
     official.update(
-        {f"pooling.{name}": value for name, value in names.items()}
+        {f"pooling.{name}": value for name, value in queries.items()}
     )
     return _load_official(model, official, official_mha_vgg_name)
 
