@@ -10,11 +10,8 @@ from speechbrain.utils.distributed import run_on_main
 from speechbrain.utils.logger import get_logger
 
 from speechbrain_ext.augment.rooms import write_rooms_table
-from speechbrain_ext.dataio.audio import (
-    AUDIO_EXTENSIONS,
-    read_crop,
-    read_header,
-)
+from speechbrain_ext.dataio.audio import AUDIO_EXTENSIONS, read_header
+from speechbrain_ext.dataio.pipelines import read_random_crop
 from speechbrain_ext.utils.errors import InputError
 
 logger = get_logger(__name__)
@@ -50,9 +47,9 @@ class RecordedNoise:
 
     def __init__(self, folder, sample_rate=16000):
         self.sample_rate = sample_rate
-        self.durations = {
-            path: read_header(path).duration for path in audio_below(folder)
-        }
+        self.recordings = [
+            (path, read_header(path).duration) for path in audio_below(folder)
+        ]
 
     def __call__(self, waveforms):
         """Reads noise.
@@ -67,16 +64,14 @@ class RecordedNoise:
         torch.Tensor
             Of the shape of waveforms.
         """
-        n_samples = waveforms.shape[1]
-        crops = [self._crop(n_samples) for _ in waveforms]
+        duration = waveforms.shape[1] / self.sample_rate
+        crops = [
+            read_random_crop(
+                *random.choice(self.recordings), self.sample_rate, duration
+            )
+            for _ in waveforms
+        ]
         return torch.stack(crops).to(waveforms)
-
-    def _crop(self, n_samples):
-        path = random.choice(list(self.durations))
-        wanted = n_samples / self.sample_rate
-        start = random.uniform(0, max(0.0, self.durations[path] - wanted))
-        crop = read_crop(path, self.sample_rate, start, wanted)
-        return crop.repeat(-(-n_samples // max(1, len(crop))))[:n_samples]
 
 
 def audio_below(folder):

@@ -85,10 +85,12 @@ class SpeakerRecognition(torch.nn.Module):
         hparams_file = output_folder / "hyperparams.yaml"
         if not hparams_file.is_file():
             raise InputError(f"'{output_folder}' has no hyperparams.yaml")
-        model = load_hyperpyyaml(_select_keys(hparams_file, MODEL_KEYS))
         content = YAML().load(hparams_file.read_text(encoding="utf-8"))
         checkpoints = best_checkpoints(
             output_folder / "save", content.get("average_checkpoints", 1)
+        )
+        model = load_hyperpyyaml(
+            _select_keys(content, MODEL_KEYS, hparams_file)
         )
         for name in ("encoder", "embedding_model"):
             # A frozen encoder is not saved.
@@ -229,15 +231,13 @@ class SpeakerRecognition(torch.nn.Module):
         return scores[0], decisions[0]
 
 
-def _select_keys(hparams_file, keys):
+def _select_keys(content, keys, hparams_file):
     """The model's part of a resolved YAML, without loaders and optimizers."""
-    yaml = YAML()
-    content = yaml.load(Path(hparams_file).read_text(encoding="utf-8"))
     missing = [key for key in keys if key not in content]
     if missing:
         raise InputError(f"'{hparams_file}' lacks {', '.join(missing)}")
     for key in [key for key in content if key not in keys]:
         del content[key]
     stream = io.StringIO()
-    yaml.dump(content, stream)
+    YAML().dump(content, stream)
     return stream.getvalue()
