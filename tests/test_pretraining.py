@@ -59,11 +59,36 @@ def two_tones():
     return torch.cat([low, high]).unsqueeze(0) + 1e-3 * torch.randn(1, 32000)
 
 
-@pytest.mark.parametrize("n_samples", [400, 16000, 16319, 40001])
+@pytest.mark.parametrize("n_samples", [760, 16000, 16319, 40001])
 def test_mfccs_have_the_frames_of_the_encoder(n_samples):
-    encoder = small_wavlm(n_layers=1, channels=32, conv_channels=12)
+    encoder = small_wavlm(n_layers=1, channels=32, n_bands=8)
     frames = encoder._get_feat_extract_output_lengths(n_samples)
-    assert MFCCFeatures()(torch.randn(1, n_samples)).shape[1] == frames
+    mfccs = MFCCFeatures(receptive_field=760)
+    assert mfccs(torch.randn(1, n_samples)).shape[1] == frames
+
+
+def test_mel_filters_answer_their_own_frequency():
+    encoder = small_wavlm(n_layers=1, channels=64, n_bands=32)
+    time = torch.arange(16000) / 16000
+    answers = []
+    for frequency in (250.0, 1000.0, 4000.0):
+        tone = torch.sin(2 * np.pi * frequency * time).unsqueeze(0)
+        with torch.no_grad():
+            filters = encoder.feature_extractor.conv_layers[0].conv
+            energy = filters(tone.unsqueeze(1)).square().mean(2)[0]
+        answers.append(int(energy.view(32, 3).sum(1).argmax()))
+    low, high = (2595 * np.log10(1 + f / 700) for f in (60.0, 7600.0))
+    for band, frequency in zip(answers, (250.0, 1000.0, 4000.0)):
+        mel = 2595 * np.log10(1 + frequency / 700)
+        assert abs(band - ((mel - low) / (high - low) * 33 - 1)) <= 0.6
+
+
+def test_untrained_front_end_is_a_filter_bank_only_where_asked_for():
+    plain = small_wavlm(n_layers=1, channels=32, n_bands=8, mel_filters=False)
+    mel = small_wavlm(n_layers=1, channels=32, n_bands=8)
+    for name, value in mel.named_parameters():
+        same = torch.equal(value, plain.get_parameter(name))
+        assert same == ("conv.weight" not in name), name
 
 
 def test_units_tell_sounds_apart_and_survive_a_file(tmp_path):
@@ -106,14 +131,14 @@ def test_contrast_wants_the_partner():
 
 def small_model(**changes):
     torch.manual_seed(0)
-    encoder = small_wavlm(n_layers=2, channels=32, conv_channels=24)
+    encoder = small_wavlm(n_layers=2, channels=32, n_bands=8)
     return MaskedPrediction(encoder, n_units=4, contrast_layer=1, **changes)
 
 
 def test_only_masked_frames_count_with_full_weight():
     model = small_model(masked_weight=1.0).eval()
     wavs = torch.randn(4, 8000)
-    units = torch.zeros(4, 24, dtype=torch.long)
+    units = torch.zeros(4, 23, dtype=torch.long)
     np.random.seed(0)
     whole = model(wavs, units)["prediction"].detach()
     model.masked_weight = 0.0
@@ -129,7 +154,7 @@ def test_only_masked_frames_count_with_full_weight():
 def test_masked_units_are_learned():
     model = small_model()
     wavs = two_tones().repeat(4, 1)[:, 8000:24000]
-    units = KMeansUnits(MFCCFeatures(), n_units=2)
+    units = KMeansUnits(MFCCFeatures(receptive_field=760), n_units=2)
     units.fit([wavs])
     optimizer = torch.optim.Adam(model.parameters(), 0.003)
     accuracies = []
@@ -193,7 +218,7 @@ def test_second_iteration_starts_from_the_first(pretrained):
         SSLEncoder(pretrained / "results" / name / "1986" / "encoder")
         for name in ("pretrain_wavlm", "pretrain_wavlm_iteration2")
     )
-    fresh = small_wavlm(n_layers=2, channels=32, conv_channels=32)
+    fresh = small_wavlm(n_layers=2, channels=32)
     distances = [
         sum(
             (a - b).abs().mean().item()
@@ -222,7 +247,7 @@ def test_encoder_is_a_hub_folder_in_half_precision(pretrained, tmp_path):
 
 
 def test_encoder_is_saved_once(tmp_path):
-    encoder = small_wavlm(n_layers=1, channels=32, conv_channels=12)
+    encoder = small_wavlm(n_layers=1, channels=32, n_bands=8)
     save_encoder(encoder, tmp_path / "encoder")
     with pytest.raises(OSError):
         save_encoder(encoder, tmp_path / "encoder")
@@ -232,7 +257,7 @@ def test_encoder_is_saved_once(tmp_path):
 class KnownEncoder(torch.nn.Module):
     """Layer 0 says nothing, layer 1 tells the first sample of the frame."""
 
-    n_layers, channels, hop = 2, 4, 320
+    n_layers, channels, hop, receptive_field = 2, 4, 320, 320
 
     def __init__(self):
         super().__init__()

@@ -74,9 +74,7 @@ def test_matches_transformers_on_one_utterance(wavlm_folder):
         wav, output_hidden_states=True
     )
     hidden_states, lengths = SSLEncoder(wavlm_folder)(wav)
-    torch.testing.assert_close(
-        hidden_states, torch.stack(expected.hidden_states)
-    )
+    torch.testing.assert_close(hidden_states, torch.stack(expected.hidden_states))
     assert lengths.tolist() == [1.0]
 
 
@@ -98,12 +96,8 @@ def test_joint_training_gives_gradients_to_the_transformer_only(wavlm_folder):
     assert not encoder.model.feature_extractor.training
     encoder(torch.randn(2, 8000))[0].sum().backward()
     layers = encoder.model.encoder.layers
-    assert all(
-        layer.attention.q_proj.weight.grad is not None for layer in layers
-    )
-    assert all(
-        p.grad is None for p in encoder.model.feature_extractor.parameters()
-    )
+    assert all(layer.attention.q_proj.weight.grad is not None for layer in layers)
+    assert all(p.grad is None for p in encoder.model.feature_extractor.parameters())
 
 
 def test_selected_layers(wavlm_folder):
@@ -141,9 +135,7 @@ def test_gradient_checkpointing_changes_no_gradient(tmp_path):
     wavs = torch.randn(2, 8000)
     gradients = []
     for checkpointing in (False, True):
-        encoder = SSLEncoder(
-            folder, freeze=False, gradient_checkpointing=checkpointing
-        )
+        encoder = SSLEncoder(folder, freeze=False, gradient_checkpointing=checkpointing)
         encoder.model.config.hidden_dropout = 0.0
         for module in encoder.modules():
             if isinstance(module, torch.nn.Dropout):

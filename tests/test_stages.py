@@ -47,7 +47,7 @@ def trained(tmp_path_factory):
         "data_folder": folder / "corpus",
         "output_folder": folder / "out",
         "ssl_hub": save_small_wavlm(
-            folder / "wavlm", n_layers=2, channels=32, conv_channels=24
+            folder / "wavlm", n_layers=2, channels=32, n_bands=8
         ),
     }
     done = run(TRAIN, LAP, options, folder)
@@ -206,7 +206,7 @@ def test_collapsed_attention_is_named(over_layers, over_frames, collapsed, caplo
 
 
 def test_lower_layers_learn_slower():
-    encoder = small_wavlm(n_layers=3, channels=32, conv_channels=12)
+    encoder = small_wavlm(n_layers=3, channels=32, n_bands=8)
     groups = layer_groups(encoder, 0.5)
     assert [group["lr_scale"] for group in groups] == [0.125, 0.25, 0.5, 1.0]
     counted = sum(len(group["params"]) for group in groups)

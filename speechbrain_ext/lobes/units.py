@@ -22,7 +22,10 @@ class MFCCFeatures(nn.Module):
     sample_rate : int
         In Hz.
     window : int
-        Samples of a frame, the receptive field of the encoder's front end.
+        Samples of a frame.
+    receptive_field : int
+        Samples that the encoder's front end sees for a frame, in whose middle
+        the window is.
     hop : int
         Samples from frame to frame.
 
@@ -32,13 +35,20 @@ class MFCCFeatures(nn.Module):
     torch.Size([2, 49, 39])
     """
 
-    def __init__(self, n_mfcc=13, sample_rate=16000, window=400, hop=320):
+    def __init__(
+        self,
+        n_mfcc=13,
+        sample_rate=16000,
+        window=400,
+        receptive_field=400,
+        hop=320,
+    ):
         super().__init__()
         self.mfcc = torchaudio.transforms.MFCC(
             sample_rate=sample_rate,
             n_mfcc=n_mfcc,
             melkwargs={
-                "n_fft": window, "win_length": window, "hop_length": hop,
+                "n_fft": receptive_field, "win_length": window, "hop_length": hop,
                 "n_mels": 40, "center": False,
             },
         )  # fmt: skip
@@ -78,7 +88,7 @@ class HiddenStateFeatures(nn.Module):
     >>> folder = save_small_wavlm(getfixture("tmpdir") / "wavlm", n_layers=2)
     >>> features = HiddenStateFeatures(SSLEncoder(folder, layers=[1]))
     >>> features(torch.rand(2, 16000)).shape
-    torch.Size([2, 49, 192])
+    torch.Size([2, 48, 192])
     """
 
     def __init__(self, encoder):

@@ -111,14 +111,13 @@ def probe_phones(
         starts, names = phones[name]
         n = hidden_states.shape[1]
         # A frame is labelled at its centre.
-        centres = (np.arange(n) + 0.5) * encoder.hop / sample_rate
-        at = np.searchsorted(starts, centres, side="right") - 1
+        centres = np.arange(n) * encoder.hop + encoder.receptive_field / 2
+        at = np.searchsorted(starts, centres / sample_rate, side="right") - 1
         frames[split].append(hidden_states[:, at >= 0])
         labels[split] += [names[i] for i in at[at >= 0]]
     if not all(frames.values()):
         raise InputError(
-            "the phone probe needs aligned utterances of test speakers and of "
-            "others"
+            "the phone probe needs aligned utterances of test speakers and of others"
         )
     sampled = {}
     rng = np.random.default_rng(0)
@@ -127,9 +126,7 @@ def probe_phones(
         kept = rng.permutation(joined.shape[1])[:n_frames]
         sampled[split] = joined[:, kept], np.array(labels[split])[kept]
     return [
-        _accuracy(
-            *((features[layer], names) for features, names in sampled.values())
-        )
+        _accuracy(*((features[layer], names) for features, names in sampled.values()))
         for layer in tqdm(range(encoder.n_layers), desc="Probing for phones")
     ]
 
@@ -164,9 +161,7 @@ def read_phones(path):
         reader = csv.DictReader(file)
         missing = {"id", "start", "phone"}.difference(reader.fieldnames or ())
         if missing:
-            raise InputError(
-                f"'{path}' has no column {', '.join(sorted(missing))}"
-            )
+            raise InputError(f"'{path}' has no column {', '.join(sorted(missing))}")
         for row in reader:
             starts, names = phones.setdefault(row["id"], ([], []))
             starts.append(float(row["start"]))

@@ -1,5 +1,6 @@
 """A small WavLM in Hugging Face format, for runs without the hub."""
 
+import math
 import os
 from pathlib import Path
 
@@ -12,12 +13,17 @@ from transformers import (
 
 from speechbrain_ext.utils.errors import InputError
 
+PHASES = 3  # filters of a band, for an envelope that hardly ripples
+LOWEST, HIGHEST = 60.0, 7600.0  # Hz
 
-def small_wavlm(n_layers=6, channels=192, conv_channels=192, seed=1986):
-    """Builds a randomly initialised small WavLM.
 
-    The structure is that of WavLM base, with frames of 25 ms every 20 ms. The
-    first convolutions, which see the most frames, have fewer channels.
+def small_wavlm(n_layers=6, channels=192, n_bands=64, mel_filters=True, seed=1986):
+    """Builds an untrained small WavLM, with a frame every 20 ms.
+
+    Its front end has two convolutions in place of seven: filters of 25 ms
+    every 2.5 ms, which start as a mel filter bank, and a convolution over
+    25 ms every 20 ms, which starts as the mean of the filters' rectified
+    outputs. What a large corpus teaches a front end, a few hours need not.
 
     Arguments
     ---------
@@ -25,8 +31,10 @@ def small_wavlm(n_layers=6, channels=192, conv_channels=192, seed=1986):
         Transformer layers.
     channels : int
         Channels of the hidden states, a multiple of 32.
-    conv_channels : int
-        Channels of the last convolutions of the front end.
+    n_bands : int
+        Mel bands, of three filters each.
+    mel_filters : bool
+        If False, the front end starts from random weights too.
     seed : int
         Of the weights.
 
@@ -38,20 +46,19 @@ def small_wavlm(n_layers=6, channels=192, conv_channels=192, seed=1986):
     Example
     -------
     >>> sum(p.numel() for p in small_wavlm().parameters())
-    3197140
+    3353812
     """
     config = WavLMConfig(
         hidden_size=channels,
         num_hidden_layers=n_layers,
         num_attention_heads=channels // 32,
         intermediate_size=4 * channels,
-        conv_dim=[
-            *[conv_channels // 3] * 2,
-            conv_channels // 2,
-            2 * conv_channels // 3,
-            *[conv_channels] * 3,
-        ],
-        feat_extract_norm="group",
+        num_feat_extract_layers=2,
+        conv_dim=[PHASES * n_bands, channels],
+        conv_kernel=[400, 10],
+        conv_stride=[40, 8],
+        # A group norm would remove the long-term spectrum of the speaker.
+        feat_extract_norm="layer",
         do_stable_layer_norm=False,
         num_conv_pos_embeddings=64,
         num_conv_pos_embedding_groups=channels // 16,
@@ -65,7 +72,54 @@ def small_wavlm(n_layers=6, channels=192, conv_channels=192, seed=1986):
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return WavLMModel(config)
+        encoder = WavLMModel(config)
+    if mel_filters:
+        filters, mean = (
+            layer.conv.weight.data for layer in encoder.feature_extractor.conv_layers
+        )
+        filters.copy_(mel_filters_of_phases(n_bands, filters.shape[-1]))
+        band_of_filter = torch.arange(PHASES * n_bands) // PHASES
+        band_of_channel = torch.arange(channels) * n_bands // channels
+        same_band = band_of_channel.unsqueeze(1) == band_of_filter
+        # Weak random weights stay, so that the channels of a band differ.
+        mean.mul_(0.1).add_(same_band.unsqueeze(-1) / (PHASES * mean.shape[-1]))
+    return encoder
+
+
+def mel_filters_of_phases(n_bands, kernel_size, sample_rate=16000):
+    """Windowed cosines at mel frequencies, in several phases each.
+
+    Arguments
+    ---------
+    n_bands : int
+        Bands, evenly spaced in mel.
+    kernel_size : int
+        Samples of a filter.
+    sample_rate : int
+        In Hz.
+
+    Returns
+    -------
+    torch.Tensor
+        Filters of unit norm, of shape (PHASES * n_bands, 1, kernel_size), the
+        phases of a band next to each other.
+
+    Example
+    -------
+    >>> mel_filters_of_phases(40, 400).shape
+    torch.Size([120, 1, 400])
+    """
+    low, high = (2595 * math.log10(1 + f / 700) for f in (LOWEST, HIGHEST))
+    edges = 700 * (10 ** (torch.linspace(low, high, n_bands + 2) / 2595) - 1)
+    centre = edges[1:-1].view(-1, 1, 1)
+    half_width = ((edges[2:] - edges[:-2]) / 4).view(-1, 1, 1)
+    phase = (torch.arange(PHASES) * 2 * math.pi / PHASES).view(1, -1, 1)
+    time = (torch.arange(kernel_size) - (kernel_size - 1) / 2) / sample_rate
+    gaussian = torch.exp(-2 * (math.pi * half_width * time) ** 2)
+    window = gaussian * torch.hann_window(kernel_size, periodic=False)
+    filters = window * torch.cos(2 * math.pi * centre * time + phase)
+    filters = filters / filters.norm(dim=-1, keepdim=True)
+    return filters.view(-1, 1, kernel_size)
 
 
 def save_small_wavlm(folder, **arguments):

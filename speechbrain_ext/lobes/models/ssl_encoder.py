@@ -102,6 +102,8 @@ class SSLEncoder(Wav2Vec2):
         Their channels.
     hop : int
         Samples from frame to frame.
+    receptive_field : int
+        Samples that the front end sees for a frame.
 
     Raises
     ------
@@ -121,9 +123,9 @@ class SSLEncoder(Wav2Vec2):
     ...     torch.rand(2, 16000), torch.tensor([1.0, 0.5])
     ... )
     >>> hidden_states.shape
-    torch.Size([7, 2, 49, 192])
-    >>> lengths * 49
-    tensor([49., 24.])
+    torch.Size([7, 2, 48, 192])
+    >>> lengths * 48
+    tensor([48., 23.])
     """
 
     def __init__(
@@ -167,6 +169,11 @@ class SSLEncoder(Wav2Vec2):
         self.n_layers = len(self.layers)
         self.channels = self.config.hidden_size
         self.hop = math.prod(self.config.conv_stride)
+        self.receptive_field = 1
+        for kernel, stride in zip(
+            reversed(self.config.conv_kernel), reversed(self.config.conv_stride)
+        ):
+            self.receptive_field = kernel + stride * (self.receptive_field - 1)
         if gradient_checkpointing and not freeze:
             self.model.gradient_checkpointing_enable()
         # Without SpecAugment no gradient reaches it, which stops DDP.
@@ -177,9 +184,7 @@ class SSLEncoder(Wav2Vec2):
                 first.layer_norm.num_channels, first.layer_norm.eps
             )
             norm.load_state_dict(first.layer_norm.state_dict())
-            for new, old in zip(
-                norm.parameters(), first.layer_norm.parameters()
-            ):
+            for new, old in zip(norm.parameters(), first.layer_norm.parameters()):
                 new.requires_grad = old.requires_grad
             first.layer_norm = norm
         self.train(self.training)
@@ -240,7 +245,7 @@ class SSLEncoder(Wav2Vec2):
         if bool((frames < 1).any()):
             raise ValueError(
                 f"an utterance of {int(samples.min())} samples is shorter than "
-                "one frame of the SSL encoder (400 samples)"
+                f"one frame of the SSL encoder ({self.receptive_field} samples)"
             )
         positions = torch.arange(wav.shape[1], device=wav.device)
         valid = positions < samples.unsqueeze(1)
