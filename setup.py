@@ -36,18 +36,20 @@ setup(
         "matplotlib",
         "tensorboard",
     ],
-    entry_points={
-        "console_scripts": ["speechbrain-ext = speechbrain_ext.cli:main"]
-    },
+    entry_points={"console_scripts": ["speechbrain-ext = speechbrain_ext.cli:main"]},
     extras_require={
         "demo": ["espeakng-loader"],
         "kaldi": ["kaldiio"],
+        "onnx": ["onnx", "onnxscript", "onnxruntime"],
         "rooms": ["pyroomacoustics"],
         "dev": [
             "pytest",
             "ruff",
             "espeakng-loader",
             "kaldiio",
+            "onnx",
+            "onnxscript",
+            "onnxruntime",
             "pyroomacoustics",
         ],
     },

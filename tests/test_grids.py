@@ -41,6 +41,7 @@ def test_each_setting_is_trained_once_for_each_seed(corpus, tmp_path):
     assert wide["system"] == "wide" and wide["EER %"] == expected
     assert int(narrow["parameters"]) < int(wide["parameters"])
     assert "| wide |" in (tmp_path / "out/grid.md").read_text()
+    assert (tmp_path / "out/det.png").stat().st_size > 1000
 
     stamp = (tmp_path / "out/wide/1/finished.json").stat().st_mtime_ns
     (tmp_path / "out/narrow/2/finished.json").unlink()

@@ -2,12 +2,17 @@
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
-from test_recipe import ROOT, TINY, TRAIN, run
+from speechbrain.nnet.pooling import StatisticsPooling
+from test_recipe import ENVIRONMENT, ROOT, TINY, TRAIN, run
 
+from speechbrain_ext.inference.speaker import SpeakerRecognition
+from speechbrain_ext.lobes.features import NormalizedFbank
 from speechbrain_ext.lobes.models.small_wavlm import save_small_wavlm
 from speechbrain_ext.lobes.models.vgg import VGGEmbedding
 from speechbrain_ext.nnet.losses import speaker_loss
@@ -15,8 +20,11 @@ from speechbrain_ext.nnet.pooling import (
     DoubleMultiHeadAttnPooling,
     MultiHeadAttnPooling,
 )
+from speechbrain_ext.processing.frame_attention import frame_weights
 from speechbrain_ext.utils.checkpoints import best_checkpoint
+from speechbrain_ext.utils.errors import InputError
 from speechbrain_ext.utils.official_checkpoints import mha_vgg_from_official
+from speechbrain_ext.utils.onnx_export import export_onnx
 from speechbrain_ext.utils.recipes import parse_recipe_arguments
 
 TOLERANCE = 1e-5
@@ -78,9 +86,7 @@ def test_size_of_vgg3_with_mha(n_heads):
 
 def test_size_of_vgg4_with_double_mha():
     pooling = DoubleMultiHeadAttnPooling(5120, 32)
-    model = VGGEmbedding(
-        pooling, pooling.out_channels, channels=(128, 256, 512, 1024)
-    )
+    model = VGGEmbedding(pooling, pooling.out_channels, channels=(128, 256, 512, 1024))
     assert numbers(model) == 18963584
 
 
@@ -145,6 +151,61 @@ def test_mixed_precision(name):
     assert torch.allclose(pooled, pooling(frames, lengths), atol=0.05)
 
 
+@pytest.mark.parametrize("name", POOLINGS)
+def test_onnx(name, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    torch.manual_seed(0)
+    pooling = POOLINGS[name]().eval()
+    path = tmp_path / "pooling.onnx"
+    torch.onnx.export(
+        pooling, (torch.randn(2, 30, 24),), path, input_names=["frames"],
+        dynamic_axes={"frames": {0: "batch", 1: "time"}}, dynamo=False,
+    )  # fmt: skip
+    session = onnxruntime.InferenceSession(path)
+    for shape in ((2, 30, 24), (1, 7, 24), (3, 200, 24)):
+        frames = torch.randn(shape)
+        (pooled,) = session.run(None, {"frames": frames.numpy()})
+        assert (torch.from_numpy(pooled) - pooling(frames)).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("name", ["mha", "double"])
+def test_vgg_goes_to_onnx(name, tmp_path):
+    pytest.importorskip("onnxruntime")
+    sys.path.insert(0, str(TRAIN.parent))
+    from verify_onnx import OnnxSpeakerModel
+
+    torch.manual_seed(0)
+    pooling = {
+        "mha": MultiHeadAttnPooling(48, 4), "double": DoubleMultiHeadAttnPooling(48, 4)
+    }[name]  # fmt: skip
+    vgg = VGGEmbedding(pooling, pooling.out_channels, 20, (4, 8, 16))
+    vgg(torch.randn(8, 60, 20))
+    model = SpeakerRecognition(NormalizedFbank(20, preemphasis=0.97), vgg, 16000, 0.5)
+    export_onnx(model, tmp_path)
+    exported = OnnxSpeakerModel(tmp_path)
+    for n_samples in (9000, 16160, 40000):
+        wav = torch.randn(n_samples)
+        embedding = torch.from_numpy(exported.embed(wav.numpy()))
+        expected = model.encode_batch(wav.unsqueeze(0))[0, 0]
+        assert (embedding - expected).abs().max() < 1e-3
+
+
+def test_weights_of_heads_are_found_in_any_model():
+    torch.manual_seed(0)
+    wav = torch.randn(16000)
+    features = NormalizedFbank(20)
+    frames, _ = features(wav.unsqueeze(0))
+    for pooling in (MultiHeadAttnPooling(48, 4), DoubleMultiHeadAttnPooling(48, 4)):
+        vgg = VGGEmbedding(pooling, pooling.out_channels, 20, (4, 8, 16))
+        model = SpeakerRecognition(features, vgg, 16000, 0.5)
+        with torch.no_grad():
+            _, expected = pooling(*vgg.encoder(frames), return_weights=True)
+        assert torch.allclose(frame_weights(model, wav), expected[0], atol=1e-6)
+    mean = VGGEmbedding(StatisticsPooling(return_std=False), 48, 20, (4, 8, 16))
+    with pytest.raises(InputError, match="no multi-head"):
+        frame_weights(SpeakerRecognition(features, mean, 16000, 0.5), wav)
+
+
 def test_heads_must_divide_the_channels():
     with pytest.raises(ValueError, match="n_heads=5 does not divide"):
         MultiHeadAttnPooling(24, 5)
@@ -205,6 +266,31 @@ def test_recipes(corpus, tmp_path, name, options):
     better = [later < earlier for earlier, later in zip(eers, eers[1:])]
     assert all(better[:-1])
     assert len(eers) == 6 or not better[-1]
+
+
+def test_plots_of_heads(corpus, tmp_path):
+    folders = []
+    for n_heads in (1, 4):
+        options = {
+            **TINY_VGG, "n_heads": n_heads, "number_of_steps": 2,
+            "data_folder": corpus, "output_folder": tmp_path / str(n_heads),
+        }  # fmt: skip
+        done = run(TRAIN, ROOT / "hparams/mha_vgg.yaml", options, tmp_path)
+        assert done.returncode == 0, done.stderr[-3000:]
+        folders.append(tmp_path / str(n_heads))
+
+    def plot(*names):
+        return subprocess.run(
+            [sys.executable, TRAIN.with_name("plot_head_weights.py"), *folders,
+             "--names", *names, "--output_folder", tmp_path / "plots"],
+            env=ENVIRONMENT, capture_output=True, text=True,
+        )  # fmt: skip
+
+    done = plot("vanilla", "MHA 4")
+    assert done.returncode == 0, done.stderr[-2000:]
+    for name in ("head_weights", "cumulative_weights"):
+        assert (tmp_path / f"plots/{name}.png").stat().st_size > 5000
+    assert "--names: give each model" in plot("same", "same").stderr
 
 
 def test_unknown_loss_is_an_error():

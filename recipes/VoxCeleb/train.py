@@ -14,12 +14,10 @@ import speechbrain as sb
 from hyperpyyaml import load_hyperpyyaml
 from speechbrain.utils.distributed import run_on_main
 
-from speechbrain_ext.core import SpeakerBrain
 from speechbrain_ext.dataio.pipelines import (
     embedding_loader,
     speaker_classes,
     step_sampler,
-    training_dataset,
 )
 from speechbrain_ext.dataio.prepare import manifest_paths, read_manifest
 from speechbrain_ext.dataio.trials import read_trials
@@ -62,7 +60,7 @@ def train(hparams_file, run_opts, overrides):
     label_encoder = sb.dataio.encoder.CategoricalEncoder()
     label_encoder.update_from_iterable(speakers)
     label_encoder.expect_len(len(speakers))
-    train_data = training_dataset(
+    train_data = hparams["training_dataset"](
         train_utterances,
         label_encoder,
         hparams["sample_rate"],
@@ -84,7 +82,7 @@ def train(hparams_file, run_opts, overrides):
     checkpointer.add_recoverable("classifier", modules["classifier"])
     if any(p.requires_grad for p in modules["encoder"].parameters()):
         checkpointer.add_recoverable("encoder", modules["encoder"])
-    brain = SpeakerBrain(
+    brain = hparams["brain_class"](
         modules=modules,
         opt_class=hparams["opt_class"],
         hparams=hparams,

@@ -1,7 +1,6 @@
 """Trained speaker models, ready to embed and verify."""
 
 import functools
-import io
 import statistics
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from speechbrain_ext.utils.checkpoints import (
     best_checkpoints,
 )
 from speechbrain_ext.utils.errors import InputError
+from speechbrain_ext.utils.hparams import select_keys
 
 MODEL_KEYS = ("encoder", "embedding_model", "sample_rate")
 
@@ -89,17 +89,13 @@ class SpeakerRecognition(torch.nn.Module):
         checkpoints = best_checkpoints(
             output_folder / "save", content.get("average_checkpoints", 1)
         )
-        model = load_hyperpyyaml(
-            _select_keys(content, MODEL_KEYS, hparams_file)
-        )
+        model = load_hyperpyyaml(select_keys(content, MODEL_KEYS, hparams_file))
         for name in ("encoder", "embedding_model"):
             # A frozen encoder is not saved.
             if not (best.path / f"{name}.ckpt").is_file():
                 continue
             try:
-                model[name].load_state_dict(
-                    average_checkpoints(checkpoints, name)
-                )
+                model[name].load_state_dict(average_checkpoints(checkpoints, name))
             except RuntimeError as error:
                 raise InputError(
                     f"'{best.path}' is of another architecture than {name} in "
@@ -111,7 +107,7 @@ class SpeakerRecognition(torch.nn.Module):
     @property
     def device(self):
         """Device of the parameters."""
-        return next(self.embedding_model.parameters()).device
+        return next(self.parameters()).device
 
     @torch.no_grad()
     def encode_batch(self, wavs, wav_lens=None):
@@ -131,9 +127,7 @@ class SpeakerRecognition(torch.nn.Module):
         """
         if wav_lens is None:
             wav_lens = torch.ones(len(wavs))
-        features, lengths = self.encoder(
-            wavs.to(self.device), wav_lens.to(self.device)
-        )
+        features, lengths = self.encoder(wavs.to(self.device), wav_lens.to(self.device))
         return self.embedding_model(features, lengths)
 
     @functools.cached_property
@@ -229,15 +223,3 @@ class SpeakerRecognition(torch.nn.Module):
             self.load_audio(path_y).unsqueeze(0),
         )
         return scores[0], decisions[0]
-
-
-def _select_keys(content, keys, hparams_file):
-    """The model's part of a resolved YAML, without loaders and optimizers."""
-    missing = [key for key in keys if key not in content]
-    if missing:
-        raise InputError(f"'{hparams_file}' lacks {', '.join(missing)}")
-    for key in [key for key in content if key not in keys]:
-        del content[key]
-    stream = io.StringIO()
-    YAML().dump(content, stream)
-    return stream.getvalue()

@@ -9,7 +9,7 @@ from speechbrain_ext.nnet.masking import frame_counts
 
 
 class NormalizedFbank(torch.nn.Module):
-    """SpeechBrain's filter banks, mean-normalised for each utterance.
+    """SpeechBrain's filter banks, normalised for each utterance.
 
     Called as an SSL encoder is, so that a recipe can take either.
 
@@ -21,6 +21,9 @@ class NormalizedFbank(torch.nn.Module):
         In Hz.
     preemphasis : float
         Of the waveform's last sample; 0 for none.
+    keep_spectrum : bool
+        Whether the mean of all bands is subtracted from each, which removes
+        the gain only, in place of each band's own mean.
 
     Example
     -------
@@ -30,8 +33,11 @@ class NormalizedFbank(torch.nn.Module):
     (torch.Size([2, 101, 80]), tensor([101.,  51.]))
     """
 
-    def __init__(self, n_mels=80, sample_rate=16000, preemphasis=0.0):
+    def __init__(
+        self, n_mels=80, sample_rate=16000, preemphasis=0.0, keep_spectrum=False
+    ):
         super().__init__()
+        self.keep_spectrum = keep_spectrum
         self.preemphasis = preemphasis
         self.fbank = Fbank(n_mels=n_mels, sample_rate=sample_rate)
         self.norm = InputNormalization(norm_type="sentence", std_norm=False)
@@ -62,4 +68,7 @@ class NormalizedFbank(torch.nn.Module):
         frames = self.fbank(wav)
         counts = 1 + frame_counts(wav_lens, wav.shape[1]) // self.hop
         lengths = counts / frames.shape[1]
+        if self.keep_spectrum:
+            level = frames.mean(2, keepdim=True)
+            return frames - (level - self.norm(level, lengths)), lengths
         return self.norm(frames, lengths), lengths

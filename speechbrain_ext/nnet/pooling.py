@@ -130,13 +130,9 @@ class LayerAttentivePooling(nn.Module):
         squeezed = n_layers // 2
         self.in_norm = nn.BatchNorm2d(in_channels)
         self.in_proj = nn.Conv2d(in_channels, projected_channels, 1, bias=bias)
-        self.squeeze_weight = nn.Parameter(
-            torch.empty(n_heads, n_layers, squeezed)
-        )
+        self.squeeze_weight = nn.Parameter(torch.empty(n_heads, n_layers, squeezed))
         self.squeeze_bias = nn.Parameter(torch.zeros(n_heads, 1, squeezed))
-        self.excite_weight = nn.Parameter(
-            torch.empty(n_heads, squeezed, n_layers)
-        )
+        self.excite_weight = nn.Parameter(torch.empty(n_heads, squeezed, n_layers))
         self.excite_bias = nn.Parameter(torch.zeros(n_heads, 1, n_layers))
         self.dropout = nn.Dropout(dropout)
         self.out_proj = nn.Conv1d(projected_channels, out_channels, 1, bias=bias)
@@ -147,9 +143,7 @@ class LayerAttentivePooling(nn.Module):
 
     def _excitation(self, profile):
         """Two-layer net over layer profiles (batch, head, time, layer)."""
-        squeezed = torch.relu(
-            profile @ self.squeeze_weight + self.squeeze_bias
-        )
+        squeezed = torch.relu(profile @ self.squeeze_weight + self.squeeze_bias)
         return squeezed @ self.excite_weight + self.excite_bias
 
     def forward(self, hidden_states, lengths=None, return_weights=False):
@@ -343,9 +337,7 @@ class MultiHeadAttnPooling(nn.Module):
 
     MIN_VARIANCE = 1e-4
 
-    def __init__(
-        self, in_channels, n_heads, scale=1.0, n_queries=1, statistics=False
-    ):
+    def __init__(self, in_channels, n_heads, scale=1.0, n_queries=1, statistics=False):
         super().__init__()
         if in_channels % n_heads:
             raise ValueError(
@@ -357,9 +349,7 @@ class MultiHeadAttnPooling(nn.Module):
         head_channels = in_channels // n_heads
         self.scale = scale
         self.out_channels = in_channels * n_queries * (1 + statistics)
-        self.query = nn.Parameter(
-            torch.empty(n_heads, n_queries, head_channels)
-        )
+        self.query = nn.Parameter(torch.empty(n_heads, n_queries, head_channels))
         nn.init.xavier_normal_(self.query)
 
     def forward(self, frames, lengths=None, return_weights=False):
@@ -474,7 +464,7 @@ class DoubleMultiHeadAttnPooling(nn.Module):
             (batch, head, time).
         """
         pooled, weights = self.of_frames(frames, lengths, return_weights=True)
-        heads = pooled.view(len(pooled), self.n_heads, -1)
+        heads = pooled.squeeze(1).unflatten(1, (self.n_heads, -1))
         mask = None
         if self.training and self.head_dropout:
             mask = torch.rand(heads.shape[:2], device=heads.device)

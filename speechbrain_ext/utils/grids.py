@@ -61,18 +61,20 @@ def grid_row(name, output_folders):
     -------
     dict
         Columns and their values: means, and the range where there are several
-        seeds.
+        seeds; the EER with PLDA where all have verification_plda beside test.
     """
-    runs = []
-    for folder in output_folders:
-        files = sorted(
-            folder.glob("**/test/metrics.json"), key=lambda p: p.stat().st_mtime
-        )
-        runs.append(json.loads(files[-1].read_text(encoding="utf-8")))
+    folders = [results_folder(folder) for folder in output_folders]
+    runs = [_metrics(folder) for folder in folders]
     low, high = runs[0]["EER_95"]
+    with_plda = [folder.with_name("verification_plda") for folder in folders]
+    plda = {}
+    if all((folder / "metrics.json").is_file() for folder in with_plda):
+        eers = [100 * _metrics(folder)["EER"] for folder in with_plda]
+        plda = {"EER % with PLDA": _over_seeds(eers, 2)}
     return {
         "system": name,
         "EER %": _over_seeds([100 * run["EER"] for run in runs], 2),
+        **plda,
         "95 % over speakers, first seed": f"{100 * low:.1f} to {100 * high:.1f}",
         "EER* %": _over_seeds([100 * run["EER_star"] for run in runs], 2),
         "minDCF 0.01": _over_seeds([run["minDCF_0.01"] for run in runs], 3),
@@ -80,6 +82,27 @@ def grid_row(name, output_folders):
         "parameters": runs[0]["parameters"]["embedding_model"],
         "minutes": _over_seeds([run["train_minutes"] for run in runs], 0),
     }
+
+
+def results_folder(output_folder):
+    """Where a training left its test results.
+
+    Arguments
+    ---------
+    output_folder : Path
+        Of the training; where it has stages, the last one counts.
+
+    Returns
+    -------
+    Path
+        The folder of metrics.json and scores.txt.
+    """
+    files = output_folder.glob("**/test/metrics.json")
+    return max(files, key=lambda path: path.stat().st_mtime).parent
+
+
+def _metrics(folder):
+    return json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
 
 
 def _over_seeds(values, digits):

@@ -97,9 +97,7 @@ def plot_scores(path, target, nontarget, thresholds):
     every = torch.cat([target, nontarget])
     bins = torch.linspace(every.min(), every.max(), 80).numpy()
     for scores, name in ((nontarget, "non-target"), (target, "target")):
-        axes.hist(
-            scores.numpy(), bins=bins, density=True, alpha=0.6, label=name
-        )
+        axes.hist(scores.numpy(), bins=bins, density=True, alpha=0.6, label=name)
     for i, (name, threshold) in enumerate(thresholds.items()):
         if threshold is not None:
             axes.axvline(
@@ -149,9 +147,7 @@ def plot_calibration(path, target, nontarget):
     used = total > 0
     figure, axes = pyplot.subplots(figsize=(5, 5))
     axes.plot([0, 1], [0, 1], color="grey", linestyle="--", label="calibrated")
-    axes.plot(
-        mean[used] / total[used], hits[used] / total[used], "o-", label="scores"
-    )
+    axes.plot(mean[used] / total[used], hits[used] / total[used], "o-", label="scores")
     axes.set_xlabel("posterior of target that the score says")
     axes.set_ylabel("share of target trials (prior 0.5)")
     axes.legend()
@@ -243,6 +239,133 @@ def plot_layer_usage(path, usage):
     return _save(figure, path)
 
 
+def plot_frame_weights(path, wav, weights, sample_rate, n_heads=8):
+    """Weights of the first heads over time, beneath the waveform.
+
+    Arguments
+    ---------
+    path : str or Path
+        Without extension.
+    wav : torch.Tensor
+        Waveform, of shape (time,).
+    weights : dict
+        For each model, its weights of shape (head, frame).
+    sample_rate : int
+        In Hz.
+    n_heads : int
+        Heads to show of each model.
+
+    Returns
+    -------
+    list of Path
+        The files.
+
+    Example
+    -------
+    >>> weights = {"vanilla": torch.rand(1, 12), "MHA": torch.rand(32, 12)}
+    >>> path = getfixture("tmpdir") / "heads"
+    >>> len(plot_frame_weights(path, torch.randn(16000), weights, 16000))
+    2
+    """
+    figure, panels = pyplot.subplots(
+        1 + len(weights), 1, figsize=(8, 2 + 2 * len(weights)), sharex=True,
+        layout="constrained",
+    )  # fmt: skip
+    duration = len(wav) / sample_rate
+    panels[0].plot(torch.arange(len(wav)) / sample_rate, wav, linewidth=0.3)
+    panels[0].set_ylabel("amplitude")
+    for axes, (name, of_model) in zip(panels[1:], weights.items()):
+        n_frames = of_model.shape[1]
+        centres = (torch.arange(n_frames) + 0.5) * duration / n_frames
+        for head, of_head in enumerate(of_model[:n_heads], start=1):
+            axes.plot(centres, of_head, label=f"head {head}", linewidth=0.8)
+        axes.set_ylabel(f"weight, {name}")
+        axes.set_ylim(bottom=0)
+        if len(of_model) > 1:
+            axes.legend(fontsize=6, ncols=4)
+    panels[-1].set_xlabel("time (s)")
+    return _save(figure, path)
+
+
+def plot_cumulative_weights(path, weights, duration):
+    """How the attention adds up over an utterance, and over its frames.
+
+    Arguments
+    ---------
+    path : str or Path
+        Without extension.
+    weights : dict
+        For each model, its weights of shape (head, frame).
+    duration : float
+        Of the utterance, in seconds.
+
+    Returns
+    -------
+    list of Path
+        The files.
+
+    Example
+    -------
+    >>> weights = {"vanilla": torch.rand(1, 12), "MHA": torch.rand(32, 12)}
+    >>> len(plot_cumulative_weights(getfixture("tmpdir") / "sums", weights, 1.0))
+    2
+    """
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3), layout="constrained")
+    for name, of_model in weights.items():
+        mean = of_model.mean(dim=0)
+        mean = mean / mean.sum()
+        n_frames = len(mean)
+        centres = (torch.arange(n_frames) + 0.5) * duration / n_frames
+        left.plot(centres, n_frames * mean, label=name)
+        share = mean.sort(descending=True).values.cumsum(0)
+        right.plot(torch.arange(1, n_frames + 1) / n_frames, share, label=name)
+    left.set_xlabel("time (s)")
+    left.set_ylabel("weight, all heads (mean 1)")
+    right.set_xlabel("share of frames, heaviest first")
+    right.set_ylabel("share of the weight")
+    for axes in (left, right):
+        axes.set_ylim(bottom=0)
+        axes.legend()
+    return _save(figure, path)
+
+
+def plot_similarities(similarities, path):
+    """Matrix of similarities between 0 and 1.
+
+    Arguments
+    ---------
+    similarities : dict
+        For each name, the similarity to each name.
+    path : str or Path
+        Without extension.
+
+    Returns
+    -------
+    list of Path
+        The files.
+
+    Example
+    -------
+    >>> similarities = {"a": {"a": 1.0, "b": 0.3}, "b": {"a": 0.3, "b": 1.0}}
+    >>> len(plot_similarities(similarities, getfixture("tmpdir") / "cka"))
+    2
+    """
+    names = list(similarities)
+    values = torch.tensor([[similarities[a][b] for b in names] for a in names])
+    figure, axes = pyplot.subplots(figsize=(5, 4), layout="constrained")
+    image = axes.imshow(values, vmin=0, vmax=1)
+    for row, column in torch.cartesian_prod(*2 * [torch.arange(len(names))]):
+        value = values[row, column]
+        axes.text(
+            column, row, f"{value:.2f}", ha="center", va="center",
+            color="white" if value < 0.6 else "black",
+        )  # fmt: skip
+    axes.set_xticks(range(len(names)), names, rotation=45, ha="right")
+    axes.set_yticks(range(len(names)), names)
+    figure.colorbar(image, ax=axes, label="linear CKA")
+    return _save(figure, path)
+
+
 def plot_losses(history, path):
     """Losses and accuracy of a pre-training by optimiser step.
 
@@ -268,9 +391,7 @@ def plot_losses(history, path):
     2
     """
     steps = [int(row["step"]) for row in history]
-    figure, (left, right) = pyplot.subplots(
-        1, 2, figsize=(8, 3), layout="constrained"
-    )
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(8, 3), layout="constrained")
     for axes, column, label in (
         (left, "train_loss", "training, sum"),
         (left, "valid_prediction", "validation, prediction"),

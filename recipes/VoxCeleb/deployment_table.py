@@ -1,0 +1,118 @@
+"""Size, speed and error rate of trained models as they would be shipped.
+
+    python recipes/VoxCeleb/deployment_table.py results/xvector_teacher/1986 \\
+        results/kd_xvector_fc/1986 --output_folder results/deployment
+
+For each model, PyTorch float32, ONNX float32 and ONNX dynamic int8: parameters,
+multiplications of a second of speech, megabytes, real-time factor on one CPU
+core with the front end, and the EER of its test trials by cosine. Writes
+deployment.md, deployment.csv and an exported model for each.
+"""
+
+import argparse
+import statistics
+import time
+from pathlib import Path
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from tqdm import tqdm
+from verify_onnx import OnnxSpeakerModel
+
+from speechbrain_ext.dataio.prepare import manifest_paths, read_manifest
+from speechbrain_ext.dataio.trials import read_trials
+from speechbrain_ext.inference.speaker import SpeakerRecognition
+from speechbrain_ext.processing.scoring import cosine_scores
+from speechbrain_ext.utils.errors import one_line_errors
+from speechbrain_ext.utils.metrics import EER
+from speechbrain_ext.utils.onnx_export import export_onnx
+from speechbrain_ext.utils.tables import write_table
+
+
+def main():
+    """Measures each model in each form."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "trained_models", nargs="+", help="output_folders; the first is the teacher"
+    )
+    parser.add_argument("--output_folder", required=True)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    rows, teacher_parameters = [], None
+    for folder in map(Path, options.trained_models):
+        name = "_".join(folder.parts[-2:])
+        speaker_model = SpeakerRecognition.from_training(folder)
+        parameters = sum(p.numel() for p in speaker_model.embedding_model.parameters())
+        teacher_parameters = teacher_parameters or parameters
+        exported = Path(options.output_folder) / name
+        files = export_onnx(speaker_model, exported)
+        for form, size, embed in (
+            (
+                "PyTorch float32",
+                4 * parameters,
+                lambda wav: speaker_model.encode_batch(wav.unsqueeze(0))[0, 0],
+            ),
+            *(
+                (
+                    f"ONNX {kind}",
+                    file.stat().st_size,
+                    onnx_embedding(OnnxSpeakerModel(exported, file.name)),
+                )
+                for kind, file in zip(("float32", "int8"), files)
+            ),
+        ):
+            eer, factor = measure(speaker_model, folder, embed, f"{name}, {form}")
+            rows.append(
+                {
+                    "model": name,
+                    "form": form,
+                    "parameters": parameters,
+                    "smaller %": f"{100 * (1 - parameters / teacher_parameters):.0f}",
+                    "M multiplications a second": (
+                        f"{multiplications(speaker_model):.1f}"
+                    ),
+                    "MB": f"{size / 1e6:.2f}",
+                    "real-time factor": f"{factor:.5f}",
+                    "EER %": f"{100 * eer:.2f}",
+                }
+            )
+            write_table(Path(options.output_folder) / "deployment", rows)
+    print((Path(options.output_folder) / "deployment.md").read_text("utf-8"))
+
+
+def onnx_embedding(model):
+    """From tensors to tensors with an exported model."""
+    return lambda wav: torch.from_numpy(model.embed(wav.numpy()))
+
+
+def multiplications(speaker_model):
+    """Millions of multiplications of the embedding model for a second."""
+    features, _ = speaker_model.encoder(torch.rand(1, 10 * speaker_model.sample_rate))
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        speaker_model.embedding_model(features)
+    # An addition comes with each multiplication.
+    return counter.get_total_flops() / 2 / 10 / 1e6
+
+
+def measure(speaker_model, folder, embed, description):
+    """EER of the test trials, and the median real-time factor of an utterance."""
+    paths = manifest_paths(folder / "save")
+    trials = read_trials(paths["test_trials"])
+    utterances = read_manifest(paths["test"])
+    embeddings, factors = {}, []
+    for name in tqdm(sorted(trials.utterances()), desc=description):
+        wav = speaker_model.load_audio(utterances[name]["wav"])
+        start = time.perf_counter()
+        embeddings[name] = embed(wav)
+        seconds = time.perf_counter() - start
+        factors.append(seconds / (len(wav) / speaker_model.sample_rate))
+    scores = cosine_scores(embeddings, trials)
+    eer, _ = EER(*trials.split_by_label(scores))
+    return eer, statistics.median(factors)
+
+
+if __name__ == "__main__":
+    with one_line_errors():
+        main()

@@ -1,0 +1,32 @@
+"""Exports a trained model on filter banks for onnxruntime.
+
+    python recipes/VoxCeleb/export_onnx.py results/kd_xvector_fc/1986 \\
+        --output_folder student
+
+Writes model.onnx (float32), model_int8.onnx (dynamic int8) and what
+verify_onnx.py computes the features with.
+"""
+
+import argparse
+
+from speechbrain_ext.inference.speaker import SpeakerRecognition
+from speechbrain_ext.utils.errors import one_line_errors
+from speechbrain_ext.utils.onnx_export import export_onnx
+
+
+def main():
+    """Exports the best checkpoint."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("trained_model", help="output_folder of a training")
+    parser.add_argument("--output_folder", required=True)
+    options = parser.parse_args()
+    speaker_model = SpeakerRecognition.from_training(options.trained_model)
+    for path in export_onnx(speaker_model, options.output_folder):
+        print(path)
+
+
+if __name__ == "__main__":
+    with one_line_errors():
+        main()

@@ -1,0 +1,151 @@
+"""Frame-level layers of a trained embedding model."""
+
+import torch
+from torch import nn
+
+from speechbrain_ext.inference.speaker import SpeakerRecognition
+from speechbrain_ext.utils.errors import InputError
+
+
+class TeacherFrames(nn.Module):
+    """Outputs of some layers of a frozen trained model, side by side.
+
+    Called as an SSL encoder is, so that a recipe can pool them.
+
+    Arguments
+    ---------
+    teacher : SpeakerRecognition
+        The trained model.
+    layers : list of str
+        Names of frame-level modules in its embedding model, as of
+        `named_modules`, such as "blocks.11".
+    channels_first : bool
+        Whether these modules give (batch, channel, time), as those of
+        SpeechBrain's ECAPA-TDNN do.
+
+    Attributes
+    ----------
+    channels : int
+        Of all layers together.
+
+    Raises
+    ------
+    InputError
+        If the teacher has no such layer.
+
+    Example
+    -------
+    >>> from speechbrain.lobes.models.Xvector import Xvector
+    >>> from speechbrain_ext.lobes.features import NormalizedFbank
+    >>> teacher = SpeakerRecognition(
+    ...     NormalizedFbank(24), Xvector(in_channels=24), 16000, threshold=0.25
+    ... )
+    >>> frames = TeacherFrames(teacher, ["blocks.11", "blocks.14"])
+    >>> frames(torch.rand(2, 16000), torch.ones(2))[0].shape
+    torch.Size([2, 101, 2012])
+    """
+
+    def __init__(self, teacher, layers, channels_first=False):
+        super().__init__()
+        self.teacher = teacher.requires_grad_(False)
+        self.channels_first = channels_first
+        modules = dict(teacher.embedding_model.named_modules())
+        unknown = sorted(set(layers) - set(modules))
+        if unknown:
+            raise InputError(
+                f"the teacher has no layer {', '.join(unknown)}; it has "
+                + ", ".join(name for name in modules if name.count(".") < 2)
+            )
+        self._outputs = {}
+        for name in layers:
+            modules[name].register_forward_hook(self._keep_output(name))
+        self.layers = list(layers)
+        self.eval()
+        second = torch.zeros(1, teacher.sample_rate)
+        self.channels = self(second)[0].shape[2]
+
+    def _keep_output(self, name):
+        def keep(module, inputs, output):
+            self._outputs[name] = output
+
+        return keep
+
+    def train(self, mode=True):
+        """Stays in eval mode."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def forward(self, wav, wav_lens=None):
+        """Runs the teacher up to its embedding, and keeps the layers.
+
+        Arguments
+        ---------
+        wav : torch.Tensor
+            Waveforms, of shape (batch, time).
+        wav_lens : torch.Tensor
+            Relative lengths, of shape (batch,).
+
+        Returns
+        -------
+        torch.Tensor
+            Of shape (batch, frame, channels of all layers).
+        torch.Tensor
+            Relative lengths in frames, of shape (batch,).
+        """
+        if wav_lens is None:
+            wav_lens = torch.ones(len(wav), device=wav.device)
+        features, lengths = self.teacher.encoder(wav, wav_lens)
+        self.teacher.embedding_model(features, lengths)
+        channel = 1 if self.channels_first else 2
+        frames = torch.cat(
+            [self._outputs.pop(name) for name in self.layers], dim=channel
+        )
+        return (frames.transpose(1, 2) if self.channels_first else frames), lengths
+
+
+def trained_teacher_frames(teacher, layers, channels_first=False):
+    """Frame-level layers of a training's best checkpoint.
+
+    Arguments
+    ---------
+    teacher : str or Path
+        `output_folder` of the training.
+    layers : list of str
+        As of `TeacherFrames`.
+    channels_first : bool
+        As of `TeacherFrames`.
+
+    Returns
+    -------
+    TeacherFrames
+        The layers.
+    """
+    return TeacherFrames(
+        SpeakerRecognition.from_training(teacher), layers, channels_first
+    )
+
+
+def pooled_teacher_frames(teacher, layers, pooling, channels_first=False):
+    """A teacher whose embeddings are pooled frame-level layers.
+
+    Arguments
+    ---------
+    teacher : str or Path
+        `output_folder` of the training.
+    layers : list of str
+        As of `TeacherFrames`.
+    pooling : torch.nn.Module
+        From frames (batch, time, channel) and relative lengths to
+        (batch, 1, dim), such as SpeechBrain's StatisticsPooling.
+    channels_first : bool
+        As of `TeacherFrames`.
+
+    Returns
+    -------
+    SpeakerRecognition
+        For `extract_embeddings`.
+    """
+    frames = trained_teacher_frames(teacher, layers, channels_first)
+    return SpeakerRecognition(
+        frames, pooling, frames.teacher.sample_rate, threshold=None
+    )

@@ -1,0 +1,439 @@
+"""Distillation: student, targets, loss, the whole recipe; export to ONNX."""
+
+import csv
+import json
+import subprocess
+import sys
+
+import pytest
+import soundfile
+import torch
+from conftest import write_voice
+from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
+from speechbrain.lobes.models.Xvector import Xvector
+from speechbrain.nnet.pooling import StatisticsPooling
+from test_recipe import ENVIRONMENT, ROOT, TINY, run
+
+from speechbrain_ext.distillation import (
+    DistillationHeads,
+    DistillationLoss,
+    TargetEmbeddings,
+    distillation_dataset,
+)
+from speechbrain_ext.inference.speaker import SpeakerRecognition
+from speechbrain_ext.lobes import KDStudent, LearnableDictionaryEncoding
+from speechbrain_ext.lobes.features import NormalizedFbank
+from speechbrain_ext.lobes.models.teacher_frames import TeacherFrames
+from speechbrain_ext.processing.cka import linear_cka
+from speechbrain_ext.processing.embedding_store import EmbeddingStore
+from speechbrain_ext.utils.errors import InputError
+from speechbrain_ext.utils.onnx_export import export_onnx
+
+RECIPES = ROOT / "recipes" / "VoxCeleb"
+sys.path.insert(0, str(RECIPES))
+TARGETS = ["utterance", "wide_bn", "sp_aggr", "lde_aggr"]
+
+
+def trained_batch_norms(model, *inputs):
+    """Runs a batch in training mode, so that batch norms do something."""
+    model(*inputs)
+    return model.eval()
+
+
+def test_student_does_not_see_padding():
+    torch.manual_seed(0)
+    frames, lengths = torch.randn(4, 60, 20), torch.tensor([1.0, 0.5, 0.7, 0.2])
+    student = trained_batch_norms(KDStudent(20, channels=24), frames, lengths)
+    padded = student(frames, lengths)
+    for i, n in enumerate((60, 30, 42, 12)):
+        alone = student(frames[i : i + 1, :n])
+        assert (padded[i] - alone[0]).abs().max() < 1e-5
+
+
+def test_student_sees_context_and_long_term_spectrum():
+    torch.manual_seed(0)
+    student = KDStudent(20, channels=24).eval()
+    frames = torch.randn(1, 60, 20)
+    shuffled = frames[:, torch.randperm(60)]
+    louder_band = frames + torch.eye(20)[3]
+    for other in (shuffled, louder_band):
+        assert (student(frames) - student(other)).abs().max() > 1e-4
+
+
+def test_gain_norm_keeps_the_spectrum():
+    wav = torch.randn(2, 16000)
+    lengths = torch.tensor([1.0, 0.5])
+    features = NormalizedFbank(24, keep_spectrum=True)
+    frames, frame_lengths = features(wav, lengths)
+    louder, _ = features(10 * wav, lengths)
+    assert torch.allclose(frames, louder, atol=1e-2)
+    assert frames[0].mean(0).abs().max() > 1.0
+    n = round(float(frame_lengths[1]) * frames.shape[1])
+    assert frames[1, :n].mean().abs() < 0.05
+
+
+def test_dictionary_encoding_against_loops():
+    torch.manual_seed(0)
+    pooling = LearnableDictionaryEncoding(6, 3)
+    pooling.smoothing.data = torch.tensor([0.5, 1.0, 2.0])
+    frames, lengths = torch.randn(2, 10, 6), torch.tensor([1.0, 0.4])
+    expected = torch.zeros(2, 3, 6)
+    for utterance, n in enumerate((10, 4)):
+        for frame in frames[utterance, :n]:
+            residuals = frame - pooling.components
+            weights = torch.softmax(-pooling.smoothing * (residuals**2).sum(1), dim=0)
+            expected[utterance] += weights[:, None] * residuals / n
+    assert torch.allclose(pooling(frames, lengths), expected.view(2, 1, -1), atol=1e-5)
+
+
+def xvector_teacher():
+    torch.manual_seed(0)
+    xvector = Xvector(in_channels=24, tdnn_channels=[16, 16, 16, 16, 30])
+    return SpeakerRecognition(NormalizedFbank(24), xvector, 16000, 0.5)
+
+
+def test_teacher_frames_are_those_of_its_layers():
+    teacher = xvector_teacher()
+    wav, lengths = torch.randn(2, 16000), torch.tensor([1.0, 0.5])
+    frames, frame_lengths = TeacherFrames(teacher, ["blocks.11", "blocks.14"])(
+        wav, lengths
+    )
+    x, _ = teacher.encoder(wav, lengths)
+    outputs = []
+    for block in teacher.embedding_model.blocks[:15]:
+        x = block(x)
+        outputs.append(x)
+    assert torch.equal(frames, torch.cat([outputs[11], outputs[14]], dim=2))
+    assert torch.allclose(frame_lengths * 101, torch.tensor([101.0, 51.0]))
+
+
+def test_frames_of_ecapa_have_channels_last():
+    ecapa = ECAPA_TDNN(24, channels=[16, 16, 16, 16, 48], lin_neurons=8)
+    teacher = SpeakerRecognition(NormalizedFbank(24), ecapa, 16000, 0.5)
+    frames = TeacherFrames(teacher, ["blocks.3", "mfa"], channels_first=True)
+    assert frames(torch.randn(2, 16000))[0].shape == (2, 101, 64)
+    assert frames.channels == 64
+
+
+def test_teacher_stays_as_it_is():
+    frames = TeacherFrames(xvector_teacher(), ["blocks.11"]).train()
+    assert not any(module.training for module in frames.modules())
+    assert not any(p.requires_grad for p in frames.parameters())
+
+
+def test_unknown_layer_is_an_error():
+    with pytest.raises(InputError, match="no layer blocks.99; it has .*blocks.11"):
+        TeacherFrames(xvector_teacher(), ["blocks.99"])
+
+
+def save_targets(folder, **embeddings):
+    for name, values in embeddings.items():
+        n = len(values)
+        ids = [f"s{i}/u" for i in range(n)]
+        store = EmbeddingStore(ids, values, ids, [1.0] * n, "f")
+        store.save(folder / f"{name}.safetensors")
+
+
+def test_targets_and_their_means(tmp_path):
+    first, second = torch.randn(3, 2), torch.randn(3, 4)
+    save_targets(tmp_path, first=first, second=second)
+    targets = TargetEmbeddings(tmp_path, ["second", "first"])
+    assert torch.equal(targets["s1/u"], torch.cat([second[1], first[1]]))
+    assert targets.sizes == {"second": 4, "first": 2}
+    centred = TargetEmbeddings(tmp_path, ["first"], subtract_mean=True)
+    assert torch.allclose(centred["s2/u"], first[2] - first.mean(0))
+    with pytest.raises(InputError, match="third.safetensors.*train_kd.py"):
+        TargetEmbeddings(tmp_path, ["third"])
+
+
+def test_utterances_without_targets_are_an_error(tmp_path):
+    save_targets(tmp_path, first=torch.randn(2, 2))
+    targets = TargetEmbeddings(tmp_path, ["first"])
+    utterances = {f"s{i}/u": {} for i in range(3)}
+    arguments = (None, 16000, 1.0)
+    with pytest.raises(InputError, match="1 training utterances .* such as s2/u"):
+        distillation_dataset(utterances, *arguments, [100], targets)
+    with pytest.raises(InputError, match="speeds"):
+        distillation_dataset(utterances, *arguments, [90, 100], targets)
+
+
+def test_loss_by_hand():
+    predictions = {
+        "a": torch.tensor([[1.0, 0.0], [3.0, 4.0]]), "b": torch.tensor([[2.0], [1.0]]),
+    }  # fmt: skip
+    targets = {
+        "a": torch.tensor([[0.0, 2.0], [3.0, 4.0]]), "b": torch.tensor([[-1.0], [5.0]]),
+    }  # fmt: skip
+    cosine_distances = (1.0 + 0.0) / 2, (2.0 + 0.0) / 2
+    loss = DistillationLoss()(predictions, targets)
+    assert loss == pytest.approx(sum(cosine_distances) / 2)
+    squared = (1 + 4 + 0 + 0) / 4, (9 + 16) / 2
+    loss = DistillationLoss(mse_weight=0.1)(predictions, targets)
+    assert loss == pytest.approx((sum(cosine_distances) + 0.1 * sum(squared)) / 2)
+
+
+def test_labels_count_only_where_asked_for():
+    embeddings = torch.randn(4, 1, 8)
+    heads = DistillationHeads(8, 5, {"a": 3})
+    assert "speaker" not in heads(embeddings)
+    heads = DistillationHeads(8, 5, {"a": 3}, classify=0.5)
+    predictions = heads(embeddings)
+    targets = {"a": torch.randn(4, 3)}
+    speakers = torch.zeros(4, 1).long()
+    loss = DistillationLoss(
+        speaker_weight=0.5, speaker_loss=lambda cosines, _: cosines.sum()
+    )
+    difference = loss(predictions, targets, speakers) - DistillationLoss()(
+        predictions, targets
+    )
+    expected = 0.5 * predictions["speaker"].sum().item()
+    assert difference.item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_cka():
+    torch.manual_seed(0)
+    x = torch.randn(200, 6)
+    rotation, _ = torch.linalg.qr(torch.randn(6, 6))
+    assert linear_cka(x, 5 * x @ rotation + 3) == pytest.approx(1.0)
+    assert linear_cka(x, torch.randn(200, 6)) < 0.1
+    # By its definition with kernel matrices
+    y = x[:, :2] + torch.randn(200, 2)
+    centre = torch.eye(200) - 1 / 200
+    k, m = (centre @ (z @ z.T) @ centre for z in (x, y))
+    expected = (k * m).sum() / (k.norm() * m.norm())
+    assert linear_cka(x, y) == pytest.approx(expected.item(), rel=1e-4)
+
+
+@pytest.fixture(scope="module")
+def distilled(tmp_path_factory):
+    """A student of all kinds of targets, and how it was made."""
+    folder = tmp_path_factory.mktemp("kd")
+    for speaker in range(12):
+        for utterance in range(4):
+            path = folder / f"corpus/s{speaker}/{utterance}.wav"
+            write_voice(path, speaker, utterance)
+    options = {
+        **TINY,
+        "data_folder": folder / "corpus",
+        "output_folder": folder / "student",
+        "teacher": folder / "teacher",
+        "teacher_overrides": "{emb_dim: 16, xvector_channels: 16, augment: True}",
+        "teacher_training": (
+            "{number_of_steps: 4, steps_per_epoch: 2, batch_size: 4, "
+            "sentence_len: 1.0, ckpt_interval_minutes: 0}"
+        ),
+        "targets": TARGETS,
+        "student_channels": 32,
+        "emb_dim": 24,
+        "lda_dim": 4,
+    }
+    hparams = ROOT / "hparams" / "kd_xvector_fc.yaml"
+    done = run(RECIPES / "train_kd.py", hparams, options, folder)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder, options
+
+
+def test_one_command_makes_teacher_targets_student_and_scores(distilled):
+    folder, _ = distilled
+    for part in ("teacher", "teacher/lde", "student"):
+        metrics = json.loads((folder / part / "test/metrics.json").read_text())
+        assert 0 <= metrics["EER"] <= 1
+    plda = json.loads((folder / "student/verification_plda/metrics.json").read_text())
+    assert plda["backend"] == "PLDA"
+    sizes = {}
+    for name in TARGETS:
+        store = EmbeddingStore.load(folder / f"teacher/targets/{name}.safetensors")
+        assert store.embeddings.isfinite().all()
+        sizes[name] = store.embeddings.shape[1]
+    assert sizes == {
+        "utterance": 16, "wide_bn": 1500, "sp_aggr": 2 * (4 * 16 + 1500),
+        "lde_aggr": 512,
+    }  # fmt: skip
+
+
+def test_targets_are_the_teachers_embeddings(distilled):
+    folder, _ = distilled
+    teacher = SpeakerRecognition.from_training(folder / "teacher")
+    store = EmbeddingStore.load(folder / "teacher/targets/utterance.safetensors")
+    assert store.fingerprint == teacher.fingerprint
+    wide = EmbeddingStore.load(folder / "teacher/targets/wide_bn.safetensors").by_id()
+    frames = TeacherFrames(teacher, ["blocks.14"])
+    name = store.ids[0]
+    wav = teacher.load_audio(folder / "corpus" / name).unsqueeze(0)
+    assert torch.allclose(
+        store.by_id()[name], teacher.encode_batch(wav)[0, 0], atol=1e-3
+    )
+    pooled = StatisticsPooling(return_std=False)(frames(wav)[0])
+    assert torch.allclose(wide[name], pooled[0, 0], atol=1e-3)
+
+
+def test_student_keeps_no_head(distilled):
+    folder, _ = distilled
+    student = SpeakerRecognition.from_training(folder / "student")
+    n_parameters = sum(p.numel() for p in student.parameters())
+    assert n_parameters == sum(
+        p.numel() for p in KDStudent(80, channels=32, emb_dim=24).parameters()
+    )
+
+
+def test_what_is_done_is_not_done_again(distilled):
+    folder, options = distilled
+    files = [
+        folder / "teacher/test/metrics.json",
+        folder / "teacher/targets/sp_aggr.safetensors",
+    ]
+    before = [file.stat().st_mtime_ns for file in files]
+    done = run(
+        RECIPES / "train_kd.py", ROOT / "hparams/kd_xvector_fc.yaml", options, folder
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert [file.stat().st_mtime_ns for file in files] == before
+    unknown = {**options, "targets": ["utterance", "middle"]}
+    done = run(
+        RECIPES / "train_kd.py", ROOT / "hparams/kd_xvector_fc.yaml", unknown, folder
+    )
+    assert done.returncode == 1
+    assert (
+        done.stderr.strip()
+        .splitlines()[-1]
+        .startswith("error: targets: no middle; the teacher has utterance, narrow_bn")
+    )
+
+
+@pytest.mark.parametrize("name", ["kd_ecapa_fc", "kd_xvector_tdnn"])
+def test_other_students_and_teachers(distilled, tmp_path, name):
+    folder, options = distilled
+    options = {
+        **options, "output_folder": tmp_path / "student", "aam_weight": 0.1,
+        "targets": "[utterance, narrow_bn]",
+    }  # fmt: skip
+    if name == "kd_ecapa_fc":
+        options["teacher"] = tmp_path / "teacher"
+        options["teacher_overrides"] = "{ecapa_channels: 16}"
+    else:
+        options["student_channels"] = 16
+    done = run(RECIPES / "train_kd.py", ROOT / f"hparams/{name}.yaml", options, folder)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (tmp_path / "student/verification_plda/metrics.json").is_file()
+
+
+def test_cka_of_targets(distilled, tmp_path):
+    folder, _ = distilled
+    done = subprocess.run(
+        [sys.executable, RECIPES / "compare_targets.py", folder / "teacher/targets",
+         "--output_folder", tmp_path],
+        env=ENVIRONMENT, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    similarities = json.loads((tmp_path / "cka.json").read_text())
+    assert set(TARGETS) <= set(similarities)
+    for first in TARGETS:
+        assert similarities[first][first] == pytest.approx(1.0)
+        for second in TARGETS:
+            assert similarities[first][second] == pytest.approx(
+                similarities[second][first]
+            )
+    assert (tmp_path / "cka.png").is_file()
+
+
+@pytest.mark.parametrize("keep_spectrum", [False, True])
+@pytest.mark.parametrize("preemphasis", [0.0, 0.97])
+def test_exported_model_gives_the_same_embeddings(tmp_path, keep_spectrum, preemphasis):
+    from verify_onnx import OnnxSpeakerModel
+
+    torch.manual_seed(0)
+    features = NormalizedFbank(40, preemphasis=preemphasis, keep_spectrum=keep_spectrum)
+    student = KDStudent(40, channels=32, emb_dim=16)
+    trained_batch_norms(student, torch.randn(8, 50, 40))
+    model = SpeakerRecognition(features, student, 16000, 0.25)
+    export_onnx(model, tmp_path)
+    exported = OnnxSpeakerModel(tmp_path)
+    int8 = OnnxSpeakerModel(tmp_path, "model_int8.onnx")
+    assert exported.threshold == 0.25
+    for n_samples in (8000, 16001, 30000):
+        wav = torch.randn(n_samples)
+        expected, _ = features(wav.unsqueeze(0))
+        given = torch.from_numpy(exported.features(wav.numpy()))
+        assert (given - expected).abs().max() < 1e-2  # dB
+        embedding = model.encode_batch(wav.unsqueeze(0))[0, 0]
+        own = torch.from_numpy(exported.embed(wav.numpy()))
+        assert (own - embedding).abs().max() < 1e-3
+        rounded = torch.from_numpy(int8.embed(wav.numpy()))
+        assert torch.cosine_similarity(rounded, embedding, dim=0) > 0.95
+
+
+@pytest.mark.parametrize("name", ["xvector", "ecapa"])
+def test_tdnns_are_exported_for_any_duration(tmp_path, name):
+    from verify_onnx import OnnxSpeakerModel
+
+    torch.manual_seed(0)
+    embedding_model = {
+        "xvector": lambda: Xvector(in_channels=24, tdnn_channels=[16] * 5),
+        "ecapa": lambda: ECAPA_TDNN(24, channels=[16, 16, 16, 16, 48]),
+    }[name]()
+    trained_batch_norms(embedding_model, torch.randn(8, 50, 24))
+    model = SpeakerRecognition(NormalizedFbank(24), embedding_model, 16000, 0.5)
+    export_onnx(model, tmp_path)
+    exported = OnnxSpeakerModel(tmp_path)
+    for n_samples in (8000, 16000, 60000):
+        wav = torch.randn(n_samples)
+        embedding = torch.from_numpy(exported.embed(wav.numpy()))
+        expected = model.encode_batch(wav.unsqueeze(0))[0, 0]
+        assert torch.cosine_similarity(embedding, expected, dim=0) > 0.9999
+
+
+def test_exported_model_needs_no_pytorch(distilled, tmp_path):
+    folder, _ = distilled
+    export = subprocess.run(
+        [sys.executable, RECIPES / "export_onnx.py", folder / "student",
+         "--output_folder", tmp_path],
+        env=ENVIRONMENT, capture_output=True, text=True,
+    )  # fmt: skip
+    assert export.returncode == 0, export.stderr[-2000:]
+    script = (
+        "import sys, runpy\n"
+        "for name in ('torch', 'torchaudio', 'speechbrain', 'speechbrain_ext'):\n"
+        "    sys.modules[name] = None\n"
+        f"runpy.run_path({str(RECIPES / 'verify_onnx.py')!r}, run_name='__main__')\n"
+    )
+    paths = [folder / f"corpus/s0/{i}.wav" for i in (0, 1)]
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(
+        [*command, tmp_path, *paths], env=ENVIRONMENT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    student = SpeakerRecognition.from_training(folder / "student")
+    score, decision = student.verify_files(*paths)
+    printed, words = done.stdout.split(maxsplit=1)
+    assert float(printed) == pytest.approx(score.item(), abs=2e-3)
+    assert words.strip() == ("same speaker" if decision else "different speakers")
+    soundfile.write(tmp_path / "8k.wav", [0.0] * 8000, 8000)
+    done = subprocess.run(
+        [*command, tmp_path, tmp_path / "8k.wav", paths[0]],
+        env=ENVIRONMENT, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 1 and "not mono at 16000 Hz" in done.stderr
+
+
+def test_deployment_table(distilled, tmp_path):
+    folder, _ = distilled
+    done = subprocess.run(
+        [sys.executable, RECIPES / "deployment_table.py", folder / "teacher",
+         folder / "student", "--output_folder", tmp_path],
+        env=ENVIRONMENT, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    with open(tmp_path / "deployment.csv", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 6
+    teacher, student = rows[0], rows[3]
+    assert float(student["M multiplications a second"]) < float(
+        teacher["M multiplications a second"]
+    )
+    metrics = json.loads((folder / "student/test/metrics.json").read_text())
+    for row in rows[3:5]:
+        assert float(row["EER %"]) == pytest.approx(100 * metrics["EER"], abs=6)
+    teacher_metrics = json.loads((folder / "teacher/test/metrics.json").read_text())
+    for row in rows[:2]:
+        assert float(row["EER %"]) == pytest.approx(100 * teacher_metrics["EER"], abs=6)
+    assert float(rows[5]["MB"]) < float(rows[4]["MB"])
