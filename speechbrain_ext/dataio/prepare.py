@@ -25,6 +25,12 @@ from speechbrain.utils.logger import get_logger
 from tqdm import tqdm
 
 from speechbrain_ext.dataio.audio import AUDIO_EXTENSIONS, read_header
+from speechbrain_ext.dataio.corpora import (
+    librispeech_files,
+    librispeech_speakers,
+    vctk_files,
+    vctk_speakers,
+)
 from speechbrain_ext.dataio.demo_corpus import build_demo_corpus
 from speechbrain_ext.dataio.trials import (
     draw_trials,
@@ -43,7 +49,13 @@ VOXCELEB_SPEAKERS = {
     "voxceleb2": range(1, 10001),
     "voxceleb12": range(1, 11252),
 }
-DATASETS = ("folder", *VOXCELEB_SPEAKERS, "demo")
+OWN_LAYOUTS = {"vctk": vctk_files, "librispeech": librispeech_files}
+# Of the speakers' attributes, those that non-target trials are balanced over
+BALANCED = {
+    "vctk": (vctk_speakers, ("gender", "accent")),
+    "librispeech": (librispeech_speakers, ("gender",)),
+}
+DATASETS = ("folder", *VOXCELEB_SPEAKERS, *OWN_LAYOUTS, "demo")
 VOXCELEB_TRIALS_URL = (
     "https://www.robots.ox.ac.uk/~vgg/data/voxceleb/meta/{}.txt"
 )
@@ -56,6 +68,15 @@ VOXCELEB_TRIALS = {
 VOXCELEB_ROOTS = (
     "wav", "aac", "dev/wav", "dev/aac", "test/wav", "test/aac", "."
 )  # fmt: skip
+EXPECTED = {
+    "folder": "<root>/<speaker>/**/<audio file> with one of "
+    + ", ".join(AUDIO_EXTENSIONS),
+    "voxceleb1": "wav/idNNNNN/<session>/NNNNN and one of "
+    + ", ".join(AUDIO_EXTENSIONS),
+    "vctk": "wav48/pNNN/pNNN_NNN.wav or "
+    "wav48_silence_trimmed/pNNN/pNNN_NNN_mic1.flac",
+    "librispeech": "<part>/<speaker>/<chapter>/*.flac",
+}
 MANIFEST_FIELDS = ("id", "wav", "speaker", "duration")
 
 
@@ -74,7 +95,10 @@ class Utterance:
     stamp : tuple
         Size and modification time of the file.
     trainable : bool
-        False in the test part of VoxCeleb2, which is never trained on.
+        False in the test part of VoxCeleb2 and the dev and test parts of
+        LibriSpeech, which are never trained on.
+    split : str
+        valid or test, where the corpus says so.
     duration : float
         In seconds.
     """
@@ -84,6 +108,7 @@ class Utterance:
     speaker: str
     stamp: tuple
     trainable: bool = True
+    split: str | None = None
     duration: float = 0.0
 
 
@@ -109,7 +134,9 @@ def prepare_corpus(
     dataset : str
         "folder" for <root>/<speaker>/**/<audio>; "voxceleb1", "voxceleb2" or
         "voxceleb12" for the speakers to train on, in VoxCeleb's layout;
-        "demo" for synthetic voices, which are made if need be.
+        "vctk", release 0.80 or 0.92; "librispeech", whose dev and test parts
+        are the valid and test sets; "demo" for synthetic voices, which are
+        made if need be.
     data_folder : str or list of str
         Root of the corpus, or several of them.
     save_folder : str
@@ -171,6 +198,7 @@ def prepare_corpus(
         dataset, data_folder, verification_file
     )
     utterances = list_utterances(dataset, data_folder)
+    attributes_of = speaker_attributes(dataset, data_folder)
     trial_lists = {
         "test": local_trial_list(verification_file, save_folder),
         "valid": local_trial_list(valid_verification_file, save_folder),
@@ -207,7 +235,7 @@ def prepare_corpus(
                 for utterance, speaker in speaker_of.items()
                 if speaker in speakers[split]
             }
-            trials = draw_trials(held_out, n_trials, seed)
+            trials = draw_trials(held_out, n_trials, seed, attributes_of)
         used = trials.utterances()
         write_trials(paths[f"{split}_trials"], trials)
         write_manifest(paths[split], [u for u in utterances if u.id in used])
@@ -354,6 +382,7 @@ def prepare_trials(
         dataset, data_folder, verification_file
     )
     utterances = list_utterances(dataset, data_folder)
+    attributes_of = speaker_attributes(dataset, data_folder)
     source = local_trial_list(verification_file, save_folder)
     if source:
         trials = match_utterances(
@@ -368,7 +397,7 @@ def prepare_trials(
     if source:
         trials = match_utterances(trials, speaker_of, source)
     else:
-        trials = draw_trials(speaker_of, n_trials, seed)
+        trials = draw_trials(speaker_of, n_trials, seed, attributes_of)
     used = trials.utterances()
     check_disjoint(train_speakers, {speaker_of[name] for name in used})
     paths = manifest_paths(save_folder)
@@ -401,29 +430,77 @@ def list_utterances(dataset, data_folder):
         raise InputError(
             f"dataset '{dataset}': use one of {', '.join(DATASETS)}"
         )
-    folders = (
-        data_folder if isinstance(data_folder, (list, tuple)) else [data_folder]
-    )
     utterances = {}
-    for folder in map(Path, folders):
+    for folder in _folders(data_folder):
         if not folder.is_dir():
             raise InputError(f"data_folder: there is no folder '{folder}'")
         n_before = len(utterances)
-        for root in [folder] if dataset == "folder" else _voxceleb_roots(folder):
-            trainable = root.parent.name != "test"
-            for utterance in _audio_below(root, trainable):
-                utterances[utterance.id] = utterance
+        found = (
+            _own_layout(OWN_LAYOUTS[dataset](folder))
+            if dataset in OWN_LAYOUTS
+            else _speaker_folders(dataset, folder)
+        )
+        utterances.update({utterance.id: utterance for utterance in found})
         if len(utterances) == n_before:
             raise InputError(
                 f"data_folder: no audio in '{folder}'; expected "
-                + (
-                    "<root>/<speaker>/**/<audio file> with one of "
-                    if dataset == "folder"
-                    else "wav/idNNNNN/<session>/NNNNN and one of "
-                )
-                + ", ".join(AUDIO_EXTENSIONS)
+                + EXPECTED.get(dataset, EXPECTED["voxceleb1"])
             )
     return [utterances[name] for name in sorted(utterances)]
+
+
+def _speaker_folders(dataset, folder):
+    for root in [folder] if dataset == "folder" else _voxceleb_roots(folder):
+        yield from _audio_below(root, trainable=root.parent.name != "test")
+
+
+def _own_layout(files):
+    for path, root, speaker, split in files:
+        utterance = _utterance(path, root, speaker, path.stat())
+        utterance.split = split
+        utterance.trainable = split in (None, "train")
+        yield utterance
+
+
+def speaker_attributes(dataset, data_folder):
+    """What the trials of a corpus are balanced over.
+
+    Arguments
+    ---------
+    dataset : str
+        As in `prepare_corpus`.
+    data_folder : str or list of str
+        Root of the corpus, or several of them.
+
+    Returns
+    -------
+    dict
+        For each speaker a mapping of attributes, such as gender and accent;
+        empty for a corpus without them.
+
+    Raises
+    ------
+    InputError
+        If the corpus lacks the file of its speakers.
+
+    Example
+    -------
+    >>> speaker_attributes("voxceleb1", "/data/VoxCeleb1")
+    {}
+    """
+    if dataset not in BALANCED:
+        return {}
+    read, names = BALANCED[dataset]
+    return {
+        speaker: {name: attributes[name] for name in names}
+        for folder in _folders(data_folder)
+        for speaker, attributes in read(folder).items()
+    }
+
+
+def _folders(data_folder):
+    several = isinstance(data_folder, (list, tuple))
+    return list(map(Path, data_folder if several else [data_folder]))
 
 
 def _voxceleb_roots(folder):
@@ -445,16 +522,20 @@ def _audio_below(root, trainable):
             if entry.is_dir():
                 pending.append(path)
             elif path.suffix.lower() in AUDIO_EXTENSIONS:
-                relative = path.relative_to(root)
-                if len(relative.parts) > 1:
-                    status = entry.stat()
-                    yield Utterance(
-                        relative.as_posix(),
-                        str(path.absolute()),
-                        relative.parts[0],
-                        (status.st_size, status.st_mtime_ns),
-                        trainable,
-                    )
+                parts = path.relative_to(root).parts
+                if len(parts) > 1:
+                    utterance = _utterance(path, root, parts[0], entry.stat())
+                    utterance.trainable = trainable
+                    yield utterance
+
+
+def _utterance(path, root, speaker, status):
+    return Utterance(
+        path.relative_to(root).as_posix(),
+        str(path.absolute()),
+        speaker,
+        (status.st_size, status.st_mtime_ns),
+    )
 
 
 def _preparation_key(settings, utterances, trial_lists):
@@ -565,8 +646,9 @@ def split_speakers(
 ):
     """Splits the speakers into disjoint train, valid and test sets.
 
-    Speakers of a given trial list belong to its split; for the other splits
-    speakers are drawn among those with two utterances or more.
+    Speakers of a given trial list belong to its split, and so do those whose
+    corpus says it; for the other splits speakers are drawn among those with
+    two utterances or more.
 
     Arguments
     ---------
@@ -606,9 +688,14 @@ def split_speakers(
         }
         for split, trials in given_trials.items()
     }
+    for utterance in utterances:
+        if utterance.split in ("valid", "test") and (
+            utterance.split not in given_trials
+        ):
+            speakers.setdefault(utterance.split, set()).add(utterance.speaker)
     free = set(n_utterances).difference(*speakers.values())
     trainable = {u.speaker for u in utterances if u.trainable}
-    if dataset != "folder":
+    if dataset in VOXCELEB_SPEAKERS:
         numbers = VOXCELEB_SPEAKERS[dataset]
         trainable = {s for s in trainable if int(s[2:]) in numbers}
         free &= trainable

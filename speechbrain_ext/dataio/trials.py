@@ -1,5 +1,6 @@
 """Trial lists: reading, checking, writing and drawing them."""
 
+import csv
 import dataclasses
 import itertools
 import random
@@ -11,6 +12,7 @@ from speechbrain_ext.dataio.audio import AUDIO_EXTENSIONS
 from speechbrain_ext.utils.errors import InputError
 from speechbrain_ext.utils.files import atomic_path
 
+CSV_HEADER = "LABEL,SAMPLE1,SAMPLE2"
 LABELS = {"1": 1, "target": 1, "0": 0, "nontarget": 0}
 
 
@@ -67,9 +69,10 @@ class Trials:
 def read_trials(path):
     """Reads a trial list in VoxCeleb's format, `label enrol test` a line.
 
-    Labels are 1 and 0 or `target` and `nontarget`. Fields are separated by
-    tabs, in which case ids may have spaces, or by spaces. Backslashes of
-    Windows paths become slashes.
+    A file whose first line begins with LABEL,SAMPLE1,SAMPLE2 is read as CSV,
+    further columns being left out. Labels are 1 and 0 or `target` and
+    `nontarget`. Fields are separated by tabs, in which case ids may have
+    spaces, or by spaces. Backslashes of Windows paths become slashes.
 
     Arguments
     ---------
@@ -99,11 +102,18 @@ def read_trials(path):
         raise InputError(f"there is no trial list '{path}'")
     trials = Trials([], [], [])
     with open(path, encoding="utf-8-sig") as lines:
+        is_csv = False
         for number, line in enumerate(lines, start=1):
             line = line.rstrip("\r\n")
+            if number == 1 and line.upper().startswith(CSV_HEADER):
+                is_csv = True
+                continue
             if not line.strip():
                 continue
-            fields = line.split("\t") if "\t" in line else line.split()
+            if is_csv:
+                fields = next(csv.reader([line]))[:3]
+            else:
+                fields = line.split("\t") if "\t" in line else line.split()
             if len(fields) != 3:
                 raise InputError(
                     f"'{path}', line {number}: {len(fields)} fields; a trial "
@@ -234,11 +244,12 @@ def _without_extension(name):
     return stem if dot and f".{extension}".lower() in AUDIO_EXTENSIONS else name
 
 
-def draw_trials(speaker_of, n_trials, seed):
+def draw_trials(speaker_of, n_trials, seed, attributes_of=None):
     """Draws a trial list balanced over labels, speakers and speaker pairs.
 
     Target trials go round the speakers, non-target trials round the pairs of
-    speakers; no pair of utterances comes twice.
+    speakers, and before that round what their speakers have in common; no
+    pair of utterances comes twice.
 
     Arguments
     ---------
@@ -248,6 +259,10 @@ def draw_trials(speaker_of, n_trials, seed):
         Trials wanted; fewer where the utterances do not give them.
     seed : int
         Of the draw.
+    attributes_of : dict
+        For each speaker a mapping such as {"gender": "F"}; non-target trials
+        are as many for each combination of attributes that match or not, as
+        far as there are such speakers.
 
     Returns
     -------
@@ -287,16 +302,15 @@ def draw_trials(speaker_of, n_trials, seed):
     counts = [len(utterances) for utterances in by_speaker.values()]
     n_nontarget = (sum(counts) ** 2 - sum(n * n for n in counts)) // 2
     n_each = min(n_trials // 2, n_target, n_nontarget)
-    targets = _round_robin(map(iter, target_pools), n_each)
-    speaker_pairs = _shuffled(itertools.combinations(by_speaker, 2), rng)
-    nontargets = _round_robin(
-        (
+    alike = {}
+    for first, second in _shuffled(itertools.combinations(by_speaker, 2), rng):
+        alike.setdefault(_matches(first, second, attributes_of or {}), []).append(
             _distinct_pairs(by_speaker[first], by_speaker[second], rng)
-            for first, second in speaker_pairs
-        ),
-        n_each,
-    )
-    pairs = [(1, *pair) for pair in targets] + [(0, *pair) for pair in nontargets]
+        )
+    targets = _alternate(map(iter, target_pools))
+    nontargets = _alternate(map(_alternate, alike.values()))
+    pairs = [(1, *pair) for pair in itertools.islice(targets, n_each)]
+    pairs += [(0, *pair) for pair in itertools.islice(nontargets, n_each)]
     rng.shuffle(pairs)
     return Trials(*map(list, zip(*pairs)))
 
@@ -313,19 +327,22 @@ def _distinct_pairs(first, second, rng):
         yield first[code // len(second)], second[code % len(second)]
 
 
-def _round_robin(pools, n_items):
-    """Takes an item of each pool in turn until there are enough."""
-    taken = []
+def _matches(first, second, attributes_of):
+    """Which attributes two speakers share; an unknown one is not shared."""
+    theirs = attributes_of.get(second, {})
+    return tuple(
+        value == theirs.get(name)
+        for name, value in attributes_of.get(first, {}).items()
+    )
+
+
+def _alternate(pools):
+    """Yields an item of each pool in turn until all are empty."""
     pools = list(pools)
-    while len(taken) < n_items:
+    while pools:
         remaining = []
         for pool in pools:
-            item = next(pool, None)
-            if item is None:
-                continue
-            taken.append(item)
-            remaining.append(pool)
-            if len(taken) == n_items:
-                break
+            for item in itertools.islice(pool, 1):
+                yield item
+                remaining.append(pool)
         pools = remaining
-    return taken
