@@ -15,6 +15,7 @@ from speechbrain_ext.processing.layer_attention import attends_to_layers
 from speechbrain_ext.utils.checkpoints import (
     best_checkpoint,
     best_checkpoints,
+    load_parameters,
 )
 from speechbrain_ext.utils.errors import InputError
 from speechbrain_ext.utils.hparams import select_keys
@@ -94,13 +95,11 @@ class SpeakerRecognition(torch.nn.Module):
             # A frozen encoder is not saved.
             if not (best.path / f"{name}.ckpt").is_file():
                 continue
-            try:
-                model[name].load_state_dict(average_checkpoints(checkpoints, name))
-            except RuntimeError as error:
-                raise InputError(
-                    f"'{best.path}' is of another architecture than {name} in "
-                    f"'{hparams_file}': {str(error).splitlines()[1].strip()}"
-                ) from None
+            load_parameters(
+                model[name],
+                average_checkpoints(checkpoints, name),
+                f"{name} in '{best.path}', by '{hparams_file}',",
+            )
         thresholds = [checkpoint.meta["threshold"] for checkpoint in checkpoints]
         return cls(**model, threshold=statistics.mean(thresholds)).to(device)
 

@@ -126,13 +126,41 @@ def start_from_training(modules, output_folder, speakers):
                 key: _select_classes(value, len(before), kept)
                 for key, value in state.items()
             }
-        try:
-            module.load_state_dict(state)
-        except RuntimeError as error:
-            raise InputError(
-                f"start_from: {name} in '{output_folder}' is of another "
-                f"architecture: {str(error).splitlines()[1].strip()}"
-            ) from None
+        load_parameters(module, state, f"start_from: {name} in '{output_folder}'")
+
+
+def load_parameters(module, state, source):
+    """Loads parameters, or says in one line that they do not fit.
+
+    Arguments
+    ---------
+    module : torch.nn.Module
+        Gets them.
+    state : dict
+        As of `state_dict`.
+    source : str
+        Where they are from, for the message.
+
+    Raises
+    ------
+    InputError
+        If names or shapes differ.
+
+    Example
+    -------
+    >>> layer = torch.nn.Linear(1, 1)
+    >>> load_parameters(layer, torch.nn.Linear(2, 1).state_dict(), "a.ckpt")
+    Traceback (most recent call last):
+        ...
+    speechbrain_ext.utils.errors.InputError: a.ckpt is of another architecture...
+    """
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as error:
+        raise InputError(
+            f"{source} is of another architecture: "
+            + str(error).splitlines()[1].strip()
+        ) from None
 
 
 def _select_classes(weight, n_classes, kept):

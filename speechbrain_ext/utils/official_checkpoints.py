@@ -1,5 +1,6 @@
 """Loads models that were trained with the papers' own implementations."""
 
+import contextlib
 import re
 
 from speechbrain_ext.lobes.models.lap import LAP_ASTP
@@ -118,16 +119,12 @@ def ltdnn_from_official(state_dict, n_heads):
         name.removeprefix("encoder."): value
         for name, value in state_dict.items()
     }
-    try:
+    with _needs_parameters_of("an L-TDNN"):
         conv_in = official["net.in_conv.1.conv.weight"]
         res2conv = official["net.block1.se_res2block.1.convs.0.conv.weight"]
         se = official["net.block1.se_res2block.3.se_attention.1.weight"]
         squeeze = official["l_pool.W1"]
         fc = official["t_pool.out_proj.weight"]
-    except KeyError as error:
-        raise ValueError(
-            f"not an L-TDNN of the official implementation: it lacks {error}"
-        ) from None
     _check_heads(n_heads, squeeze, "l_pool.W1")
     model = LTDNN(
         in_channels=conv_in.shape[1],
@@ -175,14 +172,10 @@ def lap_astp_from_official(state_dict, n_heads):
     >>> lap_astp_from_official(official, n_heads=4).layer_pooling.n_heads
     4
     """
-    try:
+    with _needs_parameters_of("a LAP"):
         pooled = state_dict["lap.out_weight.weight"]
         squeeze = state_dict["lap.sq_weight"]
         fc = state_dict["astp.emb_weight.weight"]
-    except KeyError as error:
-        raise ValueError(
-            f"not a LAP of the official implementation: it lacks {error}"
-        ) from None
     _check_heads(n_heads, squeeze, "lap.sq_weight")
     model = LAP_ASTP(
         in_channels=pooled.shape[1],
@@ -262,7 +255,7 @@ def mha_vgg_from_official(state_dict, n_heads):
     query_name = "poolingLayer.query"
     if double:
         query_name = "poolingLayer.utteranceAttention.query"
-    try:
+    with _needs_parameters_of("a VGG"):
         query = official.pop(query_name)
         emb_dim, pooled_channels = official["fc1.weight"].shape
         channels = [
@@ -270,10 +263,6 @@ def mha_vgg_from_official(state_dict, n_heads):
             for block in range(1, 5)
             if block < 4 or "front_end.conv42.bias" in official
         ]
-    except KeyError as error:
-        raise ValueError(
-            f"not a VGG of the official implementation: it lacks {error}"
-        ) from None
     query = query.T.unsqueeze(1)
     _check_heads(n_heads, query, query_name)
     encoded_channels = query.numel()
@@ -331,6 +320,16 @@ def _renamed(name, rules):
     for pattern, replacement in rules:
         name = re.sub(pattern, replacement, name)
     return name
+
+
+@contextlib.contextmanager
+def _needs_parameters_of(architecture):
+    try:
+        yield
+    except KeyError as error:
+        raise ValueError(
+            f"not {architecture} of the official implementation: it lacks {error}"
+        ) from None
 
 
 def _check_heads(n_heads, weight, name):
