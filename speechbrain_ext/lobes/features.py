@@ -2,7 +2,7 @@
 
 import torch
 import torchaudio
-from speechbrain.lobes.features import Fbank
+from speechbrain.lobes.features import MFCC, Fbank
 from speechbrain.processing.features import InputNormalization
 
 from speechbrain_ext.nnet.masking import frame_counts
@@ -72,3 +72,45 @@ class NormalizedFbank(torch.nn.Module):
             level = frames.mean(2, keepdim=True)
             return frames - (level - self.norm(level, lengths)), lengths
         return self.norm(frames, lengths), lengths
+
+
+class NormalizedMFCC(NormalizedFbank):
+    """SpeechBrain's MFCCs, mean-normalised for each utterance.
+
+    The defaults are those of the x-vector of arXiv 2409.07770, whose
+    ECAPA-TDNN takes 80 coefficients.
+
+    Arguments
+    ---------
+    n_mfcc : int
+        Number of coefficients.
+    n_mels : int
+        Number of mel bands.
+    f_min : float
+        Lowest frequency of the bands, in Hz.
+    f_max : float
+        Highest frequency of the bands, in Hz.
+    sample_rate : int
+        In Hz.
+
+    Example
+    -------
+    >>> frames, _ = NormalizedMFCC()(torch.rand(2, 16000), torch.ones(2))
+    >>> frames.shape
+    torch.Size([2, 101, 24])
+    """
+
+    def __init__(
+        self, n_mfcc=24, n_mels=80, f_min=20, f_max=7600, sample_rate=16000
+    ):
+        super().__init__(n_mels, sample_rate)
+        self.fbank = MFCC(
+            deltas=False,
+            context=False,
+            sample_rate=sample_rate,
+            f_min=f_min,
+            f_max=f_max,
+            n_mels=n_mels,
+            n_mfcc=n_mfcc,
+        )
+        self.channels = n_mfcc

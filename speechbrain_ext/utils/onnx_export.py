@@ -39,7 +39,7 @@ def export_onnx(speaker_model, folder):
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     front_end = speaker_model.encoder
-    if not isinstance(front_end, NormalizedFbank):
+    if type(front_end) is not NormalizedFbank:
         raise InputError(
             "only models on filter banks can be exported; this one has "
             f"{type(front_end).__name__}"
