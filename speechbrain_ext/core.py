@@ -172,8 +172,9 @@ class SpeakerBrain(StepBrain):
 
     Needs in `modules`: encoder, embedding_model, classifier. Needs in
     `hparams`, beside what `StepBrain` needs: compute_cost,
-    encoder_lr_scheduler, layer_lr_decay, margin_schedule and span_drop (or
-    None), augment and, where that is True, wav_augment.
+    encoder_lr_scheduler, encoder_frozen_steps, layer_lr_decay,
+    margin_schedule and span_drop (or None), augment and, where that is True,
+    wav_augment.
 
     Arguments
     ---------
@@ -210,7 +211,9 @@ class SpeakerBrain(StepBrain):
         training = stage == sb.Stage.TRAIN
         if training and self.hparams.augment:
             wavs, lengths = self.hparams.wav_augment(wavs, lengths)
-        features, lengths = self.modules.encoder(wavs, lengths)
+        is_frozen = self.optimizer_step < self.hparams.encoder_frozen_steps
+        with torch.set_grad_enabled(training and not is_frozen):
+            features, lengths = self.modules.encoder(wavs, lengths)
         if training and self.hparams.span_drop:
             features, lengths = self.hparams.span_drop(features, lengths)
         model = self.modules.embedding_model
