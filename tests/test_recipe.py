@@ -456,7 +456,9 @@ def test_keys_that_refer_to_each_other_are_an_error(tmp_path):
         parse_recipe_arguments([str(path)])
 
 
-@pytest.mark.parametrize("name", ["superb_ecapa", "superb_xvector", "xvector_fbank"])
+@pytest.mark.parametrize(
+    "name", ["superb_ecapa", "superb_xvector", "xvector_fbank", "mhfa_wavlm"]
+)
 def test_baselines_train(corpus, tmp_path, name):
     options = {
         **TINY, "data_folder": corpus, "output_folder": tmp_path / "out",
@@ -472,7 +474,7 @@ def test_baselines_train(corpus, tmp_path, name):
     metrics = json.loads((tmp_path / "out/test/metrics.json").read_text())
     assert 0 <= metrics["EER"] <= 1 and metrics["n_target"] > 0
     heatmap = tmp_path / "out/test/layer_attention.png"
-    assert heatmap.is_file() == name.startswith("superb")
+    assert heatmap.is_file() == name.startswith(("superb", "mhfa"))
 
 
 def test_scoring_chain_has_a_row_for_each_step(trained, tmp_path):
