@@ -23,13 +23,16 @@ from speechbrain_ext.pretraining import (
     fit_units,
 )
 from speechbrain_ext.utils.errors import one_line_errors
-from speechbrain_ext.utils.recipes import parse_recipe_arguments
+from speechbrain_ext.utils.recipes import (
+    init_process_group,
+    parse_recipe_arguments,
+)
 
 
 def main(arguments):
     """Prepares the data, clusters the targets, trains, saves the encoder."""
     hparams_file, run_opts, overrides = parse_recipe_arguments(arguments)
-    sb.utils.distributed.ddp_init_group(run_opts)
+    init_process_group(run_opts)
     with open(hparams_file, encoding="utf-8") as fin:
         hparams = load_hyperpyyaml(fin, overrides)
     sb.create_experiment_directory(

@@ -1,7 +1,8 @@
 """Size, speed and error rate of trained models as they would be shipped.
 
     python recipes/VoxCeleb/deployment_table.py results/xvector_teacher/1986 \\
-        results/kd_xvector_fc/1986 --output_folder results/deployment
+        results/kd_xvector_fc/1986 --names teacher student \\\\
+        --output_folder results/deployment
 
 For each model, PyTorch float32, ONNX float32 and ONNX dynamic int8: parameters,
 multiplications of a second of speech, megabytes, real-time factor on one CPU
@@ -26,6 +27,7 @@ from speechbrain_ext.processing.scoring import cosine_scores
 from speechbrain_ext.utils.errors import one_line_errors
 from speechbrain_ext.utils.metrics import EER
 from speechbrain_ext.utils.onnx_export import export_onnx
+from speechbrain_ext.utils.recipes import model_names
 from speechbrain_ext.utils.tables import write_table
 
 
@@ -37,12 +39,13 @@ def main():
     parser.add_argument(
         "trained_models", nargs="+", help="output_folders; the first is the teacher"
     )
+    parser.add_argument("--names", nargs="+", help="of the models")
     parser.add_argument("--output_folder", required=True)
     options = parser.parse_args()
+    names = model_names(options.names, options.trained_models)
     torch.set_num_threads(1)
     rows, teacher_parameters = [], None
-    for folder in map(Path, options.trained_models):
-        name = "_".join(folder.parts[-2:])
+    for name, folder in zip(names, map(Path, options.trained_models)):
         speaker_model = SpeakerRecognition.from_training(folder)
         parameters = sum(p.numel() for p in speaker_model.embedding_model.parameters())
         teacher_parameters = teacher_parameters or parameters

@@ -15,11 +15,12 @@ from pathlib import Path
 from speechbrain_ext.dataio.prepare import manifest_paths, read_manifest
 from speechbrain_ext.inference.speaker import SpeakerRecognition
 from speechbrain_ext.processing.frame_attention import frame_weights
-from speechbrain_ext.utils.errors import InputError, one_line_errors
+from speechbrain_ext.utils.errors import one_line_errors
 from speechbrain_ext.utils.plots import (
     plot_cumulative_weights,
     plot_frame_weights,
 )
+from speechbrain_ext.utils.recipes import model_names
 
 
 def main():
@@ -33,9 +34,7 @@ def main():
     parser.add_argument("--n_heads", type=int, default=8, help="to show over time")
     parser.add_argument("--output_folder", required=True)
     options = parser.parse_args()
-    names = options.names or [Path(f).name for f in options.trained_models]
-    if len(set(names)) != len(options.trained_models):
-        raise InputError("--names: give each model a name of its own")
+    names = model_names(options.names, options.trained_models)
     audio = options.audio
     if audio is None:
         test = manifest_paths(Path(options.trained_models[0]) / "save")["test"]

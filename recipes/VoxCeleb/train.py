@@ -27,6 +27,7 @@ from speechbrain_ext.utils.checkpoints import start_from_training
 from speechbrain_ext.utils.errors import one_line_errors
 from speechbrain_ext.utils.files import write_json
 from speechbrain_ext.utils.recipes import (
+    init_process_group,
     parse_recipe_arguments,
     run_details,
     training_stages,
@@ -36,7 +37,7 @@ from speechbrain_ext.utils.recipes import (
 def main(arguments):
     """Runs the stages of the training, most of which have one."""
     hparams_file, run_opts, overrides = parse_recipe_arguments(arguments)
-    sb.utils.distributed.ddp_init_group(run_opts)
+    init_process_group(run_opts)
     for stage_overrides in training_stages(hparams_file, overrides):
         train(hparams_file, run_opts, stage_overrides)
 

@@ -17,13 +17,17 @@ import speaker_verification_plda
 import train
 from hyperpyyaml import load_hyperpyyaml, resolve_references
 from ruamel.yaml import YAML
+from speechbrain.utils.distributed import infer_device
 from speechbrain.utils.logger import get_logger
 
 from speechbrain_ext.dataio.prepare import manifest_paths, read_manifest
 from speechbrain_ext.processing.embedding_store import extract_embeddings
 from speechbrain_ext.utils.errors import InputError, one_line_errors
 from speechbrain_ext.utils.hparams import select_keys
-from speechbrain_ext.utils.recipes import parse_recipe_arguments
+from speechbrain_ext.utils.recipes import (
+    init_process_group,
+    parse_recipe_arguments,
+)
 
 logger = get_logger("train_kd")
 
@@ -39,6 +43,7 @@ DATA_KEYS = (
 def main(arguments):
     """Runs the steps that are not done yet."""
     hparams_file, run_opts, overrides = parse_recipe_arguments(arguments)
+    init_process_group(run_opts)
     with open(hparams_file, encoding="utf-8") as fin:
         content = YAML().load(resolve_references(fin, overrides))
     settings = dict(content)
@@ -49,8 +54,8 @@ def main(arguments):
             + ", ".join(settings["target_models"])
         )
     shared = {key: settings[key] for key in DATA_KEYS}
-    if run_opts.device is not None:
-        shared["device"] = run_opts.device
+    device = run_opts.device or infer_device()
+    shared["device"] = device
     yaml_folder = Path(arguments[0]).parent
 
     # Teacher, and a dictionary on its layers
@@ -79,7 +84,7 @@ def main(arguments):
     folder.mkdir(parents=True, exist_ok=True)
     for name in settings["targets"]:
         extract_embeddings(
-            target_models[name]().to(run_opts.device or "cpu"),
+            target_models[name]().to(device),
             utterances,
             folder / f"{name}.safetensors",
             settings["max_batch_duration"],
@@ -93,6 +98,7 @@ def main(arguments):
             str(yaml_folder / "verification_plda.yaml"),
             f"--trained_model={settings['output_folder']}",
             f"--lda_dim={settings['lda_dim']}",
+            f"--device={device}",
         ]
     )
 

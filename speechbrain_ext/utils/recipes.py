@@ -211,6 +211,18 @@ def training_stages(hparams_file, overrides):
     return result
 
 
+def init_process_group(run_opts):
+    """Joins the processes that torchrun has started, once.
+
+    Arguments
+    ---------
+    run_opts : speechbrain.utils.run_opts.RunOptions
+        SpeechBrain's options.
+    """
+    if not torch.distributed.is_initialized():
+        sb.utils.distributed.ddp_init_group(run_opts)
+
+
 def run_details(modules, clock):
     """Figures of a training for its metrics.json.
 
@@ -249,6 +261,37 @@ def run_details(modules, clock):
     return details
 
 
+def model_names(names, output_folders):
+    """Names of trained models in a table or plot.
+
+    Arguments
+    ---------
+    names : list of str or None
+        As given; if None, the folders' names.
+    output_folders : list of str
+        Of the trainings.
+
+    Returns
+    -------
+    list of str
+        A name for each.
+
+    Raises
+    ------
+    InputError
+        If they are not as many as the models, or two are the same.
+
+    Example
+    -------
+    >>> model_names(None, ["results/teacher", "results/student"])
+    ['teacher', 'student']
+    """
+    names = names or [Path(folder).name for folder in output_folders]
+    if len(names) != len(output_folders) or len(set(names)) != len(names):
+        raise InputError("--names: give each model a name of its own")
+    return names
+
+
 def load_verification(arguments, **settings):
     """The part that all verification recipes share: model, trials, settings.
 
@@ -280,7 +323,7 @@ def load_verification(arguments, **settings):
     """
     hparams_file, run_opts, overrides = parse_recipe_arguments(arguments)
     overrides.update(settings)
-    sb.utils.distributed.ddp_init_group(run_opts)
+    init_process_group(run_opts)
     with open(hparams_file, encoding="utf-8") as fin:
         hparams = load_hyperpyyaml(fin, overrides)
     reporting = {"details": {"trained_model": str(hparams["trained_model"])}}
