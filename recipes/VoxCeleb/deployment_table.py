@@ -1,7 +1,7 @@
 """Size, speed and error rate of trained models as they would be shipped.
 
     python recipes/VoxCeleb/deployment_table.py results/xvector_teacher/1986 \\
-        results/kd_xvector_fc/1986 --names teacher student \\\\
+        results/kd_xvector_fc/1986 --names teacher student \\
         --output_folder results/deployment
 
 For each model, PyTorch float32, ONNX float32 and ONNX dynamic int8: parameters,
