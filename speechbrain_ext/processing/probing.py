@@ -74,7 +74,7 @@ def probe_speakers(encoder, utterances, sample_rate=16000):
 
 
 def probe_phones(
-    encoder, utterances, phones, test_speakers, sample_rate=16000, n_frames=40000
+    encoder, utterances, phones, test_speakers, sample_rate=16000, n_frames=10000
 ):
     """Accuracy of a linear phone classifier on each layer's frames.
 

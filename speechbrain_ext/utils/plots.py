@@ -62,7 +62,10 @@ def plot_det(path, systems):
         axis.set_view_interval(*limits.tolist(), ignore=True)
     axes.set_xlabel("false acceptance rate")
     axes.set_ylabel("false rejection rate")
-    axes.legend(loc="upper right")
+    if len(systems) > 3:  # would cover the curves
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12))
+    else:
+        axes.legend(loc="upper right")
     axes.grid(alpha=0.3)
     return _save(figure, path)
 
