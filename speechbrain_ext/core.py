@@ -211,8 +211,10 @@ class SpeakerBrain(StepBrain):
         training = stage == sb.Stage.TRAIN
         if training and self.hparams.augment:
             wavs, lengths = self.hparams.wav_augment(wavs, lengths)
-        is_frozen = self.optimizer_step < self.hparams.encoder_frozen_steps
-        with torch.set_grad_enabled(training and not is_frozen):
+        trains_encoder = training and (
+            self.optimizer_step >= self.hparams.encoder_frozen_steps
+        )
+        with torch.set_grad_enabled(trains_encoder):
             features, lengths = self.modules.encoder(wavs, lengths)
         if training and self.hparams.span_drop:
             features, lengths = self.hparams.span_drop(features, lengths)
