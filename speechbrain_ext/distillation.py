@@ -138,8 +138,8 @@ def distillation_dataset(
     if missing:
         raise InputError(
             f"{len(missing)} training utterances have no targets, such as "
-            f"{missing[0]}: they were made of other data; give another "
-            "targets_folder"
+            f"{missing[0]}: the teacher was trained on other data; give "
+            "another teacher, a folder where it is or will be trained"
         )
     dataset = training_dataset(utterances, label_encoder, sample_rate, crop_duration)
 
