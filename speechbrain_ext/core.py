@@ -16,6 +16,7 @@ from speechbrain_ext.processing.verification import (
     summary,
     verification_metrics,
 )
+from speechbrain_ext.utils.checkpoints import other_architecture
 from speechbrain_ext.utils.errors import InputError
 
 logger = get_logger(__name__)
@@ -81,10 +82,8 @@ class StepBrain(sb.Brain):
             if "state_dict" not in str(error):
                 raise
             first_line = str(error).strip().split("\n")[0]
-            raise InputError(
-                f"the checkpoint in '{self.checkpointer.checkpoints_dir}' is "
-                f"of another architecture ({first_line}); give another "
-                "output_folder, or the YAML it was trained with"
+            raise other_architecture(
+                self.checkpointer.checkpoints_dir, first_line
             ) from None
         for scheduler in self.schedulers.values():
             planned = getattr(scheduler, "total_steps", None)

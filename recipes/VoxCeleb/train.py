@@ -23,7 +23,10 @@ from speechbrain_ext.dataio.prepare import manifest_paths, read_manifest
 from speechbrain_ext.dataio.trials import read_trials
 from speechbrain_ext.inference.speaker import SpeakerRecognition
 from speechbrain_ext.processing.verification import verify
-from speechbrain_ext.utils.checkpoints import start_from_training
+from speechbrain_ext.utils.checkpoints import (
+    check_architecture,
+    start_from_training,
+)
 from speechbrain_ext.utils.errors import one_line_errors
 from speechbrain_ext.utils.files import write_json
 from speechbrain_ext.utils.recipes import (
@@ -46,6 +49,7 @@ def train(hparams_file, run_opts, overrides):
     """Prepares the data, trains, and verifies the best checkpoint."""
     with open(hparams_file, encoding="utf-8") as fin:
         hparams = load_hyperpyyaml(fin, overrides)
+    check_architecture(hparams["checkpointer"])
     sb.create_experiment_directory(
         experiment_directory=hparams["output_folder"],
         hyperparams_to_save=hparams_file,

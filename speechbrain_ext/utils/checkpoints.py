@@ -56,6 +56,74 @@ class AtomicCheckpointer(Checkpointer):
         Checkpointer._delete_checkpoint(checkpoint, *args, **kwargs)
 
 
+def check_architecture(checkpointer):
+    """Checks that a training can go on from its latest checkpoint.
+
+    Called before anything is written, so that the YAML of a training in the
+    same folder stays what it was.
+
+    Arguments
+    ---------
+    checkpointer : speechbrain.utils.checkpoints.Checkpointer
+        Of the training, with its modules.
+
+    Raises
+    ------
+    InputError
+        If the checkpoint has other parameters than the modules.
+
+    Example
+    -------
+    >>> folder = getfixture("tmpdir")
+    >>> before = AtomicCheckpointer(folder, {"model": torch.nn.Linear(1, 1)})
+    >>> _ = before.save_checkpoint()
+    >>> check_architecture(
+    ...     AtomicCheckpointer(folder, {"model": torch.nn.Linear(2, 1)})
+    ... )
+    Traceback (most recent call last):
+        ...
+    speechbrain_ext.utils.errors.InputError: the checkpoint in ...
+    """
+    checkpoint = checkpointer.find_checkpoint()
+    if checkpoint is None:
+        return
+    for name, file in checkpoint.paramfiles.items():
+        module = checkpointer.recoverables.get(name)
+        if not isinstance(module, torch.nn.Module):
+            continue
+        saved = torch.load(file, map_location="cpu", weights_only=True)
+        if {k: v.shape for k, v in saved.items()} != {
+            k: v.shape for k, v in module.state_dict().items()
+        }:
+            raise other_architecture(checkpointer.checkpoints_dir, name)
+
+
+def other_architecture(checkpoints_dir, detail):
+    """The error of a folder that holds another system's training.
+
+    Arguments
+    ---------
+    checkpoints_dir : str or Path
+        Folder of its checkpoints.
+    detail : str
+        What differs.
+
+    Returns
+    -------
+    InputError
+        To be raised.
+
+    Example
+    -------
+    >>> print(other_architecture("save", "embedding_model"))
+    the checkpoint in 'save' is of another architecture (embedding_model); ...
+    """
+    return InputError(
+        f"the checkpoint in '{checkpoints_dir}' is of another architecture "
+        f"({detail}); give another output_folder, or the YAML it was trained with"
+    )
+
+
 @register_checkpoint_hooks
 class TrainingClock:
     """Hours of training over all restarts.
