@@ -49,6 +49,7 @@ def main():
         speaker_model = SpeakerRecognition.from_training(folder)
         parameters = sum(p.numel() for p in speaker_model.embedding_model.parameters())
         teacher_parameters = teacher_parameters or parameters
+        n_multiplications = multiplications(speaker_model)
         exported = Path(options.output_folder) / name
         files = export_onnx(speaker_model, exported)
         for form, size, embed in (
@@ -73,9 +74,7 @@ def main():
                     "form": form,
                     "parameters": parameters,
                     "smaller %": f"{100 * (1 - parameters / teacher_parameters):.0f}",
-                    "M multiplications a second": (
-                        f"{multiplications(speaker_model):.1f}"
-                    ),
+                    "M multiplications a second": f"{n_multiplications:.1f}",
                     "MB": f"{size / 1e6:.2f}",
                     "real-time factor": f"{factor:.5f}",
                     "EER %": f"{100 * eer:.2f}",

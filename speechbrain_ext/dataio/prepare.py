@@ -456,10 +456,8 @@ def _speaker_folders(dataset, folder):
 
 def _own_layout(files):
     for path, root, speaker, split in files:
-        utterance = _utterance(path, root, speaker, path.stat())
-        utterance.split = split
-        utterance.trainable = split in (None, "train")
-        yield utterance
+        trainable = split in (None, "train")
+        yield _utterance(path, root, speaker, path.stat(), trainable, split)
 
 
 def speaker_attributes(dataset, data_folder):
@@ -524,17 +522,17 @@ def _audio_below(root, trainable):
             elif path.suffix.lower() in AUDIO_EXTENSIONS:
                 parts = path.relative_to(root).parts
                 if len(parts) > 1:
-                    utterance = _utterance(path, root, parts[0], entry.stat())
-                    utterance.trainable = trainable
-                    yield utterance
+                    yield _utterance(path, root, parts[0], entry.stat(), trainable)
 
 
-def _utterance(path, root, speaker, status):
+def _utterance(path, root, speaker, status, trainable, split=None):
     return Utterance(
         path.relative_to(root).as_posix(),
         str(path.absolute()),
         speaker,
         (status.st_size, status.st_mtime_ns),
+        trainable,
+        split,
     )
 
 
