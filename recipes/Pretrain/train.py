@@ -22,6 +22,7 @@ from speechbrain_ext.pretraining import (
     export_encoder,
     fit_units,
 )
+from speechbrain_ext.utils.checkpoints import check_architecture
 from speechbrain_ext.utils.errors import one_line_errors
 from speechbrain_ext.utils.recipes import (
     init_process_group,
@@ -35,6 +36,7 @@ def main(arguments):
     init_process_group(run_opts)
     with open(hparams_file, encoding="utf-8") as fin:
         hparams = load_hyperpyyaml(fin, overrides)
+    check_architecture(hparams["checkpointer"])
     sb.create_experiment_directory(
         experiment_directory=hparams["output_folder"],
         hyperparams_to_save=hparams_file,

@@ -14,7 +14,6 @@ import sys
 from pathlib import Path
 
 import speaker_verification_plda
-import train
 from hyperpyyaml import load_hyperpyyaml, resolve_references
 from ruamel.yaml import YAML
 from speechbrain.utils.distributed import infer_device
@@ -22,6 +21,7 @@ from speechbrain.utils.logger import get_logger
 
 from speechbrain_ext.dataio.prepare import manifest_paths, read_manifest
 from speechbrain_ext.processing.embedding_store import extract_embeddings
+from speechbrain_ext.training import train_and_verify
 from speechbrain_ext.utils.errors import InputError, one_line_errors
 from speechbrain_ext.utils.hparams import select_keys
 from speechbrain_ext.utils.recipes import (
@@ -92,7 +92,7 @@ def main(arguments):
         )
 
     # Student
-    train.main(arguments)
+    train_and_verify(arguments)
     speaker_verification_plda.main(
         [
             str(yaml_folder / "verification_plda.yaml"),
@@ -109,7 +109,7 @@ def train_unless_done(hparams_file, overrides, output_folder):
         logger.info(f"'{output_folder}' is trained already.")
         return
     options = {**overrides, "output_folder": output_folder}
-    train.main(
+    train_and_verify(
         [
             str(hparams_file),
             *(

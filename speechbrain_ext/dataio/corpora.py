@@ -1,6 +1,7 @@
-"""Layouts of VCTK and LibriSpeech: their files, splits and speakers."""
+"""What corpora say by their layout: files, splits and speakers."""
 
 import re
+from pathlib import Path
 
 from speechbrain_ext.utils.errors import InputError
 
@@ -10,6 +11,10 @@ VCTK_AUDIO = {
 }
 VCTK_LEFT_OUT = {"p280", "p315"}
 VCTK_COMMON_TEXTS = range(25)  # the same sentences for every speaker
+# The official test part, which some unpack into the same folder as the rest
+VOXCELEB2_TEST_SPEAKERS = frozenset(
+    Path(__file__).with_name("voxceleb2_test_speakers.txt").read_text().split()
+)
 LIBRISPEECH_SPLITS = {"train": "train", "dev": "valid", "test": "test"}
 
 
@@ -17,7 +22,8 @@ def vctk_files(root):
     """Audio files of VCTK 0.80 or 0.92 that tell speakers apart by voice.
 
     The speakers p280 and p315 and the utterances that all speakers read are
-    left out; of two microphones the first one counts.
+    left out; of two microphones the first one counts, and ids leave it out, so
+    that both releases have those of the published trial lists.
 
     Arguments
     ---------
@@ -27,8 +33,8 @@ def vctk_files(root):
     Returns
     -------
     list of tuple
-        Path, folder that ids begin below, speaker, and split, which is None:
-        any speaker may be held out.
+        Path, id, speaker, and split, which is None: any speaker may be held
+        out.
 
     Raises
     ------
@@ -42,8 +48,8 @@ def vctk_files(root):
     >>> (root / "wav48/p225").mkdir(parents=True)
     >>> for number in (24, 25):
     ...     (root / f"wav48/p225/p225_{number:03}.wav").touch()
-    >>> [path.name for path, *_ in vctk_files(root)]
-    ['p225_025.wav']
+    >>> [name for _, name, *_ in vctk_files(root)]
+    ['p225/p225_025.wav']
     """
     for name, pattern in VCTK_AUDIO.items():
         folder = root / name
@@ -62,7 +68,8 @@ def vctk_files(root):
             and int(found[2]) not in VCTK_COMMON_TEXTS
             and path.parent.name not in VCTK_LEFT_OUT
         ):
-            files.append((path, folder, path.parent.name, None))
+            name = path.relative_to(folder).as_posix().replace("_mic1.", ".")
+            files.append((path, name, path.parent.name, None))
     return files
 
 
@@ -77,8 +84,7 @@ def librispeech_files(root):
     Returns
     -------
     list of tuple
-        Path, folder that ids begin below, speaker, and split: train, valid
-        or test.
+        Path, id, speaker, and split: train, valid or test.
 
     Raises
     ------
@@ -105,7 +111,12 @@ def librispeech_files(root):
             )
         for part in parts:
             files += [
-                (path, root, path.relative_to(part).parts[0], split)
+                (
+                    path,
+                    path.relative_to(root).as_posix(),
+                    path.relative_to(part).parts[0],
+                    split,
+                )
                 for path in part.glob("*/*/*.flac")
             ]
     return files

@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 from speechbrain_ext.dataio.audio import AUDIO_EXTENSIONS, read_header
 from speechbrain_ext.dataio.corpora import (
+    VOXCELEB2_TEST_SPEAKERS,
     librispeech_files,
     librispeech_speakers,
     vctk_files,
@@ -64,6 +65,14 @@ VOXCELEB_TRIALS = {
     "vox1-e": VOXCELEB_TRIALS_URL.format("list_test_all2"),
     "vox1-h": VOXCELEB_TRIALS_URL.format("list_test_hard2"),
 }
+# The trials that go with the training speakers (arXiv 2409.07770); those of
+# vox2-test are drawn from the test part of VoxCeleb2
+VOXCELEB_TEST = {
+    "voxceleb1": "vox1-o",
+    "voxceleb2": "vox2-test",
+    "voxceleb12": "vox1-o",
+}
+VOXCELEB_VALID = {"vox2-test": "vox1-o"}
 # Folders between a VoxCeleb root and the speakers, as people unpack it.
 VOXCELEB_ROOTS = (
     "wav", "aac", "dev/wav", "dev/aac", "test/wav", "test/aac", "."
@@ -145,10 +154,14 @@ def prepare_corpus(
         Of the model, in Hz; other files are resampled when read.
     verification_file : str
         Test trials in VoxCeleb's format: "vox1-o", "vox1-e", "vox1-h"
-        (cleaned), a path or a URL. Their speakers are kept out of training.
-        If None, Vox1-O for VoxCeleb, else drawn from held-out speakers.
+        (cleaned), a path or a URL; or "vox2-test", drawn from the test part
+        of VoxCeleb2. Their speakers are kept out of training. If None,
+        Vox1-O for the training speakers of VoxCeleb1, "vox2-test" for those
+        of VoxCeleb2, else drawn from held-out speakers.
     valid_verification_file : str
-        Validation trials likewise.
+        Validation trials likewise. If None, for VoxCeleb "vox2-test", or Vox1-O
+        where the test is on that; where the data lacks that part, and for
+        other corpora, drawn from held-out speakers.
     valid_speakers : float or int
         Share or number of speakers held out for validation.
     test_speakers : float or int
@@ -194,14 +207,25 @@ def prepare_corpus(
     settings = dict(locals())
     save_folder = Path(save_folder)
     paths = manifest_paths(save_folder)
-    dataset, data_folder, verification_file = _with_defaults(
-        dataset, data_folder, verification_file
+    dataset, data_folder, sources = _with_defaults(
+        dataset, data_folder, verification_file, valid_verification_file
     )
     utterances = list_utterances(dataset, data_folder)
     attributes_of = speaker_attributes(dataset, data_folder)
+    if (
+        valid_verification_file is None
+        and sources["valid"] == "vox2-test"
+        and not _has_voxceleb2_test(utterances)
+    ):
+        logger.warning(
+            "data_folder has none of the 118 speakers of VoxCeleb2's test part, "
+            "which usually validate: training speakers are held out for it."
+        )
+        sources["valid"] = None
     trial_lists = {
-        "test": local_trial_list(verification_file, save_folder),
-        "valid": local_trial_list(valid_verification_file, save_folder),
+        split: local_trial_list(source, save_folder)
+        for split, source in sources.items()
+        if not _is_drawn(source, split, utterances)
     }
     key = _preparation_key(settings, utterances, trial_lists)
     key_file = save_folder / "prepared.json"
@@ -212,7 +236,6 @@ def prepare_corpus(
     given_trials = {
         split: match_utterances(read_trials(path), [u.id for u in utterances], path)
         for split, path in trial_lists.items()
-        if path
     }
     utterances = drop_broken(
         utterances, sample_rate, min_duration, allow_broken, save_folder
@@ -252,13 +275,35 @@ def prepare_corpus(
     return paths
 
 
-def _with_defaults(dataset, data_folder, verification_file):
-    """Makes the demo's corpus, and takes VoxCeleb's usual test list."""
+def _with_defaults(dataset, data_folder, test, valid=None):
+    """Makes the demo's corpus, and takes VoxCeleb's usual trials."""
     if dataset == "demo":
-        return "voxceleb1", *build_demo_corpus(data_folder)
-    if dataset in VOXCELEB_SPEAKERS:
-        verification_file = verification_file or "vox1-o"
-    return dataset, data_folder, verification_file
+        dataset, (data_folder, test) = "voxceleb1", build_demo_corpus(data_folder)
+    elif dataset in VOXCELEB_TEST:
+        usual = VOXCELEB_TEST[dataset]
+        test = test or (usual if valid != usual else VOXCELEB_VALID[usual])
+        valid = valid or VOXCELEB_VALID.get(test, "vox2-test")
+    return dataset, data_folder, {"test": test, "valid": valid}
+
+
+def _is_drawn(source, split, utterances):
+    """Whether trials are drawn; marks the speakers of vox2-test for that."""
+    if source != "vox2-test":
+        return source is None
+    if not _has_voxceleb2_test(utterances):
+        raise InputError(
+            f"{split} trials: data_folder has none of the 118 speakers of "
+            "VoxCeleb2's test part; add its folder, or give other trials as "
+            "verification_file, such as vox1-o"
+        )
+    for utterance in utterances:
+        if utterance.speaker in VOXCELEB2_TEST_SPEAKERS:
+            utterance.split = split
+    return True
+
+
+def _has_voxceleb2_test(utterances):
+    return any(u.speaker in VOXCELEB2_TEST_SPEAKERS for u in utterances)
 
 
 def manifest_paths(save_folder):
@@ -292,14 +337,14 @@ def local_trial_list(source, save_folder):
 
     Arguments
     ---------
-    source : str or None
+    source : str
         "vox1-o", "vox1-e", "vox1-h", a URL or a path.
     save_folder : str or Path
         Where to save downloads.
 
     Returns
     -------
-    str or None
+    str
         Path of the list.
 
     Raises
@@ -314,7 +359,7 @@ def local_trial_list(source, save_folder):
     """
     url = VOXCELEB_TRIALS.get(source, source)
     if not str(url).startswith(("http://", "https://")):
-        return source
+        return url
     path = Path(save_folder) / url.rpartition("/")[2]
     if not path.is_file():
         try:
@@ -378,18 +423,21 @@ def prepare_trials(
         If the corpus or the trial list cannot be used, or the model was
         trained on speakers of the trials.
     """
-    dataset, data_folder, verification_file = _with_defaults(
+    dataset, data_folder, sources = _with_defaults(
         dataset, data_folder, verification_file
     )
     utterances = list_utterances(dataset, data_folder)
     attributes_of = speaker_attributes(dataset, data_folder)
-    source = local_trial_list(verification_file, save_folder)
-    if source:
+    source = None
+    if not _is_drawn(sources["test"], "test", utterances):
+        source = local_trial_list(sources["test"], save_folder)
         trials = match_utterances(
             read_trials(source), [u.id for u in utterances], source
         )
         used = trials.utterances()
         utterances = [u for u in utterances if u.id in used]
+    elif sources["test"]:
+        utterances = [u for u in utterances if u.split == "test"]
     utterances = drop_broken(
         utterances, sample_rate, min_duration, allow_broken, save_folder
     )
@@ -450,14 +498,22 @@ def list_utterances(dataset, data_folder):
 
 
 def _speaker_folders(dataset, folder):
-    for root in [folder] if dataset == "folder" else _voxceleb_roots(folder):
-        yield from _audio_below(root, trainable=root.parent.name != "test")
+    if dataset == "folder":
+        yield from _audio_below(folder)
+        return
+    for root in _voxceleb_roots(folder):
+        for utterance in _audio_below(root):
+            utterance.trainable = (
+                root.parent.name != "test"
+                and utterance.speaker not in VOXCELEB2_TEST_SPEAKERS
+            )
+            yield utterance
 
 
 def _own_layout(files):
-    for path, root, speaker, split in files:
+    for path, name, speaker, split in files:
         trainable = split in (None, "train")
-        yield _utterance(path, root, speaker, path.stat(), trainable, split)
+        yield _utterance(path, name, speaker, path.stat(), trainable, split)
 
 
 def speaker_attributes(dataset, data_folder):
@@ -512,7 +568,7 @@ def _voxceleb_roots(folder):
     return roots
 
 
-def _audio_below(root, trainable):
+def _audio_below(root):
     pending = [root]
     while pending:
         for entry in os.scandir(pending.pop()):
@@ -520,14 +576,15 @@ def _audio_below(root, trainable):
             if entry.is_dir():
                 pending.append(path)
             elif path.suffix.lower() in AUDIO_EXTENSIONS:
-                parts = path.relative_to(root).parts
-                if len(parts) > 1:
-                    yield _utterance(path, root, parts[0], entry.stat(), trainable)
+                below = path.relative_to(root)
+                if len(below.parts) > 1:
+                    name, speaker = below.as_posix(), below.parts[0]
+                    yield _utterance(path, name, speaker, entry.stat())
 
 
-def _utterance(path, root, speaker, status, trainable, split=None):
+def _utterance(path, name, speaker, status, trainable=True, split=None):
     return Utterance(
-        path.relative_to(root).as_posix(),
+        name,
         str(path.absolute()),
         speaker,
         (status.st_size, status.st_mtime_ns),
@@ -544,7 +601,7 @@ def _preparation_key(settings, utterances, trial_lists):
     for utterance in utterances:
         digest.update(f"{utterance.wav} {utterance.stamp}\n".encode())
     for split, path in trial_lists.items():
-        if path and Path(path).is_file():
+        if Path(path).is_file():
             digest.update(split.encode() + Path(path).read_bytes())
     return digest.hexdigest()
 

@@ -190,8 +190,12 @@ def write_trials(path, trials):
 def match_utterances(trials, utterances, source):
     """Replaces the ids of a trial list by those of known utterances.
 
-    VoxCeleb's lists say .wav where VoxCeleb2 has .m4a, and some lists have no
-    extension: an id that is unknown as it stands is sought without it.
+    VoxCeleb's lists say .wav where VoxCeleb2 has .m4a, and others have no
+    extension, a further folder in front (the published list of VoxCeleb1) or
+    one less in between (that of LibriSpeech): an id that is unknown as it
+    stands is sought without its extension, then without its leading folders,
+    then by its file name, where only one utterance below the same folders has
+    it.
 
     Arguments
     ---------
@@ -220,9 +224,12 @@ def match_utterances(trials, utterances, source):
     """
     known = {_without_extension(name): name for name in utterances}
     known.update((name, name) for name in list(known.values()))
+    by_file_name = {}
+    for name in set(known.values()):
+        file_name = _without_extension(name).rpartition("/")[2]
+        by_file_name.setdefault(file_name, []).append(name)
     found = {
-        name: known.get(name, known.get(_without_extension(name)))
-        for name in trials.utterances()
+        name: _match(name, known, by_file_name) for name in trials.utterances()
     }
     unknown = sorted(name for name, match in found.items() if match is None)
     if unknown:
@@ -237,6 +244,20 @@ def match_utterances(trials, utterances, source):
         [found[name] for name in trials.enrol],
         [found[name] for name in trials.test],
     )
+
+
+def _match(name, known, by_file_name):
+    if name in known:
+        return known[name]
+    folders = _without_extension(name).split("/")
+    for start in range(len(folders) - 1):
+        if "/".join(folders[start:]) in known:
+            return known["/".join(folders[start:])]
+    *folders, file_name = folders
+    namesakes = by_file_name.get(file_name, [])
+    if len(namesakes) == 1 and set(folders) <= set(namesakes[0].split("/")):
+        return namesakes[0]
+    return None
 
 
 def _without_extension(name):
@@ -289,25 +310,25 @@ def draw_trials(speaker_of, n_trials, seed, attributes_of=None):
         raise InputError(
             f"{len(by_speaker)} speaker(s): non-target trials need two or more"
         )
-    target_pools = [
-        _shuffled(itertools.combinations(utterances, 2), rng)
-        for utterances in by_speaker.values()
-        if len(utterances) > 1
-    ]
-    if not target_pools:
+    counts = [len(utterances) for utterances in by_speaker.values()]
+    n_target = sum(n * (n - 1) // 2 for n in counts)
+    if not n_target:
         raise InputError(
             "no speaker has two utterances, which target trials need"
         )
-    n_target = sum(map(len, target_pools))
-    counts = [len(utterances) for utterances in by_speaker.values()]
     n_nontarget = (sum(counts) ** 2 - sum(n * n for n in counts)) // 2
     n_each = min(n_trials // 2, n_target, n_nontarget)
+    targets = _alternate(
+        _utterance_pairs(utterances, utterances, rng)
+        for utterances in by_speaker.values()
+    )
+    speaker_pairs = list(itertools.combinations(by_speaker, 2))
+    rng.shuffle(speaker_pairs)
     alike = {}
-    for first, second in _shuffled(itertools.combinations(by_speaker, 2), rng):
+    for first, second in speaker_pairs:
         alike.setdefault(_matches(first, second, attributes_of or {}), []).append(
-            _distinct_pairs(by_speaker[first], by_speaker[second], rng)
+            _utterance_pairs(by_speaker[first], by_speaker[second], rng)
         )
-    targets = _alternate(map(iter, target_pools))
     nontargets = _alternate(map(_alternate, alike.values()))
     pairs = [(1, *pair) for pair in itertools.islice(targets, n_each)]
     pairs += [(0, *pair) for pair in itertools.islice(nontargets, n_each)]
@@ -315,24 +336,28 @@ def draw_trials(speaker_of, n_trials, seed, attributes_of=None):
     return Trials(*map(list, zip(*pairs)))
 
 
-def _shuffled(items, rng):
-    items = list(items)
-    rng.shuffle(items)
-    return items
+def _utterance_pairs(first, second, rng):
+    """Yields all pairs once, in random order; of one speaker in either order.
 
-
-def _distinct_pairs(first, second, rng):
-    codes = range(len(first) * len(second))
-    for code in rng.sample(codes, len(codes)):
-        yield first[code // len(second)], second[code % len(second)]
+    The shuffle (Fisher and Yates) keeps only what it has moved: a speaker of
+    VoxCeleb2 has ten thousands of pairs, of which few are taken.
+    """
+    moved = {}
+    n_pairs = len(first) * len(second)
+    for place in range(n_pairs):
+        drawn = rng.randrange(place, n_pairs)
+        pair = moved.get(drawn, drawn)
+        moved[drawn] = moved.pop(place, place)
+        one, other = divmod(pair, len(second))
+        if first is not second or one < other:
+            yield first[one], second[other]
 
 
 def _matches(first, second, attributes_of):
     """Which attributes two speakers share; an unknown one is not shared."""
-    theirs = attributes_of.get(second, {})
-    return tuple(
-        value == theirs.get(name)
-        for name, value in attributes_of.get(first, {}).items()
+    mine, theirs = attributes_of.get(first, {}), attributes_of.get(second, {})
+    return frozenset(
+        name for name, value in mine.items() if value == theirs.get(name)
     )
 
 

@@ -3,6 +3,7 @@
 import io
 import re
 import resource
+import shlex
 import sys
 import tempfile
 from pathlib import Path
@@ -28,9 +29,9 @@ from speechbrain_ext.processing.verification import (
 )
 from speechbrain_ext.utils.errors import InputError
 
-DEMO_PRESET = (
-    Path(__file__).resolve().parents[2] / "hparams" / "presets" / "demo.yaml"
-)
+HPARAMS = Path(__file__).resolve().parents[2] / "hparams"
+DEMO_PRESET = HPARAMS / "presets" / "demo.yaml"
+DATA_YAML = HPARAMS / "data.yaml"
 DEMO_BANNER = """
 ======================================================================
  No data_folder was given: this is the DEMO on synthetic voices.
@@ -41,7 +42,7 @@ DEMO_BANNER = """
 """
 
 
-def parse_recipe_arguments(arguments):
+def parse_recipe_arguments(arguments, corpus=None):
     """Reads a recipe's command line.
 
     Beside SpeechBrain's options and `--key value` overrides of the YAML,
@@ -54,6 +55,8 @@ def parse_recipe_arguments(arguments):
     ---------
     arguments : list of str
         As of sys.argv[1:].
+    corpus : str or Path
+        YAML of overrides for the recipe's corpus, before which the preset goes.
 
     Returns
     -------
@@ -86,6 +89,8 @@ def parse_recipe_arguments(arguments):
         raise InputError(
             f"'{hparams_file}' has no key {', '.join(unknown)} to override"
         )
+    if corpus is not None:
+        content.update(_load_yaml(corpus))
     if not {**content, **given}.get("data_folder", True) and preset is None:
         if given.get("dataset", "demo") != "demo":
             raise InputError(
@@ -223,33 +228,66 @@ def init_process_group(run_opts):
         sb.utils.distributed.ddp_init_group(run_opts)
 
 
-def run_details(modules, clock):
-    """Figures of a training for its metrics.json.
+def prepare_only(arguments, corpus=None):
+    """Writes manifests and trial lists, as a training would.
 
     Arguments
     ---------
-    modules : dict
-        Modules by name.
-    clock : TrainingClock
+    arguments : list of str
+        As of sys.argv[1:]: overrides of hparams/data.yaml, data_folder and
+        save_folder among them.
+    corpus : str or Path
+        YAML of overrides for the recipe's corpus.
+
+    Raises
+    ------
+    InputError
+        If one of the folders is not given, or the corpus cannot be used.
+    """
+    hparams_file, _, overrides = parse_recipe_arguments(
+        [str(DATA_YAML), *arguments], corpus
+    )
+    missing = {"data_folder", "save_folder"} - set(overrides)
+    if missing:
+        raise InputError(f"give --{' and --'.join(sorted(missing))}")
+    with open(hparams_file, encoding="utf-8") as fin:
+        hparams = load_hyperpyyaml(fin, overrides)
+    hparams["prepare_data"]()
+
+
+def run_details(hparams_file, hparams):
+    """What a training was and needed, for its metrics.json.
+
+    Arguments
+    ---------
+    hparams_file : str
+        Of `parse_recipe_arguments`.
+    hparams : dict
         Of the training.
 
     Returns
     -------
     dict
-        Command, minutes of training, peak memory of the main process and of
-        the GPU (GiB), parameters of each module.
+        System, corpus, encoder, seed, steps, command, minutes of training, peak
+        memory of the main process and of the GPU (GiB), parameters of each
+        module.
     """
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     details = {
-        "command": " ".join(["python", *sys.argv]),
-        "train_minutes": round(clock.seconds() / 60, 1),
+        "system": Path(hparams_file).stem,
+        "dataset": hparams["dataset"],
+        "ssl_hub": hparams.get("ssl_hub"),
+        "seed": hparams["seed"],
+        "number_of_steps": hparams["number_of_steps"],
+        "command": " ".join(["python", *map(shlex.quote, sys.argv)]),
+        "train_minutes": round(hparams["clock"].seconds() / 60, 1),
         # Linux counts in KiB, macOS in bytes.
         "peak_memory_gib": round(
             peak / 2 ** (30 if sys.platform == "darwin" else 20), 2
         ),
         "parameters": {
             name: sum(p.numel() for p in module.parameters())
-            for name, module in modules.items()
+            for name, module in hparams["modules"].items()
         },
         "torch_threads": torch.get_num_threads(),
     }
