@@ -1,4 +1,4 @@
-"""MHFA: multi-head factorised attentive pooling (arXiv 2210.01273)."""
+"""MHFA and CA-MHFA: multi-head factorised attentive pooling."""
 
 import torch
 from torch import nn
@@ -11,7 +11,8 @@ class MHFA(nn.Module):
 
     One aggregation, the keys, says which frames each head attends to; the
     other, the values, is what it sums (arXiv 2210.01273, section 3.2). In the
-    paper both are SUPERB's weighted sums.
+    paper both are SUPERB's weighted sums. With `context`, a head sees the keys
+    around a frame too: context-aware MHFA (arXiv 2409.15234, equation 2).
 
     Arguments
     ---------
@@ -27,6 +28,8 @@ class MHFA(nn.Module):
         Heads of the attention over frames.
     emb_dim : int
         Dimension of the embedding.
+    context : int
+        Frames to either side that a head's query covers; 0 for plain MHFA.
 
     Example
     -------
@@ -47,13 +50,16 @@ class MHFA(nn.Module):
         compressed_channels=128,
         n_heads=64,
         emb_dim=256,
+        context=0,
     ):
         super().__init__()
         self.key_pooling = key_pooling
         self.value_pooling = value_pooling
         self.key_proj = nn.Linear(in_channels, compressed_channels)
         self.value_proj = nn.Linear(in_channels, compressed_channels)
-        self.scores = nn.Linear(compressed_channels, n_heads)
+        self.queries = nn.Conv1d(
+            compressed_channels, n_heads, 2 * context + 1, padding=context
+        )
         self.fc = nn.Linear(n_heads * compressed_channels, emb_dim)
 
     def forward(self, hidden_states, lengths=None, return_weights=False):
@@ -77,14 +83,17 @@ class MHFA(nn.Module):
             (batch, head, time, layer).
         """
         keys = self.key_proj(self.key_pooling(hidden_states, lengths))
+        mask = frame_mask(lengths, keys.shape[1])
         values, weights = self.value_pooling(
             hidden_states, lengths, return_weights=True
         )
-        scores = self.scores(keys)
-        mask = frame_mask(lengths, scores.shape[1])
         if mask is not None:
-            scores = scores.masked_fill(~mask.unsqueeze(2), float("-inf"))
-        attention = torch.softmax(scores, dim=1)
-        heads = torch.einsum("bth,btc->bhc", attention, self.value_proj(values))
+            # Padding is no context, like what is beyond the utterance.
+            keys = keys.masked_fill(~mask.unsqueeze(2), 0.0)
+        scores = self.queries(keys.transpose(1, 2)) / self.queries.kernel_size[0]
+        if mask is not None:
+            scores = scores.masked_fill(~mask.unsqueeze(1), float("-inf"))
+        attention = torch.softmax(scores, dim=2)
+        heads = torch.einsum("bht,btc->bhc", attention, self.value_proj(values))
         embeddings = self.fc(heads.flatten(1)).unsqueeze(1)
         return (embeddings, weights) if return_weights else embeddings
