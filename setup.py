@@ -40,6 +40,7 @@ setup(
     extras_require={
         "demo": ["espeakng-loader"],
         "kaldi": ["kaldiio"],
+        "lora": ["peft"],
         "onnx": ["onnx", "onnxscript", "onnxruntime"],
         "rooms": ["pyroomacoustics"],
         "dev": [
@@ -47,6 +48,7 @@ setup(
             "ruff",
             "espeakng-loader",
             "kaldiio",
+            "peft",
             "onnx",
             "onnxscript",
             "onnxruntime",

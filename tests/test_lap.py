@@ -159,14 +159,40 @@ def test_lap_before_any_back_end(back_end):
     assert all(g is not None and g.isfinite().all() for g in gradients)
 
 
-def test_mhfa_leaves_padded_frames_out():
+@pytest.mark.parametrize("context", [0, 4])
+def test_mhfa_leaves_padded_frames_out(context):
     torch.manual_seed(0)
-    model = MHFA(small_pooling(), small_pooling(), in_channels=16).eval()
+    model = MHFA(
+        small_pooling(), small_pooling(), in_channels=16, context=context
+    ).eval()
     hidden_states = torch.rand(5, 2, 20, 24)
     with torch.no_grad():
         padded = model(hidden_states, torch.tensor([1.0, 0.6]))
         alone = model(hidden_states[:, 1:, :12])
     assert (padded[1] - alone[0]).abs().max() < TOLERANCE
+
+
+def test_a_head_of_ca_mhfa_sees_the_keys_around_a_frame():
+    """Its score is the mean of the products of queries and keys (eq. 2)."""
+    torch.manual_seed(0)
+    layers = torch.nn.Identity()
+    layers.forward = lambda x, lengths=None, return_weights=False: (
+        (x[0], None) if return_weights else x[0]
+    )
+    model = MHFA(
+        layers, layers, in_channels=4, compressed_channels=3, n_heads=2, context=1
+    ).eval()
+    frames = torch.rand(1, 1, 5, 4)
+    scores = []
+    model.queries.register_forward_hook(lambda m, args, out: scores.append(out))
+    model(frames)
+    keys = torch.nn.functional.pad(model.key_proj(frames[0, 0]), (0, 0, 1, 1))
+    for head in range(2):
+        queries = model.queries.weight[head].T
+        for frame in range(5):
+            expected = (queries * keys[frame : frame + 3]).sum()
+            got = scores[0][0, head, frame] - model.queries.bias[head]
+            assert (got - expected).abs() < TOLERANCE
 
 
 @pytest.mark.parametrize("case", [0, 1, 2])

@@ -7,6 +7,7 @@ import torch
 from hyperpyyaml import load_hyperpyyaml
 from test_recipe import ROOT
 
+from speechbrain_ext.tools.random_encoder import save_random_encoder
 from speechbrain_ext.utils.recipes import parse_recipe_arguments
 
 SYSTEMS = [
@@ -14,7 +15,7 @@ SYSTEMS = [
     for path in sorted((ROOT / "hparams").glob("*.yaml"))
     if "\nembedding_model:" in path.read_text(encoding="utf-8")
     and path.stem != "lde_teacher"  # needs a trained teacher
-] + ["mean_vgg", "statistics_vgg", "double_mha_vgg"]
+] + ["mean_vgg", "statistics_vgg", "double_mha_vgg", "ca_mhfa_wavlm"]
 
 
 @pytest.mark.parametrize("preset", ["demo", "small"])
@@ -26,7 +27,10 @@ def test_embeds(system, preset, tmp_path, monkeypatch):
         f"--preset={ROOT / 'hparams' / 'presets' / preset}.yaml",
     ]
     merged, _, _ = parse_recipe_arguments(arguments)
-    if "\nssl_hub:" in Path(merged).read_text(encoding="utf-8"):
+    if system == "w2v_bert_mfa":
+        folder = save_random_encoder("w2v-bert", tmp_path / "w2v-bert")
+        arguments.append(f"--ssl_hub={folder}")
+    elif "\nssl_hub:" in Path(merged).read_text(encoding="utf-8"):
         arguments.append("--ssl_hub=speechbrain_ext/wavlm-small")
     hparams_file, _, overrides = parse_recipe_arguments(arguments)
     with open(hparams_file, encoding="utf-8") as fin:

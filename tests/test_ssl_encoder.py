@@ -2,47 +2,24 @@
 
 import pytest
 import torch
-from transformers import (
-    HubertConfig,
-    HubertModel,
-    Wav2Vec2Config,
-    Wav2Vec2FeatureExtractor,
-    Wav2Vec2Model,
-    WavLMConfig,
-    WavLMModel,
-)
+from transformers import WavLMModel
 
 from speechbrain_ext.lobes.models.small_wavlm import save_small_wavlm
 from speechbrain_ext.lobes.models.ssl_encoder import SSLEncoder
+from speechbrain_ext.tools.random_encoder import save_random_encoder
 
-FAMILIES = {
-    "wav2vec2": (Wav2Vec2Config, Wav2Vec2Model),
-    "hubert": (HubertConfig, HubertModel),
-    "wavlm": (WavLMConfig, WavLMModel),
-}
+FAMILIES = ("wav2vec2", "hubert", "wavlm")
 
 
 def save_encoder(folder, family, norm):
-    config_class, model_class = FAMILIES[family]
-    config = config_class(
-        hidden_size=32,
-        num_hidden_layers=3,
-        num_attention_heads=2,
-        intermediate_size=64,
-        conv_dim=[32] * 7,
+    return save_random_encoder(
+        family,
+        folder,
         feat_extract_norm=norm,
         do_stable_layer_norm=norm == "layer",
         conv_bias=norm == "layer",
-        num_conv_pos_embeddings=16,
-        num_conv_pos_embedding_groups=4,
         layerdrop=0.5,
     )
-    torch.manual_seed(0)
-    model_class(config).save_pretrained(folder)
-    Wav2Vec2FeatureExtractor(
-        do_normalize=norm == "layer" or family == "hubert"
-    ).save_pretrained(folder)
-    return str(folder)
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +28,7 @@ def wavlm_folder(tmp_path_factory):
 
 
 @pytest.mark.parametrize("norm", ["group", "layer"])
-@pytest.mark.parametrize("family", list(FAMILIES))
+@pytest.mark.parametrize("family", FAMILIES)
 def test_padding_does_not_change_hidden_states(family, norm, tmp_path):
     encoder = SSLEncoder(save_encoder(tmp_path / "hub", family, norm))
     n_samples = [16000, 15999, 9601, 5433, 400]

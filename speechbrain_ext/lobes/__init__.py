@@ -3,6 +3,7 @@
 from speechbrain_ext.lobes.models.astp import ASTP
 from speechbrain_ext.lobes.models.kd_student import KDStudent
 from speechbrain_ext.lobes.models.lap import LAP_ASTP
+from speechbrain_ext.lobes.models.layer_adapters import LayerAdapterMFA
 from speechbrain_ext.lobes.models.layer_pooled import LayerPooled
 from speechbrain_ext.lobes.models.ltdnn import LTDNN
 from speechbrain_ext.lobes.models.mhfa import MHFA
@@ -26,6 +27,7 @@ __all__ = [
     "MHFA",
     "AttentiveStatisticsPooling",
     "DoubleMultiHeadAttnPooling",
+    "LayerAdapterMFA",
     "LayerAttentivePooling",
     "LayerPooled",
     "LearnableDictionaryEncoding",

@@ -1,5 +1,6 @@
 """wav2vec 2.0, HuBERT and WavLM encoders whose outputs ignore padding."""
 
+import contextlib
 import math
 from pathlib import Path
 
@@ -139,7 +140,7 @@ class SSLEncoder(Wav2Vec2):
     ):
         source = embedded_folder(str(source))
         check_local_folder(source)
-        try:
+        with hub_errors(source):
             super().__init__(
                 source,
                 str(save_path),
@@ -147,16 +148,6 @@ class SSLEncoder(Wav2Vec2):
                 freeze_feature_extractor=freeze_feature_extractor,
                 output_all_hiddens=True,
             )
-        except Exception as error:
-            if Path(source).exists():
-                raise
-            raise OSError(
-                f"ssl_hub '{source}' is no local folder and could not be "
-                f"loaded from the Hugging Face hub ({type(error).__name__}). "
-                "Without internet, copy the model's config.json, "
-                "preprocessor_config.json and weights into a folder and give "
-                "its path as ssl_hub."
-            ) from error
         # Weights on a hub may be in half precision, which saves space only.
         self.model.float()
         n_hidden_states = self.config.num_hidden_layers + 1
@@ -328,6 +319,42 @@ def embedded_folder(source):
             + ", ".join(f"{package}/{encoder}" for encoder in known)
         )
     return str(folder)
+
+
+@contextlib.contextmanager
+def hub_errors(source):
+    """Says what to do where an encoder cannot be loaded from the hub.
+
+    Arguments
+    ---------
+    source : str
+        As of `SSLEncoder`.
+
+    Raises
+    ------
+    OSError
+        In place of what the block raises, unless the source is a folder.
+
+    Example
+    -------
+    >>> with hub_errors("nobody/nothing"):
+    ...     raise ValueError
+    Traceback (most recent call last):
+        ...
+    OSError: ssl_hub 'nobody/nothing' is no local folder and could not be ...
+    """
+    try:
+        yield
+    except Exception as error:
+        if Path(source).exists():
+            raise
+        raise OSError(
+            f"ssl_hub '{source}' is no local folder and could not be "
+            f"loaded from the Hugging Face hub ({type(error).__name__}). "
+            "Without internet, copy the model's config.json, "
+            "preprocessor_config.json and weights into a folder and give "
+            "its path as ssl_hub."
+        ) from error
 
 
 def check_local_folder(source):

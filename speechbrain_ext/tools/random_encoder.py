@@ -1,0 +1,103 @@
+"""Saves a tiny SSL encoder of any family with random weights, to try recipes.
+
+    python -m speechbrain_ext.tools.random_encoder hubert results/random_hubert
+    python recipes/VoxCeleb/train.py hparams/ltdnn_wavlm.yaml \\
+        --ssl_hub results/random_hubert
+
+It has the layout of the family's encoders on the hub, so that what runs on it
+runs on them; its error rates mean nothing.
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+from transformers import (
+    HubertConfig,
+    HubertModel,
+    SeamlessM4TFeatureExtractor,
+    Wav2Vec2BertConfig,
+    Wav2Vec2BertModel,
+    Wav2Vec2Config,
+    Wav2Vec2FeatureExtractor,
+    Wav2Vec2Model,
+    WavLMConfig,
+    WavLMModel,
+)
+
+from speechbrain_ext.utils.errors import one_line_errors
+
+FAMILIES = {
+    "wav2vec2": (Wav2Vec2Config, Wav2Vec2Model),
+    "hubert": (HubertConfig, HubertModel),
+    "wavlm": (WavLMConfig, WavLMModel),
+    "w2v-bert": (Wav2Vec2BertConfig, Wav2Vec2BertModel),
+}
+TRANSFORMER = {
+    "hidden_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+}
+FRONT_END = {
+    "conv_dim": [32] * 7,
+    "num_conv_pos_embeddings": 16,
+    "num_conv_pos_embedding_groups": 4,
+}
+
+
+def save_random_encoder(family, folder, seed=1986, **changes):
+    """Saves a tiny encoder with random weights as a hub folder.
+
+    Arguments
+    ---------
+    family : str
+        wav2vec2, hubert, wavlm or w2v-bert.
+    folder : str or Path
+        Where to save.
+    seed : int
+        Of the weights.
+    **changes
+        Of the family's configuration in transformers.
+
+    Returns
+    -------
+    str
+        The folder, for `ssl_hub`.
+
+    Example
+    -------
+    >>> folder = save_random_encoder("hubert", getfixture("tmpdir") / "hubert")
+    >>> HubertModel.from_pretrained(folder).config.num_hidden_layers
+    3
+    """
+    config_class, model_class = FAMILIES[family]
+    if family == "w2v-bert":
+        feature_extractor, settings = SeamlessM4TFeatureExtractor(), TRANSFORMER
+    else:
+        feature_extractor = Wav2Vec2FeatureExtractor(
+            do_normalize=changes.get("feat_extract_norm") == "layer"
+        )
+        settings = {**TRANSFORMER, **FRONT_END}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = model_class(config_class(**{**settings, **changes}))
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(folder)
+    feature_extractor.save_pretrained(folder)
+    return str(folder)
+
+
+def main():
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("family", choices=FAMILIES)
+    parser.add_argument("folder")
+    save_random_encoder(**vars(parser.parse_args()))
+
+
+if __name__ == "__main__":
+    with one_line_errors():
+        main()
