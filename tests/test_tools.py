@@ -1,4 +1,4 @@
-"""Corpora in other layouts, through the recipes of these corpora."""
+"""Tools: corpora in other layouts through their recipes, the table of results."""
 
 import csv
 import json
@@ -13,6 +13,7 @@ from test_recipe import ECAPA, ENVIRONMENT, ROOT, TINY_ECAPA, run
 from speechbrain_ext.dataio.prepare import read_manifest
 from speechbrain_ext.dataio.trials import read_trials
 from speechbrain_ext.tools.lay_out_corpus import lay_out_corpus, read_speakers
+from speechbrain_ext.tools.results_table import find_trainings, published_eer
 from speechbrain_ext.utils.errors import InputError
 
 
@@ -27,7 +28,7 @@ def table(tmp_path_factory):
             for utterance in range(3):
                 path = f"audio/{speaker:02}/{utterance}.wav"
                 write_voice(root / path, speaker, utterance)
-                writer.writerow([path, f"{speaker:02}", "fm"[speaker % 2], 30])
+                writer.writerow([path, f"{speaker:02}", "fm"[speaker // 10], 30])
     return root / "utterances.csv"
 
 
@@ -119,3 +120,60 @@ def test_tables_that_are_something_else(tmp_path):
     (tmp_path / "t.csv").write_text("path,speaker\na.wav,a\n")
     with pytest.raises(InputError, match="lacks gender, age"):
         read_speakers(tmp_path / "t.csv")
+
+
+def test_results_table(corpus, tmp_path):
+    results = tmp_path / "results"
+    options = {**TINY_ECAPA, "data_folder": corpus, "number_of_steps": 3}
+    for name, seed in (("wide", 1), ("wide", 2), ("narrow", 1)):
+        given = {**options, "seed": seed, "output_folder": results / name / str(seed)}
+        if name == "narrow":
+            given["emb_dim"] = 8
+        done = run(ROOT / "recipes/VoxCeleb/train.py", ECAPA, given, tmp_path)
+        assert done.returncode == 0, done.stderr[-3000:]
+    command = [sys.executable, "-m", "speechbrain_ext.tools.results_table", results]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    with open(results / "results_table.csv", encoding="utf-8") as file:
+        narrow, wide = csv.DictReader(file)
+    metrics = [
+        json.loads((results / f"wide/{seed}/test/metrics.json").read_text())
+        for seed in (1, 2)
+    ]
+    assert (narrow["name"], wide["name"]) == ("narrow", "wide")
+    assert (narrow["seeds"], wide["seeds"]) == ("1", "2")
+    mean = 50 * sum(run["EER"] for run in metrics)
+    assert wide["EER %"].startswith(f"{mean:.2f} (")
+    assert int(wide["number of trials"]) == metrics[0]["n_target"] * 2
+    for row in (narrow, wide):
+        assert row["paper EER %"] == "" and row["trials"] == "drawn"
+        assert all(float(row[f"ms for {d} s"]) >= 0 for d in (2, 4, 8, 16, 32))
+        assert f"--emb_dim={8}" in row["command"] or row is wide
+    assert int(narrow["back-end parameters"]) < int(wide["back-end parameters"])
+    assert (results / "costs.png").stat().st_size > 3000
+
+    # What is measured is kept
+    file = results / "wide/1/test/latency.json"
+    kept = json.loads(file.read_text())
+    assert kept["milliseconds"]["back_end"]["32"] > 0
+    kept["milliseconds"]["back_end"]["2"] += 1e6
+    file.write_text(json.dumps(kept))
+    subprocess.run(command, env=ENVIRONMENT, check=True, capture_output=True)
+    with open(results / "results_table.csv", encoding="utf-8") as file:
+        assert float(list(csv.DictReader(file))[1]["ms for 2 s"]) > 1e6
+
+
+def test_results_table_of_nothing(tmp_path):
+    with pytest.raises(InputError, match="no test results"):
+        find_trainings(tmp_path)
+
+
+def test_published_figures_are_of_the_same_cell():
+    cell = ["w2v_bert_mfa", "joint", "facebook/w2v-bert-2.0", "voxceleb2", "vox1-h"]
+    assert published_eer(*cell).startswith("1.15 ")
+    for place, other in (
+        (0, "lap_wavlm"), (1, "frozen"), (2, "microsoft/wavlm-large"),
+        (3, "voxceleb1"), (4, "vox2-test"),
+    ):  # fmt: skip
+        changed = [*cell[:place], other, *cell[place + 1 :]]
+        assert not published_eer(*changed).startswith("1.15 ")

@@ -275,13 +275,40 @@ def prepare_corpus(
     return paths
 
 
+def resolve_test_trials(dataset, verification_file=None, valid_verification_file=None):
+    """The test trials of a corpus, unless others are given.
+
+    Arguments
+    ---------
+    dataset : str
+        As in `prepare_corpus`, like the others.
+    verification_file : str
+        Test trials, if given.
+    valid_verification_file : str
+        Validation trials, if given.
+
+    Returns
+    -------
+    str or None
+        Name, path or URL of the list; None where trials are drawn.
+
+    Example
+    -------
+    >>> resolve_test_trials("voxceleb1"), resolve_test_trials("voxceleb2")
+    ('vox1-o', 'vox2-test')
+    """
+    usual = VOXCELEB_TEST.get(dataset)
+    if usual is not None and usual == valid_verification_file:
+        usual = VOXCELEB_VALID.get(usual, "vox2-test")
+    return verification_file or usual
+
+
 def _with_defaults(dataset, data_folder, test, valid=None):
     """Makes the demo's corpus, and takes VoxCeleb's usual trials."""
     if dataset == "demo":
         dataset, (data_folder, test) = "voxceleb1", build_demo_corpus(data_folder)
     elif dataset in VOXCELEB_TEST:
-        usual = VOXCELEB_TEST[dataset]
-        test = test or (usual if valid != usual else VOXCELEB_VALID[usual])
+        test = resolve_test_trials(dataset, test, valid)
         valid = valid or VOXCELEB_VALID.get(test, "vox2-test")
     return dataset, data_folder, {"test": test, "valid": valid}
 

@@ -70,17 +70,17 @@ def grid_row(name, output_folders):
     plda = {}
     if all((folder / "metrics.json").is_file() for folder in with_plda):
         eers = [100 * _metrics(folder)["EER"] for folder in with_plda]
-        plda = {"EER % with PLDA": _over_seeds(eers, 2)}
+        plda = {"EER % with PLDA": over_seeds(eers, 2)}
     return {
         "system": name,
-        "EER %": _over_seeds([100 * run["EER"] for run in runs], 2),
+        "EER %": over_seeds([100 * run["EER"] for run in runs], 2),
         **plda,
         "95 % over speakers, first seed": f"{100 * low:.1f} to {100 * high:.1f}",
-        "EER* %": _over_seeds([100 * run["EER_star"] for run in runs], 2),
-        "minDCF 0.01": _over_seeds([run["minDCF_0.01"] for run in runs], 3),
-        "minDCF 0.05": _over_seeds([run["minDCF_0.05"] for run in runs], 3),
+        "EER* %": over_seeds([100 * run["EER_star"] for run in runs], 2),
+        "minDCF 0.01": over_seeds([run["minDCF_0.01"] for run in runs], 3),
+        "minDCF 0.05": over_seeds([run["minDCF_0.05"] for run in runs], 3),
         "parameters": runs[0]["parameters"]["embedding_model"],
-        "minutes": _over_seeds([run["train_minutes"] for run in runs], 0),
+        "minutes": over_seeds([run["train_minutes"] for run in runs], 0),
     }
 
 
@@ -105,7 +105,26 @@ def _metrics(folder):
     return json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
 
 
-def _over_seeds(values, digits):
+def over_seeds(values, digits):
+    """Mean and range of a metric over the seeds.
+
+    Arguments
+    ---------
+    values : list of float
+        One for each seed.
+    digits : int
+        Digits after the point.
+
+    Returns
+    -------
+    str
+        The mean and, where there are several seeds, the range.
+
+    Example
+    -------
+    >>> over_seeds([1.0, 2.5], 1)
+    '1.8 (1.0 to 2.5)'
+    """
     mean = f"{statistics.mean(values):.{digits}f}"
     if len(values) == 1:
         return mean

@@ -447,6 +447,54 @@ def plot_probes(accuracies, path):
     return _save(figure, path)
 
 
+def plot_costs(path, costs):
+    """Parameters and latency of systems (after figure 4 of arXiv 2409.07770).
+
+    Arguments
+    ---------
+    path : str or Path
+        Without extension.
+    costs : dict
+        For each name, the parameters of the back end and the latency, as of
+        `speechbrain_ext.tools.results_table.measure_latency`.
+
+    Returns
+    -------
+    list of Path
+        The files.
+
+    Example
+    -------
+    >>> latency = {"encoder": {"2": 9.0, "4": 20.0}, "back_end": {"2": 1.0, "4": 1.5}}
+    >>> costs = {"L-TDNN": (5_717_272, latency)}
+    >>> [p.suffix for p in plot_costs(getfixture("tmpdir") / "costs", costs)]
+    ['.png', '.pdf']
+    """
+    figure, (left, middle, right) = pyplot.subplots(
+        1, 3, figsize=(14, 1.5 + 0.4 * max(6, len(costs)))
+    )
+    names = list(costs)
+    left.barh(names, [parameters / 1e6 for parameters, _ in costs.values()])
+    left.invert_yaxis()
+    left.set_xlabel("parameters of the back end, millions")
+    for name, (_, latency) in costs.items():
+        seconds = list(map(float, latency["encoder"]))
+        back_end = list(latency["back_end"].values())
+        both = [a + b for a, b in zip(latency["encoder"].values(), back_end)]
+        middle.plot(seconds, back_end, marker="o", label=name)
+        right.plot(seconds, both, marker="o", label=name)
+    for axes, part in ((middle, "back end"), (right, "encoder and back end")):
+        axes.set_xscale("log", base=2)
+        axes.set_yscale("log")
+        axes.set_xticks(seconds, [f"{s:g}" for s in seconds])
+        axes.set_xlabel("duration of the utterance, seconds")
+        axes.set_ylabel(f"latency of {part}, ms")
+        axes.grid(alpha=0.3)
+    right.legend(loc="upper left", bbox_to_anchor=(1.02, 1))
+    figure.tight_layout()
+    return _save(figure, path)
+
+
 def _save(figure, path):
     written = []
     for suffix in (".png", ".pdf"):
