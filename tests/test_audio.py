@@ -1,9 +1,13 @@
 """Audio: formats, crops, resampling, broken files."""
 
+import shutil
+import subprocess
+
 import numpy as np
 import pytest
 import soundfile
 import torch
+from conftest import write_voice
 
 from speechbrain_ext.dataio import audio
 from speechbrain_ext.dataio.audio import read_crop, read_header
@@ -92,3 +96,27 @@ def test_m4a_without_ffmpeg_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setattr(audio.shutil, "which", lambda program: None)
     with pytest.raises(InputError, match="install it or convert"):
         read_header(tmp_path / "a.m4a")
+
+
+@pytest.mark.skipif(
+    shutil.which("ffmpeg") is None, reason="needs FFmpeg to write and read m4a"
+)
+def test_m4a_where_ffmpeg_is(tmp_path):
+    write_voice(tmp_path / "a.wav", 0, 0, duration=2.0)
+    subprocess.run(
+        ["ffmpeg", "-v", "error", "-i", tmp_path / "a.wav", tmp_path / "a.m4a"],
+        check=True,
+    )
+    header = read_header(tmp_path / "a.m4a")
+    assert header.sample_rate == 16000 and header.n_channels == 1
+    assert abs(header.duration - 2.0) < 0.1
+    whole = read_crop(tmp_path / "a.m4a", 16000)
+    assert abs(len(whole) - 32000) < 1600
+    crop = read_crop(tmp_path / "a.m4a", 16000, start=0.5, duration=1.0)
+    assert crop.shape == (16000,)
+    # The codec delays and rounds, but the tone is the same.
+    original, decoded = (
+        torch.fft.rfft(read_crop(tmp_path / name, 16000)[:30000]).abs()
+        for name in ("a.wav", "a.m4a")
+    )
+    assert torch.cosine_similarity(original, decoded, dim=0) > 0.9

@@ -11,6 +11,7 @@ from speechbrain_ext.lobes.models.cls_encoder import CLSEncoder, FirstFrame
 from speechbrain_ext.lobes.models.last_layer_mean import LastLayerMean
 from speechbrain_ext.lobes.models.small_wavlm import save_small_wavlm
 from speechbrain_ext.lobes.models.ssl_encoder import SSLEncoder
+from speechbrain_ext.tools.random_encoder import save_random_encoder
 from speechbrain_ext.utils.checkpoints import best_checkpoint
 
 
@@ -20,12 +21,20 @@ def wavlm(tmp_path_factory):
     return save_small_wavlm(folder, n_layers=2, channels=32, n_bands=8)
 
 
+@pytest.mark.parametrize("norm", ["group", "layer"])
+@pytest.mark.parametrize("family", ["wav2vec2", "hubert", "wavlm"])
 @pytest.mark.parametrize(
     "encoder_class, embedding_model",
     [(SSLEncoder, LastLayerMean()), (CLSEncoder, FirstFrame())],
 )
-def test_embeddings_do_not_depend_on_padding(wavlm, encoder_class, embedding_model):
-    encoder = encoder_class(wavlm)
+def test_embeddings_do_not_depend_on_padding(
+    encoder_class, embedding_model, family, norm, tmp_path
+):
+    folder = save_random_encoder(
+        family, tmp_path / "hub", feat_extract_norm=norm,
+        do_stable_layer_norm=norm == "layer",
+    )  # fmt: skip
+    encoder = encoder_class(folder)
     torch.manual_seed(0)
     wavs = torch.randn(2, 16000)
     lengths = torch.tensor([1.0, 0.6])
