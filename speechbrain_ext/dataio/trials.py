@@ -319,28 +319,32 @@ def draw_trials(speaker_of, n_trials, seed, attributes_of=None):
     n_nontarget = (sum(counts) ** 2 - sum(n * n for n in counts)) // 2
     n_each = min(n_trials // 2, n_target, n_nontarget)
     targets = _alternate(
-        _utterance_pairs(utterances, utterances, rng)
+        _random_pairs(utterances, utterances, rng)
         for utterances in by_speaker.values()
     )
-    speaker_pairs = list(itertools.combinations(by_speaker, 2))
-    rng.shuffle(speaker_pairs)
-    alike = {}
-    for first, second in speaker_pairs:
-        alike.setdefault(_matches(first, second, attributes_of or {}), []).append(
-            _utterance_pairs(by_speaker[first], by_speaker[second], rng)
+    speakers = list(by_speaker)
+    alike = [_random_pairs(speakers, speakers, rng)]
+    if attributes_of:
+        alike = _by_matches(alike[0], attributes_of)
+    nontargets = _alternate(
+        _alternate(
+            _random_pairs(by_speaker[first], by_speaker[second], rng)
+            for first, second in speaker_pairs
         )
-    nontargets = _alternate(map(_alternate, alike.values()))
+        for speaker_pairs in alike
+    )
     pairs = [(1, *pair) for pair in itertools.islice(targets, n_each)]
     pairs += [(0, *pair) for pair in itertools.islice(nontargets, n_each)]
     rng.shuffle(pairs)
     return Trials(*map(list, zip(*pairs)))
 
 
-def _utterance_pairs(first, second, rng):
-    """Yields all pairs once, in random order; of one speaker in either order.
+def _random_pairs(first, second, rng):
+    """Yields all pairs once, in random order; of one list in either order.
 
-    The shuffle (Fisher and Yates) keeps only what it has moved: a speaker of
-    VoxCeleb2 has ten thousands of pairs, of which few are taken.
+    The shuffle (Fisher and Yates) keeps only what it has moved: VoxCeleb2 has
+    ten thousands of pairs of utterances for a speaker, and millions of pairs
+    of speakers, of which few are taken.
     """
     moved = {}
     n_pairs = len(first) * len(second)
@@ -353,21 +357,24 @@ def _utterance_pairs(first, second, rng):
             yield first[one], second[other]
 
 
-def _matches(first, second, attributes_of):
-    """Which attributes two speakers share; an unknown one is not shared."""
-    mine, theirs = attributes_of.get(first, {}), attributes_of.get(second, {})
-    return frozenset(
-        name for name, value in mine.items() if value == theirs.get(name)
-    )
+def _by_matches(speaker_pairs, attributes_of):
+    """Groups of pairs by the attributes they share; unknown is not shared."""
+    groups = {}
+    for first, second in speaker_pairs:
+        mine, theirs = attributes_of.get(first, {}), attributes_of.get(second, {})
+        shared = {name for name, value in mine.items() if value == theirs.get(name)}
+        groups.setdefault(frozenset(shared), []).append((first, second))
+    return groups.values()
 
 
 def _alternate(pools):
     """Yields an item of each pool in turn until all are empty."""
-    pools = list(pools)
-    while pools:
+    while True:
         remaining = []
         for pool in pools:
             for item in itertools.islice(pool, 1):
                 yield item
                 remaining.append(pool)
+        if not remaining:
+            return
         pools = remaining
