@@ -229,15 +229,8 @@ class SSLEncoder(Wav2Vec2):
             return self._hidden_states(wav, wav_lens)
 
     def _hidden_states(self, wav, wav_lens):
-        if wav_lens is None:
-            wav_lens = torch.ones(len(wav), device=wav.device)
-        samples = frame_counts(wav_lens, wav.shape[1])
+        samples = sample_counts(wav, wav_lens, self.receptive_field)
         frames = self.model._get_feat_extract_output_lengths(samples)
-        if bool((frames < 1).any()):
-            raise ValueError(
-                f"an utterance of {int(samples.min())} samples is shorter than "
-                f"one frame of the SSL encoder ({self.receptive_field} samples)"
-            )
         positions = torch.arange(wav.shape[1], device=wav.device)
         valid = positions < samples.unsqueeze(1)
         wav = wav.masked_fill(~valid, 0.0)
@@ -254,6 +247,44 @@ class SSLEncoder(Wav2Vec2):
         ).hidden_states
         stacked = torch.stack([hidden_states[layer] for layer in self.layers])
         return stacked, frames / stacked.shape[2]
+
+
+def sample_counts(wav, wav_lens, receptive_field):
+    """Samples of each utterance, each enough for a frame.
+
+    Arguments
+    ---------
+    wav : torch.Tensor
+        Waveforms, of shape (batch, time).
+    wav_lens : torch.Tensor
+        Relative lengths, of shape (batch,); whole waveforms if None.
+    receptive_field : int
+        Samples that a frame needs.
+
+    Returns
+    -------
+    torch.Tensor
+        Samples, of shape (batch,), dtype long.
+
+    Raises
+    ------
+    ValueError
+        If an utterance is shorter than one frame.
+
+    Example
+    -------
+    >>> sample_counts(torch.rand(2, 1000), torch.tensor([1.0, 0.5]), 400)
+    tensor([1000,  500])
+    """
+    if wav_lens is None:
+        wav_lens = torch.ones(len(wav), device=wav.device)
+    samples = frame_counts(wav_lens, wav.shape[1])
+    if bool((samples < receptive_field).any()):
+        raise ValueError(
+            f"an utterance of {int(samples.min())} samples is shorter than "
+            f"one frame of the SSL encoder ({receptive_field} samples)"
+        )
+    return samples
 
 
 def normalize_waveform(wav, valid):

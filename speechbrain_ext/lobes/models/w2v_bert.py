@@ -5,10 +5,11 @@ import torchaudio
 from speechbrain.integrations.huggingface.w2v_bert import W2VBert
 
 from speechbrain_ext.lobes.models.ssl_encoder import (
+    SSLEncoder,
     check_local_folder,
     hub_errors,
+    sample_counts,
 )
-from speechbrain_ext.nnet.masking import frame_counts
 from speechbrain_ext.utils.errors import InputError
 
 FRAME_LENGTH, FRAME_SHIFT = 25.0, 10.0  # milliseconds
@@ -129,21 +130,7 @@ class W2VBertEncoder(W2VBert):
         )
         self.train(self.training)
 
-    def override_config(self, config):
-        """Turns layer drop off: a skipped layer has no hidden state.
-
-        Arguments
-        ---------
-        config : transformers.PretrainedConfig
-            The encoder's configuration.
-
-        Returns
-        -------
-        transformers.PretrainedConfig
-            The same, changed.
-        """
-        config.layerdrop = 0.0
-        return config
+    override_config = SSLEncoder.override_config
 
     def train(self, mode=True):
         """Sets the mode, but for a frozen encoder, which stays in eval mode."""
@@ -171,14 +158,7 @@ class W2VBertEncoder(W2VBert):
         ValueError
             If an utterance is shorter than one frame.
         """
-        if wav_lens is None:
-            wav_lens = torch.ones(len(wav), device=wav.device)
-        samples = frame_counts(wav_lens, wav.shape[1])
-        if bool((samples < self.receptive_field).any()):
-            raise ValueError(
-                f"an utterance of {int(samples.min())} samples is shorter than "
-                f"one frame of the SSL encoder ({self.receptive_field} samples)"
-            )
+        samples = sample_counts(wav, wav_lens, self.receptive_field)
         features = [
             self.filter_banks(signal[:count])
             for signal, count in zip(wav, samples.tolist())
