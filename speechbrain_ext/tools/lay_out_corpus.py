@@ -18,6 +18,7 @@ validation and 20 % for the test, where the layout says who is.
 
 import argparse
 import csv
+import itertools
 import random
 from pathlib import Path
 
@@ -46,15 +47,41 @@ N_TRIALS = 37720
 
 
 def lay_out_voxceleb(speakers, root):
-    """Names and ids as in VoxCeleb, with the trials of the test speakers."""
-    validating = iter(sorted(VOXCELEB2_TEST_SPEAKERS))
-    numbers = {"train": iter(range(10001, 10270)), "test": iter(range(10270, 10310))}
+    """Folders and names as in VoxCeleb, with the trials of the test speakers.
+
+    Arguments
+    ---------
+    speakers : list of tuple
+        As of `read_speakers`.
+    root : Path
+        Of the new corpus.
+
+    Yields
+    ------
+    tuple
+        For each utterance the source, the target and its sample rate in Hz;
+        lists and metadata are written after the last one.
+
+    Raises
+    ------
+    InputError
+        If there are more speakers than VoxCeleb has.
+    """
+    names = {
+        "train": [f"id{n}" for n in (*range(10001, 10270), *range(10310, 11252))],
+        "valid": sorted(VOXCELEB2_TEST_SPEAKERS),
+        "test": [f"id{n}" for n in range(10270, 10310)],
+    }
+    free = {split: iter(ids) for split, ids in names.items()}
     speaker_of = {}
     for split, utterances, _ in speakers:
-        if split == "valid":
-            folder, speaker = "VoxCeleb2/test/wav", next(validating)
-        else:
-            folder, speaker = "VoxCeleb1/wav", f"id{next(numbers[split])}"
+        folder = "VoxCeleb2/test/wav" if split == "valid" else "VoxCeleb1/wav"
+        speaker = next(free[split], None)
+        if speaker is None:
+            raise InputError(
+                f"VoxCeleb has names for {len(names[split])} {split} speakers; "
+                "take fewer, or another layout"
+            )
         for number, source in enumerate(utterances, start=1):
             name = f"{speaker}/recording/{number:05}.wav"
             yield source, root / folder / name, SAMPLE_RATE
@@ -67,7 +94,21 @@ def lay_out_voxceleb(speakers, root):
 
 
 def lay_out_librispeech(speakers, root):
-    """Parts, chapters and SPEAKERS.TXT as in LibriSpeech."""
+    """Parts, chapters and SPEAKERS.TXT as in LibriSpeech.
+
+    Arguments
+    ---------
+    speakers : list of tuple
+        As of `read_speakers`.
+    root : Path
+        Of the new corpus.
+
+    Yields
+    ------
+    tuple
+        For each utterance the source, the target and its sample rate in Hz;
+        lists and metadata are written after the last one.
+    """
     parts = {"train": "train-clean-100", "valid": "dev-clean", "test": "test-clean"}
     lines = [";ID |SEX| SUBSET           |MINUTES| NAME"]
     for speaker, (split, utterances, about) in enumerate(speakers, start=1):
@@ -80,11 +121,26 @@ def lay_out_librispeech(speakers, root):
 
 
 def lay_out_vctk(speakers, root):
-    """Numbers, sample rate and speaker-info.txt as in VCTK 0.92."""
-    names = (f"p{n}" for n in range(225, 1000) if f"p{n}" not in VCTK_LEFT_OUT)
+    """Numbers, sample rate and speaker-info.txt as in VCTK 0.92.
+
+    Arguments
+    ---------
+    speakers : list of tuple
+        As of `read_speakers`.
+    root : Path
+        Of the new corpus.
+
+    Yields
+    ------
+    tuple
+        For each utterance the source, the target and its sample rate in Hz;
+        lists and metadata are written after the last one.
+    """
+    numbers = itertools.count(225)
+    names = (f"p{n}" for n in numbers if f"p{n}" not in VCTK_LEFT_OUT)
     lines = ["ID  AGE  GENDER  ACCENTS  REGION COMMENTS"]
     speaker_of, attributes_of = {"train": {}, "valid": {}, "test": {}}, {}
-    for name, (split, utterances, about) in zip(names, speakers):
+    for (split, utterances, about), name in zip(speakers, names):
         lines.append(f"{name}  {about['age']}  {about['gender'].upper()}    Unknown")
         attributes_of[name] = {"gender": about["gender"]}
         first = VCTK_COMMON_TEXTS.stop
