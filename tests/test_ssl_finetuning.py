@@ -63,7 +63,7 @@ def test_inserted_frame_is_constant_and_sees_the_utterance(wavlm):
 def test_recipes(corpus, tmp_path, wavlm, name):
     options = {
         **TINY, "data_folder": corpus, "ssl_hub": wavlm,
-        "output_folder": tmp_path / "out", "encoder_lr": 0.001,
+        "output_folder": tmp_path / "out",
     }  # fmt: skip
     done = run(TRAIN, ROOT / "hparams" / f"{name}.yaml", options, tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
