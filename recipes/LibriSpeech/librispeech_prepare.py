@@ -9,12 +9,11 @@ is. train.py does the same by itself.
 """
 
 import sys
-from pathlib import Path
 
 from speechbrain_ext.utils.errors import one_line_errors
-from speechbrain_ext.utils.recipes import prepare_only
+from speechbrain_ext.utils.recipes import HPARAMS, prepare_only
 
-CORPUS = Path(__file__).parents[2] / "hparams" / "corpora" / "librispeech.yaml"
+CORPUS = HPARAMS / "corpora" / "librispeech.yaml"
 
 if __name__ == "__main__":
     with one_line_errors():
