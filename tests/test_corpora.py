@@ -121,6 +121,9 @@ def test_librispeech(tmp_path):
         if not label
     )
     assert same[True] == same[False] == 10
+    # For a model trained elsewhere, the test parts alone
+    manifest, _ = prepare_trials("librispeech", root, tmp_path / "trials")
+    assert set(read_manifest(manifest)) == set(read_manifest(paths["test"]))
 
 
 def test_published_lists_of_vctk(tmp_path):

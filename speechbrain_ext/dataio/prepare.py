@@ -425,7 +425,8 @@ def prepare_trials(
     sample_rate : int
         Of the model, in Hz.
     verification_file : str
-        As in `prepare_corpus`; if None, trials are drawn from all speakers.
+        As in `prepare_corpus`; if None, trials are drawn from the test part
+        where the corpus has one, else from all speakers.
     n_trials : int
         Trials to draw.
     min_duration : float
@@ -463,7 +464,7 @@ def prepare_trials(
         )
         used = trials.utterances()
         utterances = [u for u in utterances if u.id in used]
-    elif sources["test"]:
+    elif any(u.split == "test" for u in utterances):
         utterances = [u for u in utterances if u.split == "test"]
     utterances = drop_broken(
         utterances, sample_rate, min_duration, allow_broken, save_folder
