@@ -63,7 +63,14 @@ class StepBrain(sb.Brain):
             if not groups:
                 continue
             optimizer = self.opt_class(groups)
-            scheduler = lr_scheduler(optimizer)
+            try:
+                scheduler = lr_scheduler(optimizer)
+            except ZeroDivisionError:
+                raise InputError(
+                    f"number_of_steps: {self.hparams.number_of_steps} leaves the "
+                    "one-cycle schedule a warm-up of exactly one step, which "
+                    "PyTorch cannot; take some steps more, or another warmup"
+                ) from None
             for group in optimizer.param_groups:
                 for key in ("lr", "initial_lr", "max_lr", "min_lr"):
                     if key in group:
