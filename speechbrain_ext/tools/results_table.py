@@ -4,8 +4,8 @@
 
 Finds the test results of all trainings below a folder; trainings whose folders
 differ in nothing but the seed are one row, with mean and range. Measures
-parameters and the latency of each system, batches of one utterance of 2 to
-32 s, once for each machine. Writes
+parameters and the latency of each system and encoder, batches of one utterance
+of 2 to 32 s, once for each machine. Writes
 
 - results_table.md and .csv: the papers' EER, ours, trials, parameters, latency
   and the exact command;
@@ -200,6 +200,34 @@ def _now(device):
     return time.perf_counter()
 
 
+def model_name(metrics):
+    """Name of a model by what its cost depends on.
+
+    Arguments
+    ---------
+    metrics : dict
+        Of a training.
+
+    Returns
+    -------
+    str
+        System, encoder and parameters of the back end.
+
+    Example
+    -------
+    >>> model_name(
+    ...     {
+    ...         "system": "ltdnn_wavlm", "ssl_hub": "microsoft/wavlm-base",
+    ...         "parameters": {"embedding_model": 5_717_272},
+    ...     }
+    ... )
+    'ltdnn_wavlm, wavlm-base, 5.72 M'
+    """
+    encoder = [Path(metrics["ssl_hub"]).name] if metrics["ssl_hub"] else []
+    parameters = f"{metrics['parameters']['embedding_model'] / 1e6:.2f} M"
+    return ", ".join([metrics["system"], *encoder, parameters])
+
+
 def latency_of(run, device):
     """Latency of a training's model on this machine, measured once.
 
@@ -290,10 +318,12 @@ def main():
     rows, costs = [], {}
     trainings = find_trainings(options.results)
     for name, runs in tqdm(trainings.items(), desc="Measuring latency"):
-        latency = latency_of(runs[0], options.device)
-        row = table_row(name, runs, latency)
-        rows.append(row)
-        costs[name] = row["back-end parameters"], latency
+        # The same model costs the same, whatever it was trained on.
+        first = read_metrics(runs[0])
+        model, parameters = model_name(first), first["parameters"]["embedding_model"]
+        if model not in costs:
+            costs[model] = parameters, latency_of(runs[0], options.device)
+        rows.append(table_row(name, runs, costs[model][1]))
     files = write_table(output_folder / "results_table", rows)
     files += plot_costs(output_folder / "costs", costs)
     print("\n".join(map(str, files)))

@@ -471,26 +471,26 @@ def plot_costs(path, costs):
     ['.png', '.pdf']
     """
     figure, (left, middle, right) = pyplot.subplots(
-        1, 3, figsize=(14, 1.5 + 0.4 * max(6, len(costs)))
+        1, 3, figsize=(15, 2 + 0.3 * max(8, len(costs)))
     )
-    names = list(costs)
-    left.barh(names, [parameters / 1e6 for parameters, _ in costs.values()])
-    left.invert_yaxis()
-    left.set_xlabel("parameters of the back end, millions")
-    for name, (_, latency) in costs.items():
+    for number, (name, (parameters, latency)) in enumerate(costs.items()):
+        style = {"color": f"C{number % 10}"}
+        left.barh(name, parameters / 1e6, **style)
+        style.update(marker="os^"[number // 10 % 3], markersize=4)
         seconds = list(map(float, latency["encoder"]))
         back_end = list(latency["back_end"].values())
         both = [a + b for a, b in zip(latency["encoder"].values(), back_end)]
-        middle.plot(seconds, back_end, marker="o", label=name)
-        right.plot(seconds, both, marker="o", label=name)
-    for axes, part in ((middle, "back end"), (right, "encoder and back end")):
+        middle.plot(seconds, back_end, **style)
+        right.plot(seconds, both, **style)
+    left.invert_yaxis()
+    left.set_xlabel("parameters of the back end, millions")
+    for axes, part in ((middle, "the back end"), (right, "encoder and back end")):
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")
         axes.set_xticks(seconds, [f"{s:g}" for s in seconds])
         axes.set_xlabel("duration of the utterance, seconds")
         axes.set_ylabel(f"latency of {part}, ms")
         axes.grid(alpha=0.3)
-    right.legend(loc="upper left", bbox_to_anchor=(1.02, 1))
     figure.tight_layout()
     return _save(figure, path)
 
