@@ -12,6 +12,7 @@ from test_recipe import ROOT, TINY, TRAIN, run
 from speechbrain_ext.inference.speaker import SpeakerRecognition
 from speechbrain_ext.lobes import LayerAdapterMFA
 from speechbrain_ext.lobes.models.small_wavlm import save_small_wavlm
+from speechbrain_ext.lobes.models.ssl_encoder import SSLEncoder
 from speechbrain_ext.lobes.models.w2v_bert import W2VBertEncoder
 from speechbrain_ext.tools.random_encoder import save_random_encoder
 from speechbrain_ext.utils.checkpoints import best_checkpoint
@@ -97,9 +98,11 @@ def test_lora_starts_as_the_encoder_itself(folder):
 
 
 def test_errors(folder, tmp_path, monkeypatch):
-    with pytest.raises(InputError, match="is wavlm; this system takes a w2v-BERT"):
-        wavlm = save_small_wavlm(tmp_path / "wavlm", n_layers=1)
+    wavlm = save_small_wavlm(tmp_path / "wavlm", n_layers=1)
+    with pytest.raises(InputError, match="wavlm' is a wavlm; W2VBertEncoder takes"):
         W2VBertEncoder(wavlm)
+    with pytest.raises(InputError, match="SSLEncoder takes wav2vec2, .*w2v_bert_mfa"):
+        SSLEncoder(folder)
     with pytest.raises(InputError, match="lora_targets: .*nowhere"):
         W2VBertEncoder(folder, lora_rank=4, lora_targets=["nowhere"])
     with pytest.raises(OSError, match="nobody/nothing.* no local folder"):

@@ -9,6 +9,7 @@ from speechbrain.integrations.huggingface.wav2vec2 import Wav2Vec2
 from torch import nn
 
 from speechbrain_ext.nnet.masking import frame_counts
+from speechbrain_ext.utils.errors import InputError
 
 EMBEDDED_ENCODERS = Path(__file__).resolve().parents[2] / "pretrained"
 WEIGHT_FILES = ("*.safetensors", "*.bin", "*.ckpt")
@@ -112,6 +113,8 @@ class SSLEncoder(Wav2Vec2):
         If the local folder lacks a file that is needed.
     OSError
         If the hub cannot be reached or does not know the name.
+    InputError
+        If the encoder is of another family.
     ValueError
         If `layers` names a hidden state that the encoder lacks.
 
@@ -128,6 +131,8 @@ class SSLEncoder(Wav2Vec2):
     >>> lengths * 48
     tensor([48., 23.])
     """
+
+    FAMILIES = ("wav2vec2", "hubert", "wavlm", "unispeech-sat")
 
     def __init__(
         self,
@@ -181,7 +186,9 @@ class SSLEncoder(Wav2Vec2):
         self.train(self.training)
 
     def override_config(self, config):
-        """Turns layer drop off: a skipped layer has no hidden state.
+        """Checks the family, and turns layer drop off.
+
+        A skipped layer has no hidden state.
 
         Arguments
         ---------
@@ -192,7 +199,18 @@ class SSLEncoder(Wav2Vec2):
         -------
         transformers.PretrainedConfig
             The same, changed.
+
+        Raises
+        ------
+        InputError
+            If the encoder is of another family.
         """
+        if config.model_type not in self.FAMILIES:
+            raise InputError(
+                f"ssl_hub: '{config.name_or_path}' is a {config.model_type}; "
+                f"{type(self).__name__} takes {', '.join(self.FAMILIES)} (for "
+                "w2v-BERT 2.0: hparams/w2v_bert_mfa.yaml)"
+            )
         config.layerdrop = 0.0
         return config
 
@@ -376,6 +394,8 @@ def hub_errors(source):
     """
     try:
         yield
+    except InputError:
+        raise
     except Exception as error:
         if Path(source).exists():
             raise

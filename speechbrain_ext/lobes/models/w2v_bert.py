@@ -85,6 +85,8 @@ class W2VBertEncoder(W2VBert):
     1024
     """
 
+    FAMILIES = ("wav2vec2-bert",)
+
     def __init__(
         self,
         source,
@@ -100,11 +102,6 @@ class W2VBertEncoder(W2VBert):
         with hub_errors(source):
             super().__init__(
                 source, str(save_path), freeze=freeze, output_all_hiddens=True
-            )
-        if self.config.model_type != "wav2vec2-bert":
-            raise InputError(
-                f"ssl_hub: '{source}' is {self.config.model_type}; this system "
-                "takes a w2v-BERT 2.0, such as facebook/w2v-bert-2.0"
             )
         # Weights on a hub may be in half precision, which saves space only.
         self.model.float()
@@ -130,7 +127,7 @@ class W2VBertEncoder(W2VBert):
         )
         self.train(self.training)
 
-    override_config = SSLEncoder.override_config
+    override_config = SSLEncoder.override_config  # checks the family
 
     def train(self, mode=True):
         """Sets the mode, but for a frozen encoder, which stays in eval mode."""
