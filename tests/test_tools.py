@@ -163,6 +163,22 @@ def test_results_table(corpus, tmp_path):
         assert float(list(csv.DictReader(file))[1]["ms for 2 s"]) > 1e6
 
 
+def test_seeds_of_a_stage_belong_together(tmp_path):
+    for seed in (2, 1):
+        for stage in ("frozen", "joint"):
+            folder = tmp_path / "lap" / str(seed) / stage / "test"
+            folder.mkdir(parents=True)
+            metrics = {"system": "lap_wavlm", "seed": seed}
+            (folder / "metrics.json").write_text(json.dumps(metrics))
+    verification = tmp_path / "lap" / "1" / "verification" / "test"
+    verification.mkdir(parents=True)
+    (verification / "metrics.json").write_text('{"EER": 0.1}')
+    assert find_trainings(tmp_path) == {
+        f"lap/{stage}": [tmp_path / "lap" / seed / stage for seed in "12"]
+        for stage in ("frozen", "joint")
+    }
+
+
 def test_results_table_of_nothing(tmp_path):
     with pytest.raises(InputError, match="no test results"):
         find_trainings(tmp_path)
