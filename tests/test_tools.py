@@ -89,6 +89,7 @@ def test_layouts_run_through_their_recipes(table, tmp_path, layout):
         env=ENVIRONMENT, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
+    assert f"{tmp_path}/prepared/train.csv" in done.stdout.splitlines()
     for name in ("test_trials.txt", "valid_trials.txt", "train.csv"):
         text = (tmp_path / "prepared" / name).read_text()
         assert text == (save / name).read_text()

@@ -229,7 +229,7 @@ def init_process_group(run_opts):
 
 
 def prepare_only(arguments, corpus=None):
-    """Writes manifests and trial lists, as a training would.
+    """Writes manifests and trial lists, as a training would, and names them.
 
     Arguments
     ---------
@@ -252,7 +252,7 @@ def prepare_only(arguments, corpus=None):
         raise InputError(f"give --{' and --'.join(sorted(missing))}")
     with open(hparams_file, encoding="utf-8") as fin:
         hparams = load_hyperpyyaml(fin, overrides)
-    hparams["prepare_data"]()
+    print("\n".join(hparams["prepare_data"]().values()))
 
 
 def run_details(hparams_file, hparams):
