@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import speechbrain as sb
-from hyperpyyaml import load_hyperpyyaml
 from speechbrain.utils.distributed import run_on_main
 
 from speechbrain_ext.dataio.pipelines import (
@@ -15,13 +14,11 @@ from speechbrain_ext.dataio.prepare import manifest_paths, read_manifest
 from speechbrain_ext.dataio.trials import read_trials
 from speechbrain_ext.inference.speaker import SpeakerRecognition
 from speechbrain_ext.processing.verification import verify
-from speechbrain_ext.utils.checkpoints import (
-    check_architecture,
-    start_from_training,
-)
+from speechbrain_ext.utils.checkpoints import start_from_training
 from speechbrain_ext.utils.files import write_json
 from speechbrain_ext.utils.recipes import (
     init_process_group,
+    load_training,
     parse_recipe_arguments,
     run_details,
     training_stages,
@@ -63,14 +60,7 @@ def train_stage(hparams_file, run_opts, overrides):
     overrides : dict
         Of `training_stages`.
     """
-    with open(hparams_file, encoding="utf-8") as fin:
-        hparams = load_hyperpyyaml(fin, overrides)
-    check_architecture(hparams["checkpointer"])
-    sb.create_experiment_directory(
-        experiment_directory=hparams["output_folder"],
-        hyperparams_to_save=hparams_file,
-        overrides=overrides,
-    )
+    hparams = load_training(hparams_file, overrides)
 
     # Data: manifests, trial lists, speakers
     run_on_main(hparams["prepare_data"])

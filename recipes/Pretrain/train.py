@@ -10,8 +10,6 @@ where it was when the same command is given again.
 import sys
 from pathlib import Path
 
-import speechbrain as sb
-from hyperpyyaml import load_hyperpyyaml
 from speechbrain.dataio.dataloader import make_dataloader
 from speechbrain.utils.distributed import run_on_main
 
@@ -22,10 +20,10 @@ from speechbrain_ext.pretraining import (
     export_encoder,
     fit_units,
 )
-from speechbrain_ext.utils.checkpoints import check_architecture
 from speechbrain_ext.utils.errors import one_line_errors
 from speechbrain_ext.utils.recipes import (
     init_process_group,
+    load_training,
     parse_recipe_arguments,
 )
 
@@ -34,14 +32,7 @@ def main(arguments):
     """Prepares the data, clusters the targets, trains, saves the encoder."""
     hparams_file, run_opts, overrides = parse_recipe_arguments(arguments)
     init_process_group(run_opts)
-    with open(hparams_file, encoding="utf-8") as fin:
-        hparams = load_hyperpyyaml(fin, overrides)
-    check_architecture(hparams["checkpointer"])
-    sb.create_experiment_directory(
-        experiment_directory=hparams["output_folder"],
-        hyperparams_to_save=hparams_file,
-        overrides=overrides,
-    )
+    hparams = load_training(hparams_file, overrides)
 
     # Data: pairs of crops
     run_on_main(hparams["prepare_data"])

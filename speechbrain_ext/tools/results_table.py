@@ -32,7 +32,7 @@ from speechbrain_ext.dataio.prepare import resolve_test_trials
 from speechbrain_ext.inference.speaker import SpeakerRecognition
 from speechbrain_ext.utils.errors import InputError, one_line_errors
 from speechbrain_ext.utils.files import write_json
-from speechbrain_ext.utils.grids import over_seeds
+from speechbrain_ext.utils.grids import over_seeds, read_metrics
 from speechbrain_ext.utils.plots import plot_costs
 from speechbrain_ext.utils.tables import write_table
 
@@ -73,7 +73,7 @@ def find_trainings(folder):
     folder = Path(folder)
     found = {}
     for file in folder.glob("**/test/metrics.json"):
-        metrics = read_metrics(file.parents[1])
+        metrics = read_metrics(file.parent)
         if "system" in metrics:
             run, seed = file.parents[1], metrics["seed"]
             parts = run.relative_to(folder).parts
@@ -86,22 +86,6 @@ def find_trainings(folder):
     return {
         name: [run for _, run in sorted(found[name])] for name in sorted(found)
     }
-
-
-def read_metrics(run):
-    """Reads the test metrics of a training.
-
-    Arguments
-    ---------
-    run : Path
-        Its output_folder.
-
-    Returns
-    -------
-    dict
-        The content of test/metrics.json.
-    """
-    return json.loads((run / "test" / "metrics.json").read_text(encoding="utf-8"))
 
 
 def published_eer(system, stage, encoder, dataset, trials):
@@ -276,10 +260,14 @@ def table_row(name, runs, latency):
     dict
         Columns and their values.
     """
-    metrics = [read_metrics(run) for run in runs]
+    metrics = [read_metrics(run / "test") for run in runs]
     first = metrics[0]
     content = YAML().load((runs[0] / "hyperparams.yaml").read_text("utf-8"))
-    trials = resolve_test_trials(first["dataset"], content.get("verification_file"))
+    trials = resolve_test_trials(
+        first["dataset"],
+        content.get("verification_file"),
+        content.get("valid_verification_file"),
+    )
     stage = runs[0].name if "stages" in content else ""
     total = {
         duration: latency["encoder"][duration] + latency["back_end"][duration]
@@ -319,7 +307,7 @@ def main():
     trainings = find_trainings(options.results)
     for name, runs in tqdm(trainings.items(), desc="Measuring latency"):
         # The same model costs the same, whatever it was trained on.
-        first = read_metrics(runs[0])
+        first = read_metrics(runs[0] / "test")
         model, parameters = model_name(first), first["parameters"]["embedding_model"]
         if model not in costs:
             costs[model] = parameters, latency_of(runs[0], options.device)

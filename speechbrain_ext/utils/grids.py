@@ -64,12 +64,12 @@ def grid_row(name, output_folders):
         seeds; the EER with PLDA where all have verification_plda beside test.
     """
     folders = [results_folder(folder) for folder in output_folders]
-    runs = [_metrics(folder) for folder in folders]
+    runs = [read_metrics(folder) for folder in folders]
     low, high = runs[0]["EER_95"]
     with_plda = [folder.with_name("verification_plda") for folder in folders]
     plda = {}
     if all((folder / "metrics.json").is_file() for folder in with_plda):
-        eers = [100 * _metrics(folder)["EER"] for folder in with_plda]
+        eers = [100 * read_metrics(folder)["EER"] for folder in with_plda]
         plda = {"EER % with PLDA": over_seeds(eers, 2)}
     return {
         "system": name,
@@ -101,7 +101,19 @@ def results_folder(output_folder):
     return max(files, key=lambda path: path.stat().st_mtime).parent
 
 
-def _metrics(folder):
+def read_metrics(folder):
+    """Reads the results of a verification.
+
+    Arguments
+    ---------
+    folder : Path
+        With metrics.json.
+
+    Returns
+    -------
+    dict
+        The content of metrics.json.
+    """
     return json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
 
 

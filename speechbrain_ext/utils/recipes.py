@@ -27,6 +27,7 @@ from speechbrain_ext.processing.verification import (
     train_calibration,
     verify,
 )
+from speechbrain_ext.utils.checkpoints import check_architecture
 from speechbrain_ext.utils.errors import InputError
 
 HPARAMS = Path(__file__).resolve().parents[2] / "hparams"
@@ -214,6 +215,37 @@ def training_stages(hparams_file, overrides):
             result.append({**values, **overrides, **own})
         previous = own["output_folder"]
     return result
+
+
+def load_training(hparams_file, overrides):
+    """Builds what a YAML says and sets up the folder of the training.
+
+    Arguments
+    ---------
+    hparams_file : str
+        Of `parse_recipe_arguments`.
+    overrides : dict
+        Of the YAML.
+
+    Returns
+    -------
+    dict
+        Of the YAML.
+
+    Raises
+    ------
+    InputError
+        If the folder holds a training of another architecture.
+    """
+    with open(hparams_file, encoding="utf-8") as fin:
+        hparams = load_hyperpyyaml(fin, overrides)
+    check_architecture(hparams["checkpointer"])
+    sb.create_experiment_directory(
+        experiment_directory=hparams["output_folder"],
+        hyperparams_to_save=hparams_file,
+        overrides=overrides,
+    )
+    return hparams
 
 
 def init_process_group(run_opts):
