@@ -461,3 +461,5 @@ def test_deployment_table(distilled, tmp_path):
     for row in rows[:2]:
         assert float(row["EER %"]) == pytest.approx(100 * teacher_metrics["EER"], abs=6)
     assert float(rows[5]["MB"]) < float(rows[4]["MB"])
+    for row in rows:
+        assert float(row["lowest cosine"]) > 0.999
