@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import speechbrain as sb
-from speechbrain.utils.distributed import run_on_main
 
 from speechbrain_ext.dataio.pipelines import (
     embedding_loader,
@@ -15,6 +14,7 @@ from speechbrain_ext.dataio.trials import read_trials
 from speechbrain_ext.inference.speaker import SpeakerRecognition
 from speechbrain_ext.processing.verification import verify
 from speechbrain_ext.utils.checkpoints import start_from_training
+from speechbrain_ext.utils.distributed import on_main_process
 from speechbrain_ext.utils.files import write_json
 from speechbrain_ext.utils.recipes import (
     init_process_group,
@@ -63,11 +63,12 @@ def train_stage(hparams_file, run_opts, overrides):
     hparams = load_training(hparams_file, overrides)
 
     # Data: manifests, trial lists, speakers
-    run_on_main(hparams["prepare_data"])
+    on_main_process(hparams["prepare_data"])
     paths = manifest_paths(hparams["save_folder"])
     train_utterances = read_manifest(paths["train"])
     speakers = speaker_classes(train_utterances, hparams["speeds"])
-    write_json(Path(hparams["save_folder"]) / "speakers.json", speakers)
+    speakers_file = Path(hparams["save_folder"]) / "speakers.json"
+    on_main_process(write_json, speakers_file, speakers)
     label_encoder = sb.dataio.encoder.CategoricalEncoder()
     label_encoder.update_from_iterable(speakers)
     label_encoder.expect_len(len(speakers))

@@ -13,10 +13,8 @@ from test_recipe import ENVIRONMENT, ROOT, TINY, TRAIN, run
 from speechbrain_ext.core import layer_groups
 from speechbrain_ext.dataio.pipelines import speaker_classes, training_dataset
 from speechbrain_ext.inference.speaker import SpeakerRecognition
-from speechbrain_ext.lobes.models.small_wavlm import (
-    save_small_wavlm,
-    small_wavlm,
-)
+from speechbrain_ext.lobes.models.small_wavlm import save_small_wavlm
+from speechbrain_ext.lobes.models.ssl_encoder import SSLEncoder
 from speechbrain_ext.processing.layer_attention import layer_usage
 from speechbrain_ext.utils.checkpoints import (
     best_checkpoint,
@@ -205,8 +203,9 @@ def test_collapsed_attention_is_named(over_layers, over_frames, collapsed, caplo
     assert ("collapsed" in caplog.text) is collapsed
 
 
-def test_lower_layers_learn_slower():
-    encoder = small_wavlm(n_layers=3, channels=32, n_bands=8)
+def test_lower_layers_learn_slower(tmp_path):
+    folder = save_small_wavlm(tmp_path, n_layers=3, channels=32, n_bands=8)
+    encoder = SSLEncoder(folder, freeze=False)
     groups = layer_groups(encoder, 0.5)
     assert [group["lr_scale"] for group in groups] == [0.125, 0.25, 0.5, 1.0]
     counted = sum(len(group["params"]) for group in groups)

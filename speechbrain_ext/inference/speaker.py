@@ -10,8 +10,8 @@ from ruamel.yaml import YAML
 from speechbrain.utils.checkpoints import average_checkpoints
 
 from speechbrain_ext.dataio.audio import read_crop
+from speechbrain_ext.nnet.pooling import attends_to_layers
 from speechbrain_ext.processing.embedding_store import model_fingerprint
-from speechbrain_ext.processing.layer_attention import attends_to_layers
 from speechbrain_ext.utils.checkpoints import (
     best_checkpoint,
     best_checkpoints,

@@ -106,6 +106,8 @@ class SSLEncoder(Wav2Vec2):
         Samples from frame to frame.
     receptive_field : int
         Samples that the front end sees for a frame.
+    transformer_layers : torch.nn.ModuleList
+        The layers of the transformer, from the lowest to the highest.
 
     Raises
     ------
@@ -213,6 +215,11 @@ class SSLEncoder(Wav2Vec2):
             )
         config.layerdrop = 0.0
         return config
+
+    @property
+    def transformer_layers(self):
+        """Layers of the transformer, from the lowest to the highest."""
+        return self.model.encoder.layers
 
     def train(self, mode=True):
         """Sets the mode, but for what is frozen, which stays in eval mode."""
