@@ -20,7 +20,9 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["speechbrain_ext", "speechbrain_ext.*"]),
-    package_data={"speechbrain_ext": ["pretrained/*/*", "dataio/*.txt", "tools/*.csv"]},
+    package_data={
+        "speechbrain_ext": ["pretrained/*/*", "dataio/corpora/*.txt", "tools/*.csv"]
+    },
     install_requires=[
         "speechbrain>=1.1,<1.2",
         # torch and torchaudio of different CUDA versions refuse each other.

@@ -14,20 +14,20 @@ from speechbrain.lobes.models.Xvector import Xvector
 from speechbrain.nnet.pooling import StatisticsPooling
 from test_recipe import ENVIRONMENT, ROOT, TINY, run
 
-from speechbrain_ext.distillation import (
+from speechbrain_ext.analysis.cka import linear_cka
+from speechbrain_ext.dataio.embedding_store import EmbeddingStore
+from speechbrain_ext.inference.onnx import export_onnx
+from speechbrain_ext.inference.speaker import SpeakerRecognition
+from speechbrain_ext.inference.teacher_frames import TeacherFrames
+from speechbrain_ext.lobes import KDStudent, LearnableDictionaryEncoding
+from speechbrain_ext.lobes.features import NormalizedFbank
+from speechbrain_ext.training.distillation import (
     DistillationHeads,
     DistillationLoss,
     TargetEmbeddings,
     distillation_dataset,
 )
-from speechbrain_ext.inference.speaker import SpeakerRecognition
-from speechbrain_ext.lobes import KDStudent, LearnableDictionaryEncoding
-from speechbrain_ext.lobes.features import NormalizedFbank
-from speechbrain_ext.lobes.models.teacher_frames import TeacherFrames
-from speechbrain_ext.processing.cka import linear_cka
-from speechbrain_ext.processing.embedding_store import EmbeddingStore
 from speechbrain_ext.utils.errors import InputError
-from speechbrain_ext.utils.onnx_export import export_onnx
 
 RECIPES = ROOT / "recipes" / "VoxCeleb"
 sys.path.insert(0, str(RECIPES))

@@ -12,7 +12,6 @@ from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
 from speechbrain.lobes.models.Xvector import Xvector
 from torch.nn import functional as F
 
-from speechbrain_ext.core import SpeakerBrain
 from speechbrain_ext.dataio.trials import Trials
 from speechbrain_ext.lobes import (
     LAP_ASTP,
@@ -20,13 +19,14 @@ from speechbrain_ext.lobes import (
     LayerAttentivePooling,
     LayerPooled,
 )
+from speechbrain_ext.lobes.official_checkpoints import lap_astp_from_official
 from speechbrain_ext.nnet.losses import (
     InterTopKAAM,
     MarginSchedule,
     SubCenterAAM,
     SubCenterClassifier,
 )
-from speechbrain_ext.utils.official_checkpoints import lap_astp_from_official
+from speechbrain_ext.training.brains import SpeakerBrain
 
 TOLERANCE = 1e-5
 

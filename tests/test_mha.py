@@ -11,21 +11,21 @@ import torch
 from speechbrain.nnet.pooling import StatisticsPooling
 from test_recipe import ENVIRONMENT, ROOT, TINY, TRAIN, run
 
+from speechbrain_ext.analysis.frame_attention import frame_weights
+from speechbrain_ext.inference.onnx import export_onnx
 from speechbrain_ext.inference.speaker import SpeakerRecognition
+from speechbrain_ext.lobes.encoders.small_wavlm import save_small_wavlm
 from speechbrain_ext.lobes.features import NormalizedFbank
-from speechbrain_ext.lobes.models.small_wavlm import save_small_wavlm
 from speechbrain_ext.lobes.models.vgg import VGGEmbedding
+from speechbrain_ext.lobes.official_checkpoints import mha_vgg_from_official
 from speechbrain_ext.nnet.losses import speaker_loss
 from speechbrain_ext.nnet.pooling import (
     DoubleMultiHeadAttnPooling,
     MultiHeadAttnPooling,
 )
-from speechbrain_ext.processing.frame_attention import frame_weights
+from speechbrain_ext.training.recipes import parse_recipe_arguments
 from speechbrain_ext.utils.checkpoints import best_checkpoint
 from speechbrain_ext.utils.errors import InputError
-from speechbrain_ext.utils.official_checkpoints import mha_vgg_from_official
-from speechbrain_ext.utils.onnx_export import export_onnx
-from speechbrain_ext.utils.recipes import parse_recipe_arguments
 
 TOLERANCE = 1e-5
 FILES = ["mha_vgg.safetensors", "double_mha_vgg.safetensors"]

@@ -9,24 +9,24 @@ import pytest
 import torch
 from test_recipe import ENVIRONMENT, LTDNN, ROOT, TINY_LTDNN, TRAIN, command, run
 
-from speechbrain_ext.lobes.models.masked_prediction import MaskedPrediction
-from speechbrain_ext.lobes.models.small_wavlm import (
+from speechbrain_ext.analysis.probing import (
+    probe_phones,
+    probe_speakers,
+    read_phones,
+)
+from speechbrain_ext.lobes.encoders.small_wavlm import (
     save_encoder,
     save_small_wavlm,
     small_wavlm,
 )
-from speechbrain_ext.lobes.models.ssl_encoder import SSLEncoder
+from speechbrain_ext.lobes.encoders.ssl_encoder import SSLEncoder
+from speechbrain_ext.lobes.models.masked_prediction import MaskedPrediction
 from speechbrain_ext.lobes.units import (
     HiddenStateFeatures,
     KMeansUnits,
     MFCCFeatures,
 )
 from speechbrain_ext.nnet.losses import UtteranceContrast
-from speechbrain_ext.processing.probing import (
-    probe_phones,
-    probe_speakers,
-    read_phones,
-)
 from speechbrain_ext.utils.errors import InputError
 
 PRETRAIN = ROOT / "recipes" / "Pretrain" / "train.py"
@@ -182,7 +182,7 @@ def pretrained(tmp_path_factory):
     options = {**TINY, "data_folder": folder / "corpus"}
     script = folder / "killed.py"
     script.write_text(
-        "import runpy, sys\nimport speechbrain_ext.pretraining as p\n"
+        "import runpy, sys\nimport speechbrain_ext.training.pretraining as p\n"
         "end = p.PretrainingBrain.on_stage_end\n"
         "def killed(self, stage, *args, **kwargs):\n"
         "    end(self, stage, *args, **kwargs)\n"

@@ -9,16 +9,16 @@ from hyperpyyaml import load_hyperpyyaml
 from ruamel.yaml import YAML
 from speechbrain.utils.checkpoints import average_checkpoints
 
+from speechbrain_ext.config import select_keys
 from speechbrain_ext.dataio.audio import read_crop
+from speechbrain_ext.inference.extraction import model_fingerprint
 from speechbrain_ext.nnet.pooling import attends_to_layers
-from speechbrain_ext.processing.embedding_store import model_fingerprint
 from speechbrain_ext.utils.checkpoints import (
     best_checkpoint,
     best_checkpoints,
     load_parameters,
 )
 from speechbrain_ext.utils.errors import InputError
-from speechbrain_ext.utils.hparams import select_keys
 
 MODEL_KEYS = ("encoder", "embedding_model", "sample_rate")
 

@@ -6,14 +6,14 @@ from speechbrain.utils.distributed import ddp_broadcast
 from speechbrain.utils.epoch_loop import EpochCounterWithStopper
 from speechbrain.utils.logger import get_logger
 
-from speechbrain_ext.nnet.batch_norm import synchronise_on_cpus
-from speechbrain_ext.nnet.pooling import attends_to_layers
-from speechbrain_ext.processing.layer_attention import layer_usage
-from speechbrain_ext.processing.scoring import cosine_scores
-from speechbrain_ext.processing.verification import (
+from speechbrain_ext.analysis.layer_attention import layer_usage
+from speechbrain_ext.inference.verification import (
     summary,
     verification_metrics,
 )
+from speechbrain_ext.nnet.batch_norm import synchronise_on_cpus
+from speechbrain_ext.nnet.pooling import attends_to_layers
+from speechbrain_ext.processing.scoring import cosine_scores
 from speechbrain_ext.utils.checkpoints import other_architecture
 from speechbrain_ext.utils.distributed import in_all_processes, without_wrapper
 from speechbrain_ext.utils.errors import InputError
@@ -340,8 +340,8 @@ def layer_groups(encoder, decay):
 
     Example
     -------
-    >>> from speechbrain_ext.lobes.models.small_wavlm import save_small_wavlm
-    >>> from speechbrain_ext.lobes.models.ssl_encoder import SSLEncoder
+    >>> from speechbrain_ext.lobes.encoders.small_wavlm import save_small_wavlm
+    >>> from speechbrain_ext.lobes.encoders.ssl_encoder import SSLEncoder
     >>> folder = save_small_wavlm(getfixture("tmpdir") / "wavlm", n_layers=2)
     >>> groups = layer_groups(SSLEncoder(folder, freeze=False), decay=0.9)
     >>> [round(group["lr_scale"], 2) for group in groups]

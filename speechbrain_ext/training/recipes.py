@@ -19,13 +19,13 @@ from speechbrain_ext.dataio.prepare import (
     read_manifest,
 )
 from speechbrain_ext.inference.speaker import SpeakerRecognition
-from speechbrain_ext.processing.conditions import read_genders
-from speechbrain_ext.processing.verification import (
+from speechbrain_ext.inference.verification import (
     CosineBackend,
     cohort_embeddings,
     train_calibration,
     verify,
 )
+from speechbrain_ext.metrics.conditions import read_genders
 from speechbrain_ext.utils.checkpoints import check_architecture
 from speechbrain_ext.utils.distributed import on_main_process
 from speechbrain_ext.utils.errors import InputError
@@ -137,9 +137,7 @@ def _references_first(content):
 
     def place(key, users):
         if key in users:
-            raise InputError(
-                f"keys refer to each other: {' -> '.join([*users, key])}"
-            )
+            raise InputError(f"keys refer to each other: {' -> '.join([*users, key])}")
         if key in ordered:
             return
         stream = io.StringIO()
