@@ -1,12 +1,16 @@
 """Batch norm over the valid frames of all processes, on GPUs and on CPUs."""
 
 import torch
+from speechbrain.utils.distributed import is_distributed_initialized
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
-class CPUSyncBatchNorm(nn.SyncBatchNorm):
+class CPUSyncBatchNorm(_BatchNorm):
     """Synchronised batch norm for CPUs; PyTorch's own takes GPU tensors only.
+
+    Its parameters and arguments are those of PyTorch's. It does not inherit
+    from it, since `DistributedDataParallel` would refuse it on a CPU.
 
     Example
     -------
@@ -14,6 +18,11 @@ class CPUSyncBatchNorm(nn.SyncBatchNorm):
     >>> norm(torch.rand(2, 4, 50)).shape
     torch.Size([2, 4, 50])
     """
+
+    process_group = None  # all processes
+
+    def _check_input_dim(self, x):
+        """Any number of dimensions, as PyTorch's synchronised batch norm."""
 
     def forward(self, x):
         """Normalises each channel.
@@ -77,21 +86,21 @@ def n_processes(norm):
     Arguments
     ---------
     norm : torch.nn.Module
-        A batch norm, `torch.nn.SyncBatchNorm` or another one.
+        A batch norm, synchronised or not.
 
     Returns
     -------
     int
-        The number; 1 for all norms but `torch.nn.SyncBatchNorm`.
+        The number; 1 for all norms but synchronised ones.
 
     Example
     -------
     >>> n_processes(nn.BatchNorm1d(4))
     1
     """
-    if not isinstance(norm, nn.SyncBatchNorm) or not (
-        torch.distributed.is_available() and torch.distributed.is_initialized()
-    ):
+    if not isinstance(norm, (nn.SyncBatchNorm, CPUSyncBatchNorm)):
+        return 1
+    if not is_distributed_initialized():
         return 1
     return torch.distributed.get_world_size(norm.process_group)
 
@@ -152,8 +161,8 @@ class _BatchNormOfValid(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, valid, weight, bias, eps, synchronised, group):
         dims = [0, *range(2, x.dim())]
-        x32 = x.float()
-        count, mean, squares = _moments(x32, valid, dims)
+        precise = _at_least_float32(x)
+        count, mean, squares = _moments(precise, valid, dims)
         if synchronised:
             count, mean, squares = _merge(count, mean, squares, group)
         variance = squares / count
@@ -162,7 +171,7 @@ class _BatchNormOfValid(torch.autograd.Function):
         ctx.dims, ctx.synchronised, ctx.group = dims, synchronised, group
         gain = scale if weight is None else scale * weight
         shift = -mean * gain if bias is None else bias - mean * gain
-        y = torch.addcmul(_as_channels(shift, x), x32, _as_channels(gain, x))
+        y = torch.addcmul(_as_channels(shift, x), precise, _as_channels(gain, x))
         y = _only_valid(y, valid).to(x.dtype)
         ctx.mark_non_differentiable(mean, variance, count)
         return y, mean, variance, count
@@ -170,8 +179,9 @@ class _BatchNormOfValid(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad, *_):
         x, valid, weight, mean, scale, count = ctx.saved_tensors
-        grad = _only_valid(grad.float(), valid)
-        normalised = (x.float() - _as_channels(mean, x)) * _as_channels(scale, x)
+        grad = _only_valid(_at_least_float32(grad), valid)
+        normalised = _at_least_float32(x) - _as_channels(mean, x)
+        normalised = normalised * _as_channels(scale, x)
         sums = torch.stack([grad.sum(ctx.dims), (grad * normalised).sum(ctx.dims)])
         of_bias, of_weight = sums if weight is not None else (None, None)
         of_x = None
@@ -191,9 +201,9 @@ def _moments(x, valid, dims):
     """Number of elements, mean and sum of squared deviations by channel."""
     if valid is None:
         variance, mean = torch.var_mean(x, dims, correction=0)
-        count = torch.full((), x.numel() / x.shape[1], device=x.device)
+        count = x.new_full((), x.numel() / x.shape[1])
         return count, mean, variance * count
-    count = valid.sum() * (x[:, 0].numel() / valid.numel())
+    count = valid.sum().to(x.dtype) * (x[:, 0].numel() / valid.numel())
     mean = _only_valid(x, valid).sum(dims) / count
     deviation = _only_valid(x - _as_channels(mean, x), valid)
     return count, mean, deviation.square().sum(dims)
@@ -210,6 +220,10 @@ def _merge(count, mean, squares, group):
     mean = (counts * means).sum(0) / total
     between = (counts * (means - mean).square()).sum(0)
     return total, mean, squares.sum(0) + between
+
+
+def _at_least_float32(x):
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _as_channels(values, x):
