@@ -1,5 +1,6 @@
 """What the recipes' scripts share: arguments, presets, figures of a run."""
 
+import dataclasses
 import io
 import re
 import resource
@@ -258,7 +259,7 @@ def init_process_group(run_opts):
     """
     device = run_opts.device or sb.utils.distributed.infer_device()
     if torch.device(device).type == "cpu":
-        run_opts.distributed_backend = "gloo"
+        run_opts = dataclasses.replace(run_opts, distributed_backend="gloo")
     if not torch.distributed.is_initialized():
         sb.utils.distributed.ddp_init_group(run_opts)
 

@@ -174,8 +174,14 @@ class SSLEncoder(Wav2Vec2):
             self.receptive_field = kernel + stride * (self.receptive_field - 1)
         if gradient_checkpointing and not freeze:
             self.model.gradient_checkpointing_enable()
-        # Without SpecAugment no gradient reaches it, which stops DDP.
+        # A trained parameter that no gradient reaches stops DDP: that of
+        # SpecAugment, and what comes after the highest layer that is returned.
         self.model.masked_spec_embed.requires_grad = False
+        self.transformer_layers[max(self.layers) :].requires_grad_(False)
+        if max(self.layers) < n_hidden_states - 1 and getattr(
+            self.config, "do_stable_layer_norm", False
+        ):
+            self.model.encoder.layer_norm.requires_grad_(False)
         if self.config.feat_extract_norm == "group":
             first = self.model.feature_extractor.conv_layers[0]
             norm = LengthAwareGroupNorm(
