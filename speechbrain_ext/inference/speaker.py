@@ -10,6 +10,7 @@ from ruamel.yaml import YAML
 from speechbrain.utils.checkpoints import average_checkpoints
 
 from speechbrain_ext.dataio.audio import read_crop
+from speechbrain_ext.lobes.models.without_padding import leave_padding_out
 from speechbrain_ext.processing.embedding_store import model_fingerprint
 from speechbrain_ext.processing.layer_attention import attends_to_layers
 from speechbrain_ext.utils.checkpoints import (
@@ -91,6 +92,8 @@ class SpeakerRecognition(torch.nn.Module):
             output_folder / "save", content.get("average_checkpoints", 1)
         )
         model = load_hyperpyyaml(select_keys(content, MODEL_KEYS, hparams_file))
+        # Trainings of earlier versions name SpeechBrain's own classes.
+        leave_padding_out(model["embedding_model"])
         for name in ("encoder", "embedding_model"):
             # A frozen encoder is not saved.
             if not (best.path / f"{name}.ckpt").is_file():

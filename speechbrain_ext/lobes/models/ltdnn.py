@@ -313,6 +313,8 @@ class LTDNN(nn.Module):
     ------
     ValueError
         If mask is neither "full" nor "pooling".
+    InputError
+        If frame_pooling takes another number of channels.
 
     Example
     -------
