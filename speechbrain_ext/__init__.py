@@ -1,7 +1,7 @@
 """Speaker verification lobes, losses, scoring and recipes for SpeechBrain."""
 
-from speechbrain_ext.utils.compat import check_torch_and_torchaudio
+from speechbrain_ext import _moved
 
 __version__ = "0.1.0"
 
-check_torch_and_torchaudio()
+_moved.install()

@@ -6,11 +6,22 @@ from pathlib import Path
 
 import torch
 
+from speechbrain_ext.dataio.embedding_store import EmbeddingStore
 from speechbrain_ext.dataio.embeddings import read_embeddings
 from speechbrain_ext.dataio.scores import read_scores
 from speechbrain_ext.dataio.trials import Trials, read_trials
+from speechbrain_ext.inference.verification import (
+    CosineBackend,
+    PLDABackend,
+    calibration_metrics,
+    report,
+    summary,
+    verification_metrics,
+    write_scores,
+)
+from speechbrain_ext.metrics.calibration import far_at_frr
+from speechbrain_ext.plots.detection import plot_calibration, plot_det
 from speechbrain_ext.processing.calibration import Calibration
-from speechbrain_ext.processing.embedding_store import EmbeddingStore
 from speechbrain_ext.processing.enrolment import (
     expand_trials,
     mean_embeddings,
@@ -22,19 +33,8 @@ from speechbrain_ext.processing.score_norm import (
     normalize_scores,
     speaker_means,
 )
-from speechbrain_ext.processing.verification import (
-    CosineBackend,
-    PLDABackend,
-    calibration_metrics,
-    report,
-    summary,
-    verification_metrics,
-    write_scores,
-)
-from speechbrain_ext.utils.calibration_metrics import far_at_frr
 from speechbrain_ext.utils.errors import InputError, one_line_errors
 from speechbrain_ext.utils.files import write_json
-from speechbrain_ext.utils.plots import plot_calibration, plot_det
 
 EXAMPLES = {
     "score": """examples:

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from speechbrain_ext.utils.bootstrap import eer_interval
-from speechbrain_ext.utils.metrics import EER
+from speechbrain_ext.metrics.bootstrap import eer_interval
+from speechbrain_ext.metrics.detection import EER
 
 
 def simulate(n_speakers, speaker_spread, seed):

@@ -6,21 +6,21 @@ import numpy as np
 import pytest
 import torch
 
+from speechbrain_ext.dataio.embedding_store import EmbeddingStore
 from speechbrain_ext.dataio.trials import Trials
-from speechbrain_ext.processing.calibration import (
-    Calibration,
-    quality_columns,
-    vary_durations,
-)
-from speechbrain_ext.processing.embedding_store import EmbeddingStore
-from speechbrain_ext.utils.calibration_metrics import (
+from speechbrain_ext.metrics.calibration import (
     Cllr,
     actDCF,
     far_at_frr,
     minCllr,
 )
+from speechbrain_ext.metrics.detection import normalized_minDCF
+from speechbrain_ext.processing.calibration import (
+    Calibration,
+    quality_columns,
+    vary_durations,
+)
 from speechbrain_ext.utils.errors import InputError
-from speechbrain_ext.utils.metrics import normalized_minDCF
 
 
 def gaussian_scores(n=20000, seed=0):

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from speechbrain_ext.cli import main
+from speechbrain_ext.dataio.embedding_store import EmbeddingStore
 from speechbrain_ext.dataio.scores import read_scores
 from speechbrain_ext.dataio.trials import draw_trials, write_trials
-from speechbrain_ext.processing.embedding_store import EmbeddingStore
+from speechbrain_ext.metrics.detection import EER
 from speechbrain_ext.utils.errors import InputError
-from speechbrain_ext.utils.metrics import EER
 
 
 def make_store(n_speakers, prefix, seed):

@@ -7,7 +7,7 @@ import soundfile
 from conftest import write_voice
 
 from speechbrain_ext.dataio import prepare
-from speechbrain_ext.dataio.corpora import librispeech_speakers, vctk_speakers
+from speechbrain_ext.dataio.corpora.layouts import librispeech_speakers, vctk_speakers
 from speechbrain_ext.dataio.prepare import (
     list_utterances,
     prepare_corpus,

@@ -5,7 +5,7 @@ import pytest
 import soundfile
 
 from speechbrain_ext.dataio import demo_corpus
-from speechbrain_ext.dataio.demo_corpus import build_demo_corpus
+from speechbrain_ext.dataio.corpora.demo import build_demo_corpus
 from speechbrain_ext.dataio.trials import read_trials
 
 

@@ -4,12 +4,9 @@ import pytest
 import torch
 from conftest import write_voice
 
-from speechbrain_ext.processing import embedding_store
-from speechbrain_ext.processing.embedding_store import (
-    EmbeddingStore,
-    extract_embeddings,
-    model_fingerprint,
-)
+from speechbrain_ext.dataio.embedding_store import EmbeddingStore
+from speechbrain_ext.inference import extraction
+from speechbrain_ext.inference.extraction import extract_embeddings, model_fingerprint
 from speechbrain_ext.utils.errors import InputError
 
 
@@ -80,7 +77,7 @@ def test_more_utterances_are_added(utterances, tmp_path):
 
 
 def test_resumes_after_a_kill(utterances, tmp_path, monkeypatch):
-    monkeypatch.setattr(embedding_store, "SECONDS_BETWEEN_PARTS", -1)
+    monkeypatch.setattr(extraction, "SECONDS_BETWEEN_PARTS", -1)
     path = tmp_path / "store.safetensors"
     killed = MeanModel(fail_after=3)
     with pytest.raises(KeyboardInterrupt):
@@ -97,14 +94,14 @@ def test_resumes_after_a_kill(utterances, tmp_path, monkeypatch):
 def test_processes_share_the_work(utterances, tmp_path, monkeypatch):
     path = tmp_path / "store.safetensors"
     monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setattr(embedding_store, "if_main_process", lambda: False)
+    monkeypatch.setattr(extraction, "if_main_process", lambda: False)
     second = MeanModel()
     monkeypatch.setenv("RANK", "1")
     with pytest.raises(FileNotFoundError):
         # No main process is there to put the parts together.
         extract_embeddings(second, utterances, path)
     assert second.seen == 6
-    monkeypatch.setattr(embedding_store, "if_main_process", lambda: True)
+    monkeypatch.setattr(extraction, "if_main_process", lambda: True)
     monkeypatch.setenv("WORLD_SIZE", "1")
     monkeypatch.setenv("RANK", "0")
     first = MeanModel()

@@ -8,9 +8,9 @@ import sys
 import pytest
 from test_recipe import ENVIRONMENT, ROOT, TINY_ECAPA
 
+from speechbrain_ext.training.grids import read_grid
+from speechbrain_ext.training.recipes import parse_recipe_arguments
 from speechbrain_ext.utils.errors import InputError
-from speechbrain_ext.utils.grids import read_grid
-from speechbrain_ext.utils.recipes import parse_recipe_arguments
 
 
 def run_grid(grid, output_folder, options, seeds):

@@ -9,7 +9,7 @@ from speechbrain_ext.lobes import (
     LayerAttentivePooling,
     WeightedLayerSum,
 )
-from speechbrain_ext.utils.official_checkpoints import ltdnn_from_official
+from speechbrain_ext.lobes.official_checkpoints import ltdnn_from_official
 
 TOLERANCE = 1e-5
 

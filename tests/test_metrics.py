@@ -6,7 +6,7 @@ import torch
 from sklearn.metrics import roc_curve
 from speechbrain.utils import metric_stats
 
-from speechbrain_ext.utils.metrics import (
+from speechbrain_ext.metrics.detection import (
     EER,
     EER_star,
     det_points,

@@ -11,9 +11,9 @@ from speechbrain.processing.PLDA_LDA import (
 )
 
 from speechbrain_ext.dataio.trials import Trials
+from speechbrain_ext.metrics.detection import EER
 from speechbrain_ext.processing.plda import PLDA, _two_covariances
 from speechbrain_ext.utils.errors import InputError
-from speechbrain_ext.utils.metrics import EER
 
 
 def simulate(n_speakers, n_utterances, between, within, seed=0):

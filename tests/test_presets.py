@@ -8,7 +8,7 @@ from hyperpyyaml import load_hyperpyyaml
 from test_recipe import ROOT
 
 from speechbrain_ext.tools.random_encoder import save_random_encoder
-from speechbrain_ext.utils.recipes import parse_recipe_arguments
+from speechbrain_ext.training.recipes import parse_recipe_arguments
 
 SYSTEMS = [
     path.stem

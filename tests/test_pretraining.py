@@ -7,26 +7,27 @@ import subprocess
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from test_recipe import ENVIRONMENT, LTDNN, ROOT, TINY_LTDNN, TRAIN, command, run
 
-from speechbrain_ext.lobes.models.masked_prediction import MaskedPrediction
-from speechbrain_ext.lobes.models.small_wavlm import (
+from speechbrain_ext.analysis.probing import (
+    probe_phones,
+    probe_speakers,
+    read_phones,
+)
+from speechbrain_ext.lobes.encoders.small_wavlm import (
     save_encoder,
     save_small_wavlm,
     small_wavlm,
 )
-from speechbrain_ext.lobes.models.ssl_encoder import SSLEncoder
+from speechbrain_ext.lobes.encoders.ssl_encoder import SSLEncoder
+from speechbrain_ext.lobes.models.masked_prediction import MaskedPrediction
 from speechbrain_ext.lobes.units import (
     HiddenStateFeatures,
     KMeansUnits,
     MFCCFeatures,
 )
 from speechbrain_ext.nnet.losses import UtteranceContrast
-from speechbrain_ext.processing.probing import (
-    probe_phones,
-    probe_speakers,
-    read_phones,
-)
 from speechbrain_ext.utils.errors import InputError
 
 PRETRAIN = ROOT / "recipes" / "Pretrain" / "train.py"
@@ -182,7 +183,7 @@ def pretrained(tmp_path_factory):
     options = {**TINY, "data_folder": folder / "corpus"}
     script = folder / "killed.py"
     script.write_text(
-        "import runpy, sys\nimport speechbrain_ext.pretraining as p\n"
+        "import runpy, sys\nimport speechbrain_ext.training.pretraining as p\n"
         "end = p.PretrainingBrain.on_stage_end\n"
         "def killed(self, stage, *args, **kwargs):\n"
         "    end(self, stage, *args, **kwargs)\n"
@@ -234,7 +235,9 @@ def test_encoder_is_a_hub_folder_in_half_precision(pretrained, tmp_path):
     names = {path.name for path in folder.iterdir()}
     assert names >= {"config.json", "preprocessor_config.json"}
     config = json.loads((folder / "config.json").read_text())
-    assert config["dtype"] == "float16"
+    assert config["dtype"] == "float32"  # what SpeechBrain's lobes compute in
+    weights = load_file(folder / "model.safetensors").values()
+    assert {weight.dtype for weight in weights} == {torch.float16}
     encoder = SSLEncoder(folder)
     assert {p.dtype for p in encoder.parameters()} == {torch.float32}
     options = {

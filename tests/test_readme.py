@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from hyperpyyaml import load_hyperpyyaml
 
-from speechbrain_ext.lobes.models.small_wavlm import save_small_wavlm
+from speechbrain_ext.lobes.encoders.small_wavlm import save_small_wavlm
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 

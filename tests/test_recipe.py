@@ -14,12 +14,12 @@ from conftest import write_voice
 from hyperpyyaml import load_hyperpyyaml
 
 from speechbrain_ext.inference.speaker import SpeakerRecognition
-from speechbrain_ext.lobes.models.small_wavlm import save_small_wavlm
+from speechbrain_ext.lobes.encoders.small_wavlm import save_small_wavlm
+from speechbrain_ext.metrics.detection import EER, EER_star
 from speechbrain_ext.processing.calibration import Calibration
+from speechbrain_ext.training.recipes import parse_recipe_arguments
 from speechbrain_ext.utils.checkpoints import best_checkpoint
 from speechbrain_ext.utils.errors import InputError
-from speechbrain_ext.utils.metrics import EER, EER_star
-from speechbrain_ext.utils.recipes import parse_recipe_arguments
 
 ROOT = Path(__file__).resolve().parents[1]
 TRAIN = ROOT / "recipes" / "VoxCeleb" / "train.py"
@@ -309,7 +309,7 @@ def test_joint_training_changes_and_saves_the_encoder(trained, tmp_path):
     model = SpeakerRecognition.from_training(tmp_path / "joint")
     name = "model.encoder.layers.0.attention.q_proj.weight"
     torch.testing.assert_close(model.encoder.state_dict()[name], saved[name])
-    from speechbrain_ext.lobes.models.ssl_encoder import SSLEncoder
+    from speechbrain_ext.lobes.encoders.ssl_encoder import SSLEncoder
 
     before = SSLEncoder(options["ssl_hub"]).state_dict()
     assert not torch.equal(before[name], saved[name])
@@ -364,7 +364,7 @@ def test_nan_loss_keeps_the_last_good_checkpoint(corpus, tmp_path):
     }
     script = patched_train(
         tmp_path,
-        "from speechbrain_ext.core import SpeakerBrain\n"
+        "from speechbrain_ext.training.brains import SpeakerBrain\n"
         "original = SpeakerBrain.compute_objectives\n"
         "def diverge(self, predictions, batch, stage):\n"
         "    loss = original(self, predictions, batch, stage)\n"

@@ -10,19 +10,19 @@ import pytest
 import torch
 from test_recipe import ENVIRONMENT, ROOT, TINY, TRAIN, run
 
-from speechbrain_ext.core import layer_groups
-from speechbrain_ext.dataio.pipelines import speaker_classes, training_dataset
+from speechbrain_ext.analysis.layer_attention import layer_usage
+from speechbrain_ext.dataio.datasets import speaker_classes, training_dataset
 from speechbrain_ext.inference.speaker import SpeakerRecognition
-from speechbrain_ext.lobes.models.small_wavlm import (
+from speechbrain_ext.lobes.encoders.small_wavlm import (
     save_small_wavlm,
     small_wavlm,
 )
-from speechbrain_ext.processing.layer_attention import layer_usage
+from speechbrain_ext.training.brains import layer_groups
+from speechbrain_ext.training.recipes import training_stages
 from speechbrain_ext.utils.checkpoints import (
     best_checkpoint,
     best_checkpoints,
 )
-from speechbrain_ext.utils.recipes import training_stages
 
 LAP = ROOT / "hparams" / "lap_wavlm.yaml"
 TINY_LAP = {

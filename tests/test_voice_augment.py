@@ -14,7 +14,7 @@ from speechbrain_ext.augment import rooms as rooms_module
 from speechbrain_ext.augment.rooms import simulated_rooms
 from speechbrain_ext.augment.utterance_mixing import UtteranceMixing
 from speechbrain_ext.augment.vocal_tract import VocalTractPerturb
-from speechbrain_ext.dataio.pipelines import crop_pair_dataset
+from speechbrain_ext.dataio.datasets import crop_pair_dataset
 from speechbrain_ext.utils.errors import InputError
 
 RATE = 16000

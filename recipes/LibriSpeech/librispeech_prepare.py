@@ -10,8 +10,8 @@ is. train.py does the same by itself.
 
 import sys
 
+from speechbrain_ext.training.recipes import HPARAMS, prepare_only
 from speechbrain_ext.utils.errors import one_line_errors
-from speechbrain_ext.utils.recipes import HPARAMS, prepare_only
 
 CORPUS = HPARAMS / "corpora" / "librispeech.yaml"
 

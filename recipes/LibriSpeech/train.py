@@ -12,7 +12,7 @@ import sys
 
 from librispeech_prepare import CORPUS
 
-from speechbrain_ext.training import train_and_verify
+from speechbrain_ext.training.train import train_and_verify
 from speechbrain_ext.utils.errors import one_line_errors
 
 if __name__ == "__main__":

@@ -13,17 +13,17 @@ probes.png and probes.pdf.
 import argparse
 from pathlib import Path
 
-from speechbrain_ext.dataio.demo_corpus import build_demo_corpus
-from speechbrain_ext.dataio.prepare import prepare_corpus, read_manifest
-from speechbrain_ext.lobes.models.ssl_encoder import SSLEncoder
-from speechbrain_ext.processing.probing import (
+from speechbrain_ext.analysis.probing import (
     probe_phones,
     probe_speakers,
     read_phones,
 )
+from speechbrain_ext.dataio.corpora.demo import build_demo_corpus
+from speechbrain_ext.dataio.prepare import prepare_corpus, read_manifest
+from speechbrain_ext.lobes.encoders.ssl_encoder import SSLEncoder
+from speechbrain_ext.plots.representations import plot_probes
 from speechbrain_ext.utils.errors import one_line_errors
 from speechbrain_ext.utils.files import write_json
-from speechbrain_ext.utils.plots import plot_probes
 
 
 def main():

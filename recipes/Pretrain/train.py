@@ -13,19 +13,19 @@ from pathlib import Path
 from speechbrain.dataio.dataloader import make_dataloader
 from speechbrain.utils.distributed import run_on_main
 
-from speechbrain_ext.dataio.pipelines import crop_pair_dataset, step_sampler
+from speechbrain_ext.dataio.datasets import crop_pair_dataset, step_sampler
 from speechbrain_ext.dataio.prepare import manifest_paths, read_manifest
-from speechbrain_ext.pretraining import (
+from speechbrain_ext.training.pretraining import (
     PretrainingBrain,
     export_encoder,
     fit_units,
 )
-from speechbrain_ext.utils.errors import one_line_errors
-from speechbrain_ext.utils.recipes import (
+from speechbrain_ext.training.recipes import (
     init_process_group,
     load_training,
     parse_recipe_arguments,
 )
+from speechbrain_ext.utils.errors import one_line_errors
 
 
 def main(arguments):

@@ -11,8 +11,8 @@ numbers are those of hparams/corpora/vctk.yaml. train.py does the same by itself
 
 import sys
 
+from speechbrain_ext.training.recipes import HPARAMS, prepare_only
 from speechbrain_ext.utils.errors import one_line_errors
-from speechbrain_ext.utils.recipes import HPARAMS, prepare_only
 
 CORPUS = HPARAMS / "corpora" / "vctk.yaml"
 

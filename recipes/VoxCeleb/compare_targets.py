@@ -9,11 +9,11 @@ Takes the stores that train_kd.py has made. Writes cka.json, cka.png, cka.pdf.
 import argparse
 from pathlib import Path
 
-from speechbrain_ext.processing.cka import linear_cka
-from speechbrain_ext.processing.embedding_store import EmbeddingStore
+from speechbrain_ext.analysis.cka import linear_cka
+from speechbrain_ext.dataio.embedding_store import EmbeddingStore
+from speechbrain_ext.plots.representations import plot_similarities
 from speechbrain_ext.utils.errors import InputError, one_line_errors
 from speechbrain_ext.utils.files import write_json
-from speechbrain_ext.utils.plots import plot_similarities
 
 
 def main():

@@ -22,12 +22,12 @@ from verify_onnx import OnnxSpeakerModel
 
 from speechbrain_ext.dataio.prepare import manifest_paths, read_manifest
 from speechbrain_ext.dataio.trials import read_trials
+from speechbrain_ext.inference.onnx import export_onnx
 from speechbrain_ext.inference.speaker import SpeakerRecognition
+from speechbrain_ext.metrics.detection import EER
 from speechbrain_ext.processing.scoring import cosine_scores
+from speechbrain_ext.training.recipes import model_names
 from speechbrain_ext.utils.errors import one_line_errors
-from speechbrain_ext.utils.metrics import EER
-from speechbrain_ext.utils.onnx_export import export_onnx
-from speechbrain_ext.utils.recipes import model_names
 from speechbrain_ext.utils.tables import write_table
 
 

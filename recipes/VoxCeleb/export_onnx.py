@@ -9,9 +9,9 @@ verify_onnx.py computes the features with.
 
 import argparse
 
+from speechbrain_ext.inference.onnx import export_onnx
 from speechbrain_ext.inference.speaker import SpeakerRecognition
 from speechbrain_ext.utils.errors import one_line_errors
-from speechbrain_ext.utils.onnx_export import export_onnx
 
 
 def main():

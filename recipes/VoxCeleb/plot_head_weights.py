@@ -12,15 +12,12 @@ cumulative_weights.png and .pdf, the weight of all heads of each model.
 import argparse
 from pathlib import Path
 
+from speechbrain_ext.analysis.frame_attention import frame_weights
 from speechbrain_ext.dataio.prepare import manifest_paths, read_manifest
 from speechbrain_ext.inference.speaker import SpeakerRecognition
-from speechbrain_ext.processing.frame_attention import frame_weights
+from speechbrain_ext.plots.attention import plot_cumulative_weights, plot_frame_weights
+from speechbrain_ext.training.recipes import model_names
 from speechbrain_ext.utils.errors import one_line_errors
-from speechbrain_ext.utils.plots import (
-    plot_cumulative_weights,
-    plot_frame_weights,
-)
-from speechbrain_ext.utils.recipes import model_names
 
 
 def main():

@@ -12,13 +12,13 @@ layer_usage.json; warns when the attention has collapsed to a constant.
 import argparse
 from pathlib import Path
 
+from speechbrain_ext.analysis.layer_attention import layer_usage
+from speechbrain_ext.analysis.probing import read_phones
 from speechbrain_ext.dataio.prepare import manifest_paths, read_manifest
 from speechbrain_ext.inference.speaker import SpeakerRecognition
-from speechbrain_ext.processing.layer_attention import layer_usage
-from speechbrain_ext.processing.probing import read_phones
+from speechbrain_ext.plots.attention import plot_layer_attention, plot_layer_usage
 from speechbrain_ext.utils.errors import InputError, one_line_errors
 from speechbrain_ext.utils.files import write_json
-from speechbrain_ext.utils.plots import plot_layer_attention, plot_layer_usage
 
 
 def main():

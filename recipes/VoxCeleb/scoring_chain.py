@@ -15,12 +15,12 @@ from pathlib import Path
 from hyperpyyaml import load_hyperpyyaml
 from speechbrain.utils.distributed import if_main_process
 
-from speechbrain_ext.utils.errors import one_line_errors
-from speechbrain_ext.utils.recipes import (
+from speechbrain_ext.training.recipes import (
     load_verification,
     parse_recipe_arguments,
     verify_by_cosine,
 )
+from speechbrain_ext.utils.errors import one_line_errors
 from speechbrain_ext.utils.tables import write_table
 
 

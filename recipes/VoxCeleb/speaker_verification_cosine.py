@@ -9,8 +9,8 @@ mean subtraction, score normalisation and calibration are keys of the YAML.
 
 import sys
 
+from speechbrain_ext.training.recipes import load_verification, verify_by_cosine
 from speechbrain_ext.utils.errors import one_line_errors
-from speechbrain_ext.utils.recipes import load_verification, verify_by_cosine
 
 
 def main(arguments):

@@ -9,13 +9,13 @@ scores.txt, metrics.json and plots to output_folder.
 
 import sys
 
-from speechbrain_ext.processing.verification import (
+from speechbrain_ext.inference.verification import (
     PLDABackend,
     cohort_embeddings,
     verify,
 )
+from speechbrain_ext.training.recipes import load_verification
 from speechbrain_ext.utils.errors import one_line_errors
-from speechbrain_ext.utils.recipes import load_verification
 
 
 def main(arguments):

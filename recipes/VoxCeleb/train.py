@@ -9,7 +9,7 @@ the same command is given again.
 
 import sys
 
-from speechbrain_ext.training import train_and_verify
+from speechbrain_ext.training.train import train_and_verify
 from speechbrain_ext.utils.errors import one_line_errors
 
 if __name__ == "__main__":

@@ -16,10 +16,10 @@ import sys
 from pathlib import Path
 
 from speechbrain_ext.dataio.scores import read_scores
+from speechbrain_ext.plots.detection import plot_det
+from speechbrain_ext.training.grids import grid_row, read_grid, results_folder
 from speechbrain_ext.utils.errors import one_line_errors
 from speechbrain_ext.utils.files import write_json
-from speechbrain_ext.utils.grids import grid_row, read_grid, results_folder
-from speechbrain_ext.utils.plots import plot_det
 from speechbrain_ext.utils.tables import write_table
 
 TRAIN = Path(__file__).with_name("train.py")

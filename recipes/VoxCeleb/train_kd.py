@@ -19,15 +19,15 @@ from ruamel.yaml import YAML
 from speechbrain.utils.distributed import infer_device
 from speechbrain.utils.logger import get_logger
 
+from speechbrain_ext.config import select_keys
 from speechbrain_ext.dataio.prepare import manifest_paths, read_manifest
-from speechbrain_ext.processing.embedding_store import extract_embeddings
-from speechbrain_ext.training import train_and_verify
-from speechbrain_ext.utils.errors import InputError, one_line_errors
-from speechbrain_ext.utils.hparams import select_keys
-from speechbrain_ext.utils.recipes import (
+from speechbrain_ext.inference.extraction import extract_embeddings
+from speechbrain_ext.training.recipes import (
     init_process_group,
     parse_recipe_arguments,
 )
+from speechbrain_ext.training.train import train_and_verify
+from speechbrain_ext.utils.errors import InputError, one_line_errors
 
 logger = get_logger("train_kd")
 

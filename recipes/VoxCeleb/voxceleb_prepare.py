@@ -14,8 +14,8 @@ train.py does the same by itself.
 
 import sys
 
+from speechbrain_ext.training.recipes import prepare_only
 from speechbrain_ext.utils.errors import one_line_errors
-from speechbrain_ext.utils.recipes import prepare_only
 
 if __name__ == "__main__":
     with one_line_errors():

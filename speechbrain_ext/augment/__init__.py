@@ -1,1 +1,1 @@
-"""Augmentation of features."""
+"""Augmentation of waveforms and features."""

@@ -11,7 +11,7 @@ from speechbrain.utils.logger import get_logger
 
 from speechbrain_ext.augment.rooms import write_rooms_table
 from speechbrain_ext.dataio.audio import AUDIO_EXTENSIONS, read_header
-from speechbrain_ext.dataio.pipelines import read_random_crop
+from speechbrain_ext.dataio.datasets import read_random_crop
 from speechbrain_ext.utils.errors import InputError
 
 logger = get_logger(__name__)

@@ -1,1 +1,5 @@
-"""Reading audio and trials, preparing corpora."""
+"""Reading and writing audio, manifests, trials, scores and embeddings."""
+
+from speechbrain_ext.utils.compat import check_torch_and_torchaudio
+
+check_torch_and_torchaudio()

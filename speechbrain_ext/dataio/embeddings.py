@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from speechbrain_ext.processing.embedding_store import EmbeddingStore
+from speechbrain_ext.dataio.embedding_store import EmbeddingStore
 from speechbrain_ext.utils.errors import InputError
 
 

@@ -25,14 +25,14 @@ from speechbrain.utils.logger import get_logger
 from tqdm import tqdm
 
 from speechbrain_ext.dataio.audio import AUDIO_EXTENSIONS, read_header
-from speechbrain_ext.dataio.corpora import (
+from speechbrain_ext.dataio.corpora.demo import build_demo_corpus
+from speechbrain_ext.dataio.corpora.layouts import (
     VOXCELEB2_TEST_SPEAKERS,
     librispeech_files,
     librispeech_speakers,
     vctk_files,
     vctk_speakers,
 )
-from speechbrain_ext.dataio.demo_corpus import build_demo_corpus
 from speechbrain_ext.dataio.trials import (
     draw_trials,
     match_utterances,

@@ -9,17 +9,17 @@ from hyperpyyaml import load_hyperpyyaml
 from ruamel.yaml import YAML
 from speechbrain.utils.checkpoints import average_checkpoints
 
+from speechbrain_ext.analysis.layer_attention import attends_to_layers
+from speechbrain_ext.config import select_keys
 from speechbrain_ext.dataio.audio import read_crop
+from speechbrain_ext.inference.extraction import model_fingerprint
 from speechbrain_ext.lobes.models.without_padding import leave_padding_out
-from speechbrain_ext.processing.embedding_store import model_fingerprint
-from speechbrain_ext.processing.layer_attention import attends_to_layers
 from speechbrain_ext.utils.checkpoints import (
     best_checkpoint,
     best_checkpoints,
     load_parameters,
 )
 from speechbrain_ext.utils.errors import InputError
-from speechbrain_ext.utils.hparams import select_keys
 
 MODEL_KEYS = ("encoder", "embedding_model", "sample_rate")
 
@@ -40,10 +40,10 @@ class SpeakerRecognition(torch.nn.Module):
 
     Example
     -------
-    >>> from speechbrain.lobes.models.Xvector import Xvector
+    >>> from speechbrain_ext.lobes import MaskedXvector
     >>> from speechbrain_ext.lobes.features import NormalizedFbank
     >>> model = SpeakerRecognition(
-    ...     NormalizedFbank(24), Xvector(in_channels=24), 16000, threshold=0.25
+    ...     NormalizedFbank(24), MaskedXvector(in_channels=24), 16000, threshold=0.25
     ... )
     >>> model.encode_batch(torch.rand(2, 16000)).shape
     torch.Size([2, 1, 512])

@@ -1,5 +1,8 @@
 """Lobes that other SpeechBrain recipes import."""
 
+from speechbrain_ext._moved import renamed
+from speechbrain_ext.lobes.encoders.ssl_encoder import SSLEncoder
+from speechbrain_ext.lobes.encoders.w2v_bert import W2VBertEncoder
 from speechbrain_ext.lobes.features import (
     MaskedFbank,
     MaskedMFCC,
@@ -15,9 +18,7 @@ from speechbrain_ext.lobes.models.layer_pooled import LayerPooled
 from speechbrain_ext.lobes.models.ltdnn import LTDNN
 from speechbrain_ext.lobes.models.mhfa import MHFA
 from speechbrain_ext.lobes.models.speaker_embedder import SpeakerEmbedder
-from speechbrain_ext.lobes.models.ssl_encoder import SSLEncoder
 from speechbrain_ext.lobes.models.vgg import VGGEmbedding
-from speechbrain_ext.lobes.models.w2v_bert import W2VBertEncoder
 from speechbrain_ext.lobes.models.without_padding import leave_padding_out
 from speechbrain_ext.lobes.models.xvector import MaskedXvector
 from speechbrain_ext.nnet.dictionary_encoding import (
@@ -59,3 +60,7 @@ __all__ = [
     "WeightedLayerSum",
     "leave_padding_out",
 ]
+
+
+def __getattr__(name):
+    return renamed(__name__, name)

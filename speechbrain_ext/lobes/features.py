@@ -216,9 +216,7 @@ class NormalizedMFCC(NormalizedFbank):
     torch.Size([2, 101, 24])
     """
 
-    def __init__(
-        self, n_mfcc=24, n_mels=80, f_min=20, f_max=7600, sample_rate=16000
-    ):
+    def __init__(self, n_mfcc=24, n_mels=80, f_min=20, f_max=7600, sample_rate=16000):
         super().__init__(n_mels, sample_rate)
         self.fbank = MaskedMFCC(
             deltas=False,

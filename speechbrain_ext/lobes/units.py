@@ -83,8 +83,8 @@ class HiddenStateFeatures(nn.Module):
 
     Example
     -------
-    >>> from speechbrain_ext.lobes.models.small_wavlm import save_small_wavlm
-    >>> from speechbrain_ext.lobes.models.ssl_encoder import SSLEncoder
+    >>> from speechbrain_ext.lobes.encoders.small_wavlm import save_small_wavlm
+    >>> from speechbrain_ext.lobes.encoders.ssl_encoder import SSLEncoder
     >>> folder = save_small_wavlm(getfixture("tmpdir") / "wavlm", n_layers=2)
     >>> features = HiddenStateFeatures(SSLEncoder(folder, layers=[1]))
     >>> features(torch.rand(2, 16000)).shape

@@ -4,6 +4,7 @@ import torch
 from speechbrain.nnet.pooling import StatisticsPooling
 from torch import nn
 
+from speechbrain_ext._moved import renamed
 from speechbrain_ext.nnet.masking import (
     expand_mask,
     frame_mask,
@@ -87,9 +88,7 @@ class MaskedStatisticsPooling(StatisticsPooling):
         statistics = [mean] if self.return_mean else []
         if self.return_std:
             variance = _unbiased(masked_mean((x - mean) ** 2, mask, (2,)), x, mask)
-            statistics.append(
-                variance.clamp(min=self.MIN_VARIANCE).sqrt() + self.eps
-            )
+            statistics.append(variance.clamp(min=self.MIN_VARIANCE).sqrt() + self.eps)
         return torch.cat(statistics, dim=1).transpose(1, 2)
 
 
@@ -99,7 +98,6 @@ def _unbiased(variance, x, mask):
         return variance * (x.shape[2] / max(x.shape[2] - 1, 1))
     counts = mask.sum(1).view(-1, 1, 1)
     return variance * counts / (counts - 1).clamp(min=1)
-
 
 
 class WeightedLayerSum(nn.Module):
@@ -566,3 +564,7 @@ class DoubleMultiHeadAttnPooling(nn.Module):
             mask = (mask >= self.head_dropout) | lucky
         pooled, _ = self.of_heads.attend(heads, mask)
         return (pooled, weights) if return_weights else pooled
+
+
+def __getattr__(name):
+    return renamed(__name__, name)

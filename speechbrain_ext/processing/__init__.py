@@ -1,1 +1,1 @@
-"""From waveforms to embeddings to scores."""
+"""From embeddings to scores."""

@@ -182,7 +182,7 @@ def quality_columns(scores, trials, store, cohort_means=None):
     Example
     -------
     >>> from speechbrain_ext.dataio.trials import Trials
-    >>> from speechbrain_ext.processing.embedding_store import EmbeddingStore
+    >>> from speechbrain_ext.dataio.embedding_store import EmbeddingStore
     >>> store = EmbeddingStore(["a", "b"], torch.eye(2), ["x", "y"], [1.0, 4.0], "")
     >>> trials = Trials([0], ["a"], ["b"])
     >>> names, columns = quality_columns(torch.zeros(1), trials, store)

@@ -27,7 +27,7 @@ import torchaudio
 from tqdm import tqdm
 
 from speechbrain_ext.dataio.audio import read_crop
-from speechbrain_ext.dataio.corpora import (
+from speechbrain_ext.dataio.corpora.layouts import (
     VCTK_COMMON_TEXTS,
     VCTK_LEFT_OUT,
     VOXCELEB2_TEST_SPEAKERS,

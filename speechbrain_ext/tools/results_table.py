@@ -30,10 +30,10 @@ from tqdm import tqdm
 
 from speechbrain_ext.dataio.prepare import resolve_test_trials
 from speechbrain_ext.inference.speaker import SpeakerRecognition
+from speechbrain_ext.plots.training import plot_costs
+from speechbrain_ext.training.grids import over_seeds, read_metrics
 from speechbrain_ext.utils.errors import InputError, one_line_errors
 from speechbrain_ext.utils.files import write_json
-from speechbrain_ext.utils.grids import over_seeds, read_metrics
-from speechbrain_ext.utils.plots import plot_costs
 from speechbrain_ext.utils.tables import write_table
 
 PUBLISHED = Path(__file__).with_name("published_results.csv")
@@ -149,10 +149,10 @@ def measure_latency(speaker_model, durations=DURATIONS, n_repeats=N_REPEATS):
 
     Example
     -------
-    >>> from speechbrain.lobes.models.Xvector import Xvector
+    >>> from speechbrain_ext.lobes import MaskedXvector
     >>> from speechbrain_ext.lobes.features import NormalizedFbank
     >>> model = SpeakerRecognition(
-    ...     NormalizedFbank(24), Xvector(in_channels=24), 16000, threshold=0.25
+    ...     NormalizedFbank(24), MaskedXvector(in_channels=24), 16000, threshold=0.25
     ... )
     >>> latency = measure_latency(model, durations=[1], n_repeats=1)
     >>> latency["back_end"]["1"] > 0

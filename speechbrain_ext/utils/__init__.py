@@ -1,1 +1,1 @@
-"""Metrics, plots, checkpoints and other tools."""
+"""Errors, files and tables, which everything else builds on."""

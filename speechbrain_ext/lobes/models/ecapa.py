@@ -8,6 +8,7 @@ import torch
 from speechbrain.lobes.models import ECAPA_TDNN as speechbrain_ecapa
 from torch import nn
 
+from speechbrain_ext._moved import renamed
 from speechbrain_ext.nnet.masked_layers import (
     MaskedBatchNorm1d,
     MaskedConv1d,
@@ -222,3 +223,7 @@ class _ChannelsFirst(nn.Module):
 
     def forward(self, x, lengths=None):
         return self.frame_pooling(x.transpose(1, 2), lengths).transpose(1, 2)
+
+
+def __getattr__(name):
+    return renamed(__name__, name)

@@ -43,7 +43,7 @@ class MaskedPrediction(nn.Module):
 
     Example
     -------
-    >>> from speechbrain_ext.lobes.models.small_wavlm import small_wavlm
+    >>> from speechbrain_ext.lobes.encoders.small_wavlm import small_wavlm
     >>> model = MaskedPrediction(small_wavlm(n_layers=2), n_units=10)
     >>> wavs, units = torch.rand(4, 16000), torch.randint(10, (4, 48))
     >>> losses = model(wavs, units)

@@ -120,7 +120,7 @@ class SSLEncoder(Wav2Vec2):
 
     Example
     -------
-    >>> from speechbrain_ext.lobes.models.small_wavlm import save_small_wavlm
+    >>> from speechbrain_ext.lobes.encoders.small_wavlm import save_small_wavlm
     >>> folder = save_small_wavlm(getfixture("tmpdir") / "wavlm")
     >>> encoder = SSLEncoder(folder, freeze=True)
     >>> hidden_states, lengths = encoder(

@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from speechbrain_ext.lobes.models.ssl_encoder import SSLEncoder
+from speechbrain_ext.lobes.encoders.ssl_encoder import SSLEncoder
 
 
 class CLSEncoder(SSLEncoder):
@@ -21,7 +21,7 @@ class CLSEncoder(SSLEncoder):
     Example
     -------
     >>> import torch
-    >>> from speechbrain_ext.lobes.models.small_wavlm import save_small_wavlm
+    >>> from speechbrain_ext.lobes.encoders.small_wavlm import save_small_wavlm
     >>> folder = save_small_wavlm(getfixture("tmpdir") / "wavlm", n_layers=2)
     >>> encoder = CLSEncoder(folder, freeze=False)
     >>> hidden_states, _ = encoder(torch.rand(2, 16000), torch.ones(2))

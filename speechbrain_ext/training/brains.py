@@ -7,15 +7,15 @@ import torch
 from speechbrain.utils.epoch_loop import EpochCounterWithStopper
 from speechbrain.utils.logger import get_logger
 
-from speechbrain_ext.processing.layer_attention import (
+from speechbrain_ext.analysis.layer_attention import (
     attends_to_layers,
     layer_usage,
 )
-from speechbrain_ext.processing.scoring import cosine_scores
-from speechbrain_ext.processing.verification import (
+from speechbrain_ext.inference.verification import (
     summary,
     verification_metrics,
 )
+from speechbrain_ext.processing.scoring import cosine_scores
 from speechbrain_ext.utils.checkpoints import other_architecture
 from speechbrain_ext.utils.errors import InputError
 
@@ -322,7 +322,7 @@ def layer_groups(encoder, decay):
 
     Example
     -------
-    >>> from speechbrain_ext.lobes.models.small_wavlm import small_wavlm
+    >>> from speechbrain_ext.lobes.encoders.small_wavlm import small_wavlm
     >>> groups = layer_groups(small_wavlm(n_layers=2), decay=0.9)
     >>> [round(group["lr_scale"], 2) for group in groups]
     [0.81, 0.9, 1.0]

@@ -4,7 +4,7 @@ import torch
 import torchaudio
 from speechbrain.integrations.huggingface.w2v_bert import W2VBert
 
-from speechbrain_ext.lobes.models.ssl_encoder import (
+from speechbrain_ext.lobes.encoders.ssl_encoder import (
     SSLEncoder,
     check_local_folder,
     hub_errors,

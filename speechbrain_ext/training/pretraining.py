@@ -12,10 +12,10 @@ from speechbrain.utils.distributed import if_main_process
 from torch.utils.data import RandomSampler
 from tqdm import tqdm
 
-from speechbrain_ext.core import StepBrain
-from speechbrain_ext.lobes.models.small_wavlm import save_encoder
-from speechbrain_ext.lobes.models.ssl_encoder import normalize_waveform
-from speechbrain_ext.utils.plots import plot_losses
+from speechbrain_ext.lobes.encoders.small_wavlm import save_encoder
+from speechbrain_ext.lobes.encoders.ssl_encoder import normalize_waveform
+from speechbrain_ext.plots.training import plot_losses
+from speechbrain_ext.training.brains import StepBrain
 
 HISTORY_FIELDS = (
     "step", "train_loss", "valid_prediction", "valid_contrast",

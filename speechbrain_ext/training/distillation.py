@@ -8,9 +8,9 @@ from speechbrain.lobes.models.ECAPA_TDNN import Classifier
 from torch import nn
 from torch.nn import functional as F
 
-from speechbrain_ext.core import SpeakerBrain
-from speechbrain_ext.dataio.pipelines import training_dataset
-from speechbrain_ext.processing.embedding_store import EmbeddingStore
+from speechbrain_ext.dataio.datasets import training_dataset
+from speechbrain_ext.dataio.embedding_store import EmbeddingStore
+from speechbrain_ext.training.brains import SpeakerBrain
 from speechbrain_ext.utils.errors import InputError
 
 

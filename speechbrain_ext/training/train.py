@@ -5,7 +5,7 @@ from pathlib import Path
 import speechbrain as sb
 from speechbrain.utils.distributed import run_on_main
 
-from speechbrain_ext.dataio.pipelines import (
+from speechbrain_ext.dataio.datasets import (
     embedding_loader,
     speaker_classes,
     step_sampler,
@@ -13,16 +13,16 @@ from speechbrain_ext.dataio.pipelines import (
 from speechbrain_ext.dataio.prepare import manifest_paths, read_manifest
 from speechbrain_ext.dataio.trials import read_trials
 from speechbrain_ext.inference.speaker import SpeakerRecognition
-from speechbrain_ext.processing.verification import verify
-from speechbrain_ext.utils.checkpoints import start_from_training
-from speechbrain_ext.utils.files import write_json
-from speechbrain_ext.utils.recipes import (
+from speechbrain_ext.inference.verification import verify
+from speechbrain_ext.training.recipes import (
     init_process_group,
     load_training,
     parse_recipe_arguments,
     run_details,
     training_stages,
 )
+from speechbrain_ext.utils.checkpoints import start_from_training
+from speechbrain_ext.utils.files import write_json
 
 
 def train_and_verify(arguments, corpus=None):

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from sklearn.isotonic import IsotonicRegression
 
-from speechbrain_ext.utils.metrics import checked_scores, det_points
+from speechbrain_ext.metrics.detection import checked_scores, det_points
 
 
 def Cllr(positive_scores, negative_scores):

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
+from speechbrain_ext.metrics.detection import EER
 from speechbrain_ext.utils.errors import InputError
-from speechbrain_ext.utils.metrics import EER
 
 DURATION_BOUNDS = (0.0, 2.0, 4.0, 8.0, math.inf)  # seconds
 
@@ -37,7 +37,7 @@ def condition_metrics(trials, scores, store, gender_of=None):
     Example
     -------
     >>> from speechbrain_ext.dataio.trials import Trials
-    >>> from speechbrain_ext.processing.embedding_store import EmbeddingStore
+    >>> from speechbrain_ext.dataio.embedding_store import EmbeddingStore
     >>> store = EmbeddingStore(
     ...     ["a", "b", "c"], torch.eye(3), ["x", "x", "y"], [1.0, 5.0, 1.5], ""
     ... )

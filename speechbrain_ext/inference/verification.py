@@ -12,13 +12,18 @@ from speechbrain_ext.dataio.trials import (
     match_utterances,
     read_trials,
 )
+from speechbrain_ext.inference.extraction import extract_embeddings
+from speechbrain_ext.metrics.bootstrap import eer_interval
+from speechbrain_ext.metrics.calibration import Cllr, actDCF, minCllr
+from speechbrain_ext.metrics.conditions import condition_metrics
+from speechbrain_ext.metrics.detection import EER, EER_star, normalized_minDCF
+from speechbrain_ext.plots.attention import plot_layer_attention
+from speechbrain_ext.plots.detection import plot_calibration, plot_det, plot_scores
 from speechbrain_ext.processing.calibration import (
     Calibration,
     quality_columns,
     vary_durations,
 )
-from speechbrain_ext.processing.conditions import condition_metrics
-from speechbrain_ext.processing.embedding_store import extract_embeddings
 from speechbrain_ext.processing.plda import PLDA
 from speechbrain_ext.processing.score_norm import (
     cohort_statistics,
@@ -26,17 +31,8 @@ from speechbrain_ext.processing.score_norm import (
     speaker_means,
 )
 from speechbrain_ext.processing.scoring import cosine_scores
-from speechbrain_ext.utils.bootstrap import eer_interval
-from speechbrain_ext.utils.calibration_metrics import Cllr, actDCF, minCllr
 from speechbrain_ext.utils.errors import InputError
 from speechbrain_ext.utils.files import atomic_path, write_json
-from speechbrain_ext.utils.metrics import EER, EER_star, normalized_minDCF
-from speechbrain_ext.utils.plots import (
-    plot_calibration,
-    plot_det,
-    plot_layer_attention,
-    plot_scores,
-)
 
 logger = get_logger(__name__)
 
@@ -140,7 +136,7 @@ class CosineBackend:
     -------
     >>> import torch
     >>> from speechbrain_ext.dataio.trials import Trials
-    >>> from speechbrain_ext.processing.embedding_store import EmbeddingStore
+    >>> from speechbrain_ext.dataio.embedding_store import EmbeddingStore
     >>> store = EmbeddingStore(["a", "b"], torch.eye(2), ["x", "y"], [1.0, 1.0], "")
     >>> CosineBackend().score(store, Trials([0], ["a"], ["b"]))
     tensor([0.])

@@ -20,13 +20,13 @@ from speechbrain_ext.dataio.prepare import (
     read_manifest,
 )
 from speechbrain_ext.inference.speaker import SpeakerRecognition
-from speechbrain_ext.processing.conditions import read_genders
-from speechbrain_ext.processing.verification import (
+from speechbrain_ext.inference.verification import (
     CosineBackend,
     cohort_embeddings,
     train_calibration,
     verify,
 )
+from speechbrain_ext.metrics.conditions import read_genders
 from speechbrain_ext.utils.checkpoints import check_architecture
 from speechbrain_ext.utils.errors import InputError
 

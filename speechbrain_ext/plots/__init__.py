@@ -1,0 +1,1 @@
+"""Plots by topic, each written as PNG and PDF."""

@@ -1,0 +1,1 @@
+"""Brains and the steps of recipes."""
