@@ -10,9 +10,6 @@ import pytest
 import soundfile
 import torch
 from conftest import write_voice
-from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
-from speechbrain.lobes.models.Xvector import Xvector
-from speechbrain.nnet.pooling import StatisticsPooling
 from test_recipe import ENVIRONMENT, ROOT, TINY, run
 
 from speechbrain_ext.analysis.cka import linear_cka
@@ -20,8 +17,14 @@ from speechbrain_ext.dataio.embedding_store import EmbeddingStore
 from speechbrain_ext.inference.onnx import export_onnx
 from speechbrain_ext.inference.speaker import SpeakerRecognition
 from speechbrain_ext.inference.teacher_frames import TeacherFrames
-from speechbrain_ext.lobes import KDStudent, LearnableDictionaryEncoding
+from speechbrain_ext.lobes import (
+    KDStudent,
+    LearnableDictionaryEncoding,
+    MaskedECAPA,
+    MaskedXvector,
+)
 from speechbrain_ext.lobes.features import NormalizedFbank
+from speechbrain_ext.nnet.pooling import MaskedStatisticsPooling
 from speechbrain_ext.training.distillation import (
     DistillationHeads,
     DistillationLoss,
@@ -89,7 +92,7 @@ def test_dictionary_encoding_against_loops():
 
 def xvector_teacher():
     torch.manual_seed(0)
-    xvector = Xvector(in_channels=24, tdnn_channels=[16, 16, 16, 16, 30])
+    xvector = MaskedXvector(in_channels=24, tdnn_channels=[16, 16, 16, 16, 30])
     return SpeakerRecognition(NormalizedFbank(24), xvector, 16000, 0.5)
 
 
@@ -109,7 +112,7 @@ def test_teacher_frames_are_those_of_its_layers():
 
 
 def test_frames_of_ecapa_have_channels_last():
-    ecapa = ECAPA_TDNN(24, channels=[16, 16, 16, 16, 48], lin_neurons=8)
+    ecapa = MaskedECAPA(24, channels=[16, 16, 16, 16, 48], lin_neurons=8)
     teacher = SpeakerRecognition(NormalizedFbank(24), ecapa, 16000, 0.5)
     frames = TeacherFrames(teacher, ["blocks.3", "mfa"], channels_first=True)
     assert frames(torch.randn(2, 16000))[0].shape == (2, 101, 64)
@@ -264,7 +267,7 @@ def test_targets_are_the_teachers_embeddings(distilled):
     assert torch.allclose(
         store.by_id()[name], teacher.encode_batch(wav)[0, 0], atol=1e-3
     )
-    pooled = StatisticsPooling(return_std=False)(frames(wav)[0])
+    pooled = MaskedStatisticsPooling(return_std=False)(frames(wav)[0])
     assert torch.allclose(wide[name], pooled[0, 0], atol=1e-3)
 
 
@@ -369,8 +372,8 @@ def test_tdnns_are_exported_for_any_duration(tmp_path, name):
 
     torch.manual_seed(0)
     embedding_model = {
-        "xvector": lambda: Xvector(in_channels=24, tdnn_channels=[16] * 5),
-        "ecapa": lambda: ECAPA_TDNN(24, channels=[16, 16, 16, 16, 48]),
+        "xvector": lambda: MaskedXvector(in_channels=24, tdnn_channels=[16] * 5),
+        "ecapa": lambda: MaskedECAPA(24, channels=[16, 16, 16, 16, 48]),
     }[name]()
     trained_batch_norms(embedding_model, torch.randn(8, 50, 24))
     model = SpeakerRecognition(NormalizedFbank(24), embedding_model, 16000, 0.5)
