@@ -105,6 +105,7 @@ def test_errors(folder, tmp_path, monkeypatch):
         SSLEncoder(folder)
     with pytest.raises(InputError, match="lora_targets: .*nowhere"):
         W2VBertEncoder(folder, lora_rank=4, lora_targets=["nowhere"])
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(OSError, match="nobody/nothing.* no local folder"):
         W2VBertEncoder("nobody/nothing")
     monkeypatch.setitem(sys.modules, "peft", None)
