@@ -150,7 +150,7 @@ class MaskedECAPA(speechbrain_ecapa.ECAPA_TDNN):
     ---------
     *args : tuple
         As of SpeechBrain's ECAPA_TDNN.
-    frame_pooling : torch.nn.Module
+    frame_pooling : FramePooling
         From (batch, time, channel) and relative lengths to (batch, 1,
         out_channels), such as `MultiHeadAttnPooling`; SpeechBrain's own if
         None.
