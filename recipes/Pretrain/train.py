@@ -64,6 +64,9 @@ def main(arguments):
             train_data,
             hparams["n_units_utterances"],
             loading,
+            hparams["sentence_len"],
+            hparams["change_voice"],
+            hparams["checkpointer"].find_checkpoint() is not None,
         ],
         post_func=hparams["units"].load,
         post_args=[units_file],
@@ -92,9 +95,7 @@ def main(arguments):
         make_dataloader(valid_data, drop_last=True, **loading),
         train_loader_kwargs={**loading, "sampler": sampler},
     )
-    run_on_main(
-        export_encoder, args=[hparams["encoder"], hparams["output_folder"]]
-    )
+    run_on_main(export_encoder, args=[hparams["encoder"], hparams["output_folder"]])
 
 
 if __name__ == "__main__":

@@ -159,7 +159,8 @@ def _embed(speaker_model, pieces, max_batch_duration, num_workers):
     ) as bar:
         for batch in loader:
             wavs, lengths = batch.sig
-            with _memory_errors(items[batch.id[0]]):
+            longest = max((items[n] for n in batch.id), key=lambda i: i["duration"])
+            with _memory_errors(longest):
                 encoded = speaker_model.encode_batch(wavs, lengths)
             # In double precision a mean over one piece is the piece itself.
             for number, embedding, weight in zip(
@@ -245,12 +246,12 @@ def _read_rows(path, parts, fingerprint, utterances, keys):
             elif is_current[i]:
                 rows[name] = (*row, kept[i])
             else:
-                other = [p for p, same in zip(ROW_PARTS, is_same[i].tolist()) if not same]
+                other = [
+                    p for p, same in zip(ROW_PARTS, is_same[i].tolist()) if not same
+                ]
                 stale[name] = ", ".join(other)
     reasons = Counter(
-        reason
-        for name, reason in stale.items()
-        if name in row_of and name not in rows
+        reason for name, reason in stale.items() if name in row_of and name not in rows
     )
     return rows, reasons
 

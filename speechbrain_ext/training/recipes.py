@@ -137,9 +137,7 @@ def _references_first(content):
 
     def place(key, users):
         if key in users:
-            raise InputError(
-                f"keys refer to each other: {' -> '.join([*users, key])}"
-            )
+            raise InputError(f"keys refer to each other: {' -> '.join([*users, key])}")
         if key in ordered:
             return
         stream = io.StringIO()
@@ -382,7 +380,7 @@ def load_verification(arguments, **settings):
         Of the manifests and trial lists, as of `manifest_paths`: train of the
         training, test and test_trials of the verification.
     extraction : dict
-        Arguments of `extract_embeddings`.
+        Arguments of `extract_embeddings` and `store_path`.
     reporting : dict
         Arguments of `verify` that say what to report.
 
@@ -431,6 +429,9 @@ def load_verification(arguments, **settings):
     extraction = {
         "max_batch_duration": hparams["max_batch_duration"],
         "num_workers": hparams["num_workers"],
+        "window_length": hparams["window_length"],
+        "window_overlap": hparams["window_overlap"],
+        "store_folder": hparams["output_folder"],
     }
     return hparams, speaker_model, paths, extraction, reporting
 

@@ -158,7 +158,7 @@ def stale_parts(path, key):
     try:
         kept = json.loads(key_file(path).read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
-        return ["unknown origin"]
+        return ["origin (unknown)"]
     return differences(kept, key)
 
 
