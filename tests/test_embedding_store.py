@@ -10,11 +10,16 @@ import pytest
 import soundfile
 import torch
 from conftest import write_voice
+from speechbrain.lobes.models.Xvector import Xvector
 
 from speechbrain_ext.dataio import embedding_store
 from speechbrain_ext.dataio.embedding_store import EmbeddingStore
+from speechbrain_ext.dataio.prepare import prepare_trials
 from speechbrain_ext.inference import extraction
 from speechbrain_ext.inference.extraction import extract_embeddings, store_path
+from speechbrain_ext.inference.speaker import SpeakerRecognition
+from speechbrain_ext.inference.verification import verify
+from speechbrain_ext.lobes.features import NormalizedFbank
 from speechbrain_ext.utils.errors import InputError
 from speechbrain_ext.utils.fingerprints import model_fingerprint
 
@@ -330,6 +335,45 @@ def test_windows_are_averaged(recording, utterances, tmp_path, caplog):
     model = MeanModel()
     extract_embeddings(model, items, path, window_length=20)
     assert model.seen == 0
+
+
+def tiny_model():
+    torch.manual_seed(0)
+    return SpeakerRecognition(
+        NormalizedFbank(24), Xvector(in_channels=24), 16000, threshold=0.25
+    )
+
+
+def test_file_in_windows_is_the_stores_embedding(recording, tmp_path):
+    model = tiny_model()
+    cut = {"window_length": 50, "window_overlap": 10}
+    store = extract_embeddings(model, recording, tmp_path / "store.safetensors", **cut)
+    wav = recording["long"]["wav"]
+    embedding = model.encode_file(wav, **cut)
+    torch.testing.assert_close(embedding, store.embeddings[0], atol=1e-4, rtol=1e-4)
+    whole = model.encode_file(wav)
+    assert torch.equal(whole, model.encode_batch(model.load_audio(wav)[None])[0, 0])
+    score, same = model.verify_files(wav, wav, **cut)
+    assert score.shape == same.shape == (1,)
+    assert score.item() == pytest.approx(1.0) and same
+
+
+def test_clean_and_then_noisy_into_one_folder(corpus, tmp_path):
+    noisy = tmp_path / "noisy"
+    rng = np.random.default_rng(0)
+    for wav in corpus.rglob("*.wav"):
+        copy = noisy / wav.relative_to(corpus)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        samples, rate = soundfile.read(wav)
+        soundfile.write(copy, samples + rng.normal(size=len(samples)) * 0.1, rate)
+
+    def scores(data, folder):
+        manifest, trials = prepare_trials("folder", data, folder, n_trials=40)
+        verify(tiny_model(), manifest, trials, folder)
+        return (folder / "scores.txt").read_text("utf-8")
+
+    clean = scores(corpus, tmp_path / "v")
+    assert scores(noisy, tmp_path / "v") == scores(noisy, tmp_path / "fresh") != clean
 
 
 def test_two_hours_are_refused_or_cut(tmp_path, monkeypatch):

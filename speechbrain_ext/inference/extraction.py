@@ -115,12 +115,13 @@ def extract_embeddings(
     parts = path.with_name(f"{path.name}.parts")
     # All processes read the parts before one writes another.
     rows, stale = _read_rows(path, parts, fingerprint, utterances, keys)
+    missing = sorted(set(utterances) - set(rows))
+    is_complete = not missing and not parts.exists()
     ddp_barrier()
     if stale and if_main_process():
         reasons = ", ".join(f"{count} of other {part}" for part, count in stale.items())
         logger.warning(f"Stale embeddings in '{path}', {reasons}: embedded again.")
-    missing = sorted(set(utterances) - set(rows))
-    if missing or parts.exists():
+    if not is_complete:
         if rows:
             logger.info(f"{len(rows)} utterances were embedded before.")
         pieces = {name: cut_recording(utterances[name], windows) for name in missing}
