@@ -6,10 +6,10 @@ import random
 from pathlib import Path
 
 import soundfile
-from speechbrain.utils.distributed import run_on_main
 from tqdm import tqdm
 
 from speechbrain_ext.utils.cache_keys import make_once
+from speechbrain_ext.utils.distributed import on_main_process
 from speechbrain_ext.utils.errors import InputError
 from speechbrain_ext.utils.files import atomic_path
 
@@ -59,7 +59,7 @@ def simulated_rooms(folder, n_rooms=200, sample_rate=16000, seed=1986):
         "seed": seed,
     }
     write = functools.partial(_write_rooms, folder, table, n_rooms, sample_rate, seed)
-    run_on_main(make_once, args=[table, key, write])
+    on_main_process(make_once, table, key, write)
     return str(table)
 
 

@@ -9,7 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 import torch
-from speechbrain.utils.distributed import ddp_barrier, if_main_process
+from speechbrain.utils.distributed import if_main_process
 from speechbrain.utils.logger import get_logger
 from tqdm import tqdm
 
@@ -22,6 +22,7 @@ from speechbrain_ext.dataio.embedding_store import (
 )
 from speechbrain_ext.dataio.windows import Windows, cut_recording
 from speechbrain_ext.utils.cache_keys import stable_hash
+from speechbrain_ext.utils.distributed import in_all_processes, together
 from speechbrain_ext.utils.errors import InputError
 from speechbrain_ext.utils.fingerprints import fingerprint_differences
 
@@ -111,34 +112,35 @@ def extract_embeddings(
     path = Path(path)
     windows = Windows.of_settings(window_length, window_overlap)
     fingerprint = speaker_model.fingerprint
-    keys = row_keys_of(utterances, windows)
     parts = path.with_name(f"{path.name}.parts")
     # All processes read the parts before one writes another.
-    rows, stale = _read_rows(path, parts, fingerprint, utterances, keys)
-    missing = sorted(set(utterances) - set(rows))
-    is_complete = not missing and not parts.exists()
-    ddp_barrier()
+    with together():
+        keys = row_keys_of(utterances, windows)
+        rows, stale = _read_rows(path, parts, fingerprint, utterances, keys)
+        missing = sorted(set(utterances) - set(rows))
+        pieces = {name: cut_recording(utterances[name], windows) for name in missing}
     if stale and if_main_process():
         reasons = ", ".join(f"{count} of other {part}" for part, count in stale.items())
         logger.warning(f"Stale embeddings in '{path}', {reasons}: embedded again.")
-    if not is_complete:
+    # What one process finds, another may not see yet; they go the same way.
+    if not in_all_processes(not missing and not parts.exists()):
         if rows:
             logger.info(f"{len(rows)} utterances were embedded before.")
-        pieces = {name: cut_recording(utterances[name], windows) for name in missing}
         rank = int(os.environ.get("RANK", 0))
         n_processes = int(os.environ.get("WORLD_SIZE", 1))
         mine = {name: pieces[name] for name in missing[rank::n_processes]}
         row_of = {name: row for row, name in enumerate(utterances)}
-        for embeddings in _embed(speaker_model, mine, max_batch_duration, num_workers):
-            names = list(embeddings)
-            own_keys = keys[[row_of[name] for name in names]]
-            _write_part(embeddings, utterances, own_keys, parts, fingerprint)
-        ddp_barrier()
-        if if_main_process():
-            rows, _ = _read_rows(path, parts, fingerprint, utterances, keys)
-            _store_of(rows, fingerprint).save(path)
-            shutil.rmtree(parts, ignore_errors=True)
-        ddp_barrier()
+        with together():
+            for embeddings in _embed(
+                speaker_model, mine, max_batch_duration, num_workers
+            ):
+                own_keys = keys[[row_of[name] for name in embeddings]]
+                _write_part(embeddings, utterances, own_keys, parts, fingerprint)
+        with together():
+            if if_main_process():
+                rows, _ = _read_rows(path, parts, fingerprint, utterances, keys)
+                _store_of(rows, fingerprint).save(path)
+                shutil.rmtree(parts, ignore_errors=True)
     return _select(EmbeddingStore.load(path), utterances)
 
 
