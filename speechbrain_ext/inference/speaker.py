@@ -6,11 +6,10 @@ from pathlib import Path
 
 import torch
 from hyperpyyaml import load_hyperpyyaml
-from ruamel.yaml import YAML
 from speechbrain.utils.checkpoints import average_checkpoints
 
 from speechbrain_ext.analysis.layer_attention import attends_to_layers
-from speechbrain_ext.config import select_keys
+from speechbrain_ext.config import resolve, select_keys
 from speechbrain_ext.dataio.audio import read_crop
 from speechbrain_ext.inference.extraction import model_fingerprint
 from speechbrain_ext.utils.checkpoints import (
@@ -86,7 +85,7 @@ class SpeakerRecognition(torch.nn.Module):
         hparams_file = output_folder / "hyperparams.yaml"
         if not hparams_file.is_file():
             raise InputError(f"'{output_folder}' has no hyperparams.yaml")
-        content = YAML().load(hparams_file.read_text(encoding="utf-8"))
+        content = resolve(hparams_file.read_text(encoding="utf-8"), hparams_file)
         checkpoints = best_checkpoints(
             output_folder / "save", content.get("average_checkpoints", 1)
         )
