@@ -14,10 +14,11 @@ import functools
 import io
 import re
 import sys
+import traceback
 from pathlib import Path
 
 from hyperpyyaml import load_hyperpyyaml, resolve_references
-from ruamel.yaml import YAML, YAMLError
+from ruamel.yaml import YAML, Loader, YAMLError
 from speechbrain.utils.run_opts import RunOptions
 
 from speechbrain_ext.schema import (
@@ -45,6 +46,31 @@ WITHOUT_INFLUENCE = ("output_folder", "save_folder", "ssl_folder", "num_workers"
 REFERENCE = re.compile(r"<(\w+)[^>]*>")
 PLACEHOLDER = "!PLACEHOLDER"
 NULLS = ("null", "Null", "NULL", "~")
+
+
+class _Loader(Loader):
+    """Notes of what cannot be built which key and tag it has."""
+
+    def construct_document(self, node):
+        """As in ruamel.yaml; an error gets the attribute of_yaml."""
+        self._failed = []
+        try:
+            return super().construct_document(node)
+        except Exception as error:
+            tags = [n.tag for n in self._failed if str(n.tag).startswith("!")]
+            for key, value in node.value:
+                if any(value is failed for failed in self._failed):
+                    error.of_yaml = key.value, tags[0] if tags else key.value
+                    break
+            raise
+
+    def construct_object(self, node, *args, **kwargs):
+        """As in ruamel.yaml; keeps the nodes that fail, the innermost first."""
+        try:
+            return super().construct_object(node, *args, **kwargs)
+        except Exception:
+            self._failed.append(node)
+            raise
 
 
 class Entry:
@@ -173,6 +199,9 @@ class Configuration:
         InputError
             If a value is missing, out of range or refers to nothing.
         """
+        # Plain values first: a reference may fail for what is wrong with them.
+        plain = {key: entry.value for key, entry in self.entries.items()}
+        check_values(plain, self.path)
         values = resolve(self.text, self.path)
         check_values(values, self.path)
         return values
@@ -212,27 +241,17 @@ class Configuration:
             If something cannot be built; the message names its keys.
         """
         values = self.values()
-        if keys is not None:
-            return load_hyperpyyaml(select_keys(values, keys, self.path))
-        text = _dump(values)
+        text = _dump(values) if keys is None else select_keys(values, keys, self.path)
         try:
-            return load_hyperpyyaml(text)
+            return load_hyperpyyaml(text, loader=_Loader)
         except (InputError, OSError):
             raise
         except Exception as error:
-            raise self._not_built(text) or error from error
-
-    def _not_built(self, text):
-        """The error of the first key that cannot be built alone."""
-        for key, entry in references_first(self.entries).items():
-            if "!" not in entry.text:
-                continue
-            try:
-                load_hyperpyyaml(select_keys(_yaml().load(text), [key], self.path))
-            except Exception as error:
-                what = getattr(getattr(entry.value, "tag", None), "value", None)
-                return not_built(key, what or entry.value, error, _references(entry))
-        return None
+            key, tag = getattr(error, "of_yaml", (None, None))
+            if key is None:
+                raise
+            references = _references(self.entries[key])
+            raise not_built(key, tag, error, references) from error
 
     def settings(self):
         """What the results of a run depend on, to compare runs.
@@ -363,7 +382,8 @@ def compose(path, users=()):
     if path.resolve() in users:
         raise InputError(f"'{path}' extends itself, over {len(users)} files")
     if not path.is_file():
-        raise InputError(f"there is no YAML file '{path}'")
+        by = f", which '{users[-1]}' extends" if users else ""
+        raise InputError(f"there is no YAML file '{path}'{by}")
     try:
         header, own = _read_entries(path.read_text(encoding="utf-8"))
     except (YAMLError, UnicodeDecodeError) as error:
@@ -561,11 +581,17 @@ def not_built(key, what, error, keys):
     InputError
         To be raised.
     """
-    lines = str(error).strip().splitlines() or [type(error).__name__]
+    # HyperPyYAML puts what it called before the message.
+    message = str(error.args[-1] if error.args else "").strip()
+    if isinstance(error, AssertionError) and error.__traceback__ is not None:
+        # Layers often assert without a message.
+        line = traceback.extract_tb(error.__traceback__)[-1].line
+        message = f"{line} does not hold" if line.startswith("assert") else message
+    reason = message.splitlines()[-1].strip() if message else type(error).__name__
     remedy = f"change {', '.join(keys)}" if keys else f"change {key}"
-    reason = next((line for line in lines[::-1] if line.strip()), "").strip()
     return InputError(
-        f"{key} ({str(what).removeprefix('!')}) cannot be built: {reason}; {remedy}"
+        f"{key} ({str(what).partition(':')[2] or what}) cannot be built: {reason}; "
+        f"{remedy}"
     )
 
 
@@ -744,7 +770,7 @@ def _put_above(header, entries):
     """Keeps the header of a file above its first key."""
     if entries and header.strip():
         key, first = next(iter(entries.items()))
-        header = header.rstrip("\n") + "\n"
+        header = header.rstrip("\n") + "\n\n"
         entries[key] = Entry("\n" + header + first.above, first.text)
 
 

@@ -362,16 +362,15 @@ def check_values(values, source):
     for key, value in plain.items():
         kind = KEYS[key]
         try:
-            TypeAdapter(
-                kind.type, config=ConfigDict(strict=True)
-            ).validate_python(value)
+            TypeAdapter(kind.type, config=ConfigDict(strict=True)).validate_python(
+                value
+            )
         except ValidationError:
             hint = ""
             if kind.is_text and isinstance(value, (int, float)):
                 hint = "; text that looks like a number needs quotes in a YAML"
             raise InputError(
-                f"{key}: {_shown(value)} in '{source}' must be "
-                f"{kind.description}{hint}"
+                f"{key}: {_shown(value)} in '{source}' must be {kind.description}{hint}"
             ) from None
     for keys, holds, message in TOGETHER:
         if all(key in plain for key in keys):

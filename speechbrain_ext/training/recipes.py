@@ -97,9 +97,7 @@ def prepare_only(arguments, corpus=None):
     InputError
         If one of the folders is not given, or the corpus cannot be used.
     """
-    configuration = read_configuration(
-        [str(DATA_YAML), *arguments], corpus, demo=False
-    )
+    configuration = read_configuration([str(DATA_YAML), *arguments], corpus, demo=False)
     missing = {"data_folder", "save_folder"} - set(configuration.given)
     if missing:
         raise InputError(f"give --{' and --'.join(sorted(missing))}")
