@@ -5,10 +5,9 @@ from pathlib import Path
 
 import torch
 from hyperpyyaml import load_hyperpyyaml
-from ruamel.yaml import YAML
 from speechbrain.utils.checkpoints import average_checkpoints
 
-from speechbrain_ext.config import select_keys
+from speechbrain_ext.config import resolve, select_keys
 from speechbrain_ext.dataio.audio import read_crop, read_header
 from speechbrain_ext.dataio.windows import Windows, cut_recording
 from speechbrain_ext.nnet.pooling import attends_to_layers
@@ -89,7 +88,7 @@ class SpeakerRecognition(torch.nn.Module):
         hparams_file = output_folder / "hyperparams.yaml"
         if not hparams_file.is_file():
             raise InputError(f"'{output_folder}' has no hyperparams.yaml")
-        content = YAML().load(hparams_file.read_text(encoding="utf-8"))
+        content = resolve(hparams_file.read_text(encoding="utf-8"), hparams_file)
         checkpoints = best_checkpoints(
             output_folder / "save", content.get("average_checkpoints", 1)
         )

@@ -33,7 +33,7 @@ from speechbrain_ext.inference.speaker import SpeakerRecognition
 from speechbrain_ext.plots.training import plot_costs
 from speechbrain_ext.training.grids import over_seeds, read_metrics
 from speechbrain_ext.utils.cache_keys import make_once, stable_hash
-from speechbrain_ext.utils.errors import InputError, one_line_errors
+from speechbrain_ext.utils.errors import InputError, add_debug_option, one_line_errors
 from speechbrain_ext.utils.files import write_json
 from speechbrain_ext.utils.tables import write_table
 
@@ -304,6 +304,7 @@ def main():
     parser.add_argument("results", help="folder with the trainings")
     parser.add_argument("--output_folder", help="where to write; the same folder")
     parser.add_argument("--device", default="cpu", help="where to measure latency")
+    add_debug_option(parser)
     options = parser.parse_args()
     output_folder = Path(options.output_folder or options.results)
     rows, costs = [], {}
