@@ -6,13 +6,15 @@ import pytest
 import soundfile
 from conftest import write_voice
 
-from speechbrain_ext.dataio import prepare
-from speechbrain_ext.dataio.corpora.layouts import librispeech_speakers, vctk_speakers
+from speechbrain_ext.dataio.corpora import voxceleb
+from speechbrain_ext.dataio.corpora.base import PublishedTrials
+from speechbrain_ext.dataio.corpora.librispeech import LibriSpeech
+from speechbrain_ext.dataio.corpora.vctk import VCTK
+from speechbrain_ext.dataio.manifests import read_manifest
 from speechbrain_ext.dataio.prepare import (
     list_utterances,
     prepare_corpus,
     prepare_trials,
-    read_manifest,
 )
 from speechbrain_ext.dataio.trials import (
     Trials,
@@ -76,7 +78,7 @@ def test_vctk(tmp_path, release):
         for utterance in (25, 30, 400)
     }
     # Non-targets: as many for each combination of gender and accent
-    of_speaker = vctk_speakers(tmp_path / "VCTK")
+    of_speaker = VCTK().speakers(tmp_path / "VCTK")
     assert of_speaker["p225"]["region"] == "Southern England"
     assert "p244" not in of_speaker and "p999" in of_speaker
     trials = read_trials(paths["test_trials"])
@@ -113,7 +115,7 @@ def test_librispeech(tmp_path):
         assert {s.rjust(2, "0")[0] for s in speakers} == set(places)
         assert len(speakers) == 8
     assert "dev-clean/20/7/20-7-0000.flac" in read_manifest(paths["valid"])
-    genders = librispeech_speakers(root)
+    genders = LibriSpeech().speakers(root)
     trials = read_trials(paths["test_trials"])
     same = Counter(
         genders[enrol.split("/")[1]] == genders[test.split("/")[1]]
@@ -197,7 +199,7 @@ def write_voxceleb(root, in_one_folder):
 @pytest.mark.parametrize("in_one_folder", [False, True])
 def test_voxceleb_protocols(tmp_path, in_one_folder, monkeypatch):
     vox1_o = write_voxceleb(tmp_path, in_one_folder)
-    monkeypatch.setitem(prepare.VOXCELEB_TRIALS, "vox1-o", vox1_o)
+    monkeypatch.setitem(voxceleb.PUBLISHED_TRIALS, "vox1-o", PublishedTrials(vox1_o))
     folders = [tmp_path / "vox1", tmp_path / "vox2"]
     expected = {
         "voxceleb1": [{"id10001", "id10002"}, {"id00017", "id00061"}, "vox1-o"],
@@ -226,7 +228,7 @@ def test_voxceleb_protocols(tmp_path, in_one_folder, monkeypatch):
 
 def test_voxceleb2_without_its_test_part(tmp_path, monkeypatch, caplog):
     vox1_o = write_voxceleb(tmp_path, in_one_folder=False)
-    monkeypatch.setitem(prepare.VOXCELEB_TRIALS, "vox1-o", vox1_o)
+    monkeypatch.setitem(voxceleb.PUBLISHED_TRIALS, "vox1-o", PublishedTrials(vox1_o))
     folders = [tmp_path / "vox1", tmp_path / "vox2" / "dev"]
     with pytest.raises(InputError, match="test trials: .*118 speakers"):
         prepare_corpus("voxceleb2", folders, tmp_path / "save")

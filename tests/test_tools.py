@@ -10,7 +10,7 @@ import soundfile
 from conftest import write_voice
 from test_recipe import ECAPA, ENVIRONMENT, ROOT, TINY_ECAPA, run
 
-from speechbrain_ext.dataio.prepare import read_manifest
+from speechbrain_ext.dataio.manifests import read_manifest
 from speechbrain_ext.dataio.trials import read_trials
 from speechbrain_ext.tools.lay_out_corpus import lay_out_corpus, read_speakers
 from speechbrain_ext.tools.results_table import find_trainings, published_eer

@@ -20,7 +20,7 @@ from speechbrain.utils.distributed import infer_device
 from speechbrain.utils.logger import get_logger
 
 from speechbrain_ext.config import select_keys
-from speechbrain_ext.dataio.prepare import manifest_paths, read_manifest
+from speechbrain_ext.dataio.manifests import manifest_paths, read_manifest
 from speechbrain_ext.inference.extraction import extract_embeddings
 from speechbrain_ext.training.recipes import (
     init_process_group,

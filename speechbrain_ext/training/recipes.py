@@ -14,11 +14,8 @@ from hyperpyyaml import load_hyperpyyaml, resolve_references
 from ruamel.yaml import YAML
 from speechbrain.utils.distributed import run_on_main
 
-from speechbrain_ext.dataio.prepare import (
-    manifest_paths,
-    prepare_trials,
-    read_manifest,
-)
+from speechbrain_ext.dataio.manifests import manifest_paths, read_manifest
+from speechbrain_ext.dataio.prepare import prepare_trials
 from speechbrain_ext.inference.speaker import SpeakerRecognition
 from speechbrain_ext.inference.verification import (
     CosineBackend,
