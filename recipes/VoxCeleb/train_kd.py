@@ -10,6 +10,7 @@ and cosine and PLDA verify it. Each step goes on where it was when the same
 command is given again. Writes test/ (cosine) and verification_plda/.
 """
 
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from speechbrain.utils.logger import get_logger
 
 from speechbrain_ext.config import select_keys
 from speechbrain_ext.dataio.manifests import manifest_paths, read_manifest
+from speechbrain_ext.dataio.settings import DataSettings
 from speechbrain_ext.inference.extraction import extract_embeddings
 from speechbrain_ext.training.recipes import (
     init_process_group,
@@ -33,11 +35,11 @@ logger = get_logger("train_kd")
 
 # What teacher and student have in common
 DATA_KEYS = (
-    "seed", "dataset", "data_folder", "verification_file",
-    "valid_verification_file", "valid_speakers", "test_speakers",
-    "n_valid_trials", "n_test_trials", "min_duration", "allow_broken",
-    "sample_rate", "precision", "num_workers", "max_batch_duration",
-)  # fmt: skip
+    *(field.name for field in dataclasses.fields(DataSettings)),
+    "precision",
+    "num_workers",
+    "max_batch_duration",
+)
 
 
 def main(arguments):

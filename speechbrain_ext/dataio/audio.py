@@ -7,6 +7,7 @@ the format of VoxCeleb2, goes through the `ffmpeg` program where it is there.
 import dataclasses
 import functools
 import json
+import math
 import os
 import shutil
 import stat
@@ -25,6 +26,9 @@ AUDIO_EXTENSIONS = (".wav", ".flac", ".opus", ".ogg", ".mp3", ".m4a")
 # What a header may claim, in Hz; another rate is an error in the header, and the
 # filters that resample from it would be as large as it is wrong.
 SAMPLE_RATES = range(4000, 384001)
+# Weights of the largest resampling filter, 128 MiB; rates without a large common
+# divisor, such as 44,101 and 16,000 Hz, need gigabytes.
+MAX_FILTER = 2**25
 FLOATS = ("FLOAT", "DOUBLE")  # samples that can be infinite or NaN
 BLOCK = 2**16  # samples that are checked at a time
 MAX_BLOCKS = 256  # all of 17 minutes at 16 kHz in mono
@@ -163,6 +167,38 @@ def _reason(error):
     return getattr(error, "error_string", str(error))
 
 
+def why_not_resampled(sample_rate, wanted):
+    """Says why one sample rate cannot become another one, if so.
+
+    Arguments
+    ---------
+    sample_rate : int
+        Of the file, in Hz.
+    wanted : int
+        Of the model, in Hz.
+
+    Returns
+    -------
+    str or None
+        The reason.
+
+    Example
+    -------
+    >>> why_not_resampled(44100, 16000) is None
+    True
+    >>> why_not_resampled(44101, 16000)
+    'its sample rate of 44101 Hz has too small a divisor in common with 16000 Hz; \
+convert it to a usual rate'
+    """
+    divisor = math.gcd(sample_rate, wanted)
+    if sample_rate == wanted or sample_rate * wanted // divisor**2 <= MAX_FILTER:
+        return None
+    return (
+        f"its sample rate of {sample_rate} Hz has too small a divisor in common "
+        f"with {wanted} Hz; convert it to a usual rate"
+    )
+
+
 def read_crop(path, sample_rate, start=0.0, duration=None):
     """Reads a part of an audio file as a mono waveform.
 
@@ -206,6 +242,9 @@ def read_crop(path, sample_rate, start=0.0, duration=None):
             n_samples = -1 if duration is None else round(duration * audio.samplerate)
             samples = audio.read(n_samples, dtype="float32", always_2d=True)
             file_rate = audio.samplerate
+            reason = why_not_resampled(file_rate, sample_rate)
+            if reason:
+                raise InputError(reason)
             if audio.subtype in FLOATS:
                 _require_finite(samples)
     except (InputError, soundfile.SoundFileError) as error:

@@ -28,7 +28,7 @@ from tqdm import tqdm
 
 from speechbrain_ext._moved import find_moved
 from speechbrain_ext.dataio import manifests
-from speechbrain_ext.dataio.audio import read_header
+from speechbrain_ext.dataio.audio import read_header, why_not_resampled
 from speechbrain_ext.dataio.corpora import get_corpus, parts, published_trials
 from speechbrain_ext.dataio.corpora.base import printable
 from speechbrain_ext.dataio.downloads import download
@@ -494,6 +494,8 @@ def drop_broken(
                 broken.append((utterance.wav, header))
             elif header.duration < shortest:
                 reason = f"too short: {header.duration:.2f} s"
+                broken.append((utterance.wav, reason))
+            elif reason := why_not_resampled(header.sample_rate, sample_rate):
                 broken.append((utterance.wav, reason))
             else:
                 utterance.duration = header.duration

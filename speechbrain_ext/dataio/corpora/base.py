@@ -20,6 +20,7 @@ from speechbrain_ext.utils.errors import InputError
 
 # Folders that file servers and archives make among other people's files
 SYSTEM_FOLDERS = {"@eaDir", "#recycle", "__MACOSX", "$RECYCLE.BIN", "lost+found"}
+DANGLING = "a link to what is missing"
 # Spaces other than " " and control characters, which separate fields
 SEPARATORS = re.compile(r"[^\S ]|[\x00-\x1f\x7f\\]")
 
@@ -308,6 +309,11 @@ class Corpus(abc.ABC):
         for root in roots:
             if not root.is_dir():
                 raise InputError(f"data_folder: there is no folder '{root}'")
+            if printable(root) != str(root):
+                raise InputError(
+                    f"data_folder: the name of '{printable(root)}' is not UTF-8; "
+                    "rename it, or give a link to it"
+                )
             below = list(self.utterances(root, left_out))
             if not below:
                 raise InputError(
@@ -327,7 +333,7 @@ def _check_apart(speakers, root, root_of):
         raise InputError(
             f"data_folder: speaker '{printable(common[0])}' is in "
             f"'{root_of[common[0]]}' and in '{root}' ({len(common)} such names); "
-            "if these are two people, rename one of the folders, and if it is one, "
+            "if these are two people, rename the folder of one, and if it is one, "
             "put all recordings below one root (links do)"
         )
 
@@ -381,14 +387,17 @@ def speaker_folders(root, pattern, left_out):
     [('notes', 'not the name of a speaker')]
     """
     for path in sorted(root.iterdir()):
-        if not path.is_dir():
+        reason = _not_speech(path)
+        if path.is_dir():
+            if re.fullmatch(pattern, path.name):
+                yield path
+                continue
+            reason = reason or "not the name of a speaker"
+        elif not path.exists():
+            reason = reason or DANGLING
+        elif path.suffix.lower() not in AUDIO_EXTENSIONS:
             continue
-        if re.fullmatch(pattern, path.name):
-            yield path
-        else:
-            left_out.append(
-                (str(path), _not_speech(path) or "not the name of a speaker")
-            )
+        left_out.append((str(path), reason or "in no speaker's folder"))
 
 
 def audio_files(root, left_out):
@@ -448,6 +457,9 @@ def audio_files(root, left_out):
                 pending.append((entry.path, real, above | {real}))
             elif has_audio_name:
                 yield _audio_file(path, status, real, fault)
+            elif status is None:
+                # Maybe a folder of recordings
+                left_out.append((entry.path, fault))
 
 
 def _not_speech(path):
@@ -464,7 +476,7 @@ def _look(entry):
         if error.errno == errno.ELOOP:
             return False, None, "a link to itself"
         if entry.is_symlink() and error.errno == errno.ENOENT:
-            return False, None, "a link to a file that is missing"
+            return False, None, DANGLING
         return False, None, f"unreadable: {error.strerror}"
     if stat.S_ISDIR(status.st_mode):
         return True, status, None
