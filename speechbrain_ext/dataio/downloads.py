@@ -3,7 +3,6 @@
 import hashlib
 import http.client
 import re
-import urllib.parse
 import urllib.request
 from pathlib import Path
 
@@ -44,10 +43,7 @@ def download(url, folder, check, md5=None):
     InputError
         If the download fails or gives something else.
     """
-    name = re.sub(r"[^\w.-]", "_", urllib.parse.urlsplit(url).path.rpartition("/")[2])
-    if md5 is None:
-        name = f"{hashlib.sha256(url.encode()).hexdigest()[:8]}-{name[-100:]}"
-    path = Path(folder) / name
+    path = Path(folder) / _file_name(url, md5)
     if path.is_file() and (md5 is None or _md5(path) == md5):
         return path
     try:
@@ -58,12 +54,19 @@ def download(url, folder, check, md5=None):
             try:
                 check(partial)
             except (InputError, UnicodeDecodeError) as error:
-                reason = str(error).replace(str(partial), name)
+                reason = str(error).replace(str(partial), path.name)
                 raise InputError(f"it is something else: {reason}") from None
     # HTTP errors are OSErrors, and an address that is none is a ValueError.
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise InputError(f"{url} could not be downloaded ({error})") from None
     return path
+
+
+def _file_name(url, md5):
+    name = re.sub(r"[^\w.-]", "_", re.sub(r"[?#].*", "", url).rpartition("/")[2])
+    if md5 is not None:
+        return name
+    return f"{hashlib.sha256(url.encode()).hexdigest()[:8]}-{name[-100:]}"
 
 
 def _fetch(url, path):

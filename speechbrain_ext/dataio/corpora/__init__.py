@@ -57,7 +57,7 @@ def get_corpus(name):
     ('gender', 'accent')
     """
     known = corpora()
-    if name not in known:
+    if not isinstance(name, str) or name not in known:
         raise InputError(f"dataset '{name}': use one of {', '.join(sorted(known))}")
     return known[name]
 
