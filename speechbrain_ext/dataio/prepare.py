@@ -13,26 +13,25 @@ splits the speakers into train, valid and test, and writes
 What is particular to a corpus is in its module of `dataio.corpora`.
 """
 
-import concurrent.futures
-import csv
 import dataclasses
 import hashlib
 import json
 import os
-import random
-from collections import Counter
 from pathlib import Path
 
 from speechbrain.utils.logger import get_logger
-from tqdm import tqdm
 
 from speechbrain_ext._moved import find_moved
 from speechbrain_ext.dataio import manifests
-from speechbrain_ext.dataio.audio import read_header, why_not_resampled
+from speechbrain_ext.dataio.broken_files import drop_broken
 from speechbrain_ext.dataio.corpora import get_corpus, parts, published_trials
-from speechbrain_ext.dataio.corpora.base import printable
 from speechbrain_ext.dataio.downloads import download
 from speechbrain_ext.dataio.settings import DataSettings
+from speechbrain_ext.dataio.splits import (
+    check_disjoint,
+    select_attributes,
+    split_speakers,
+)
 from speechbrain_ext.dataio.trials import (
     draw_trials,
     match_utterances,
@@ -40,14 +39,12 @@ from speechbrain_ext.dataio.trials import (
     write_trials,
 )
 from speechbrain_ext.utils.errors import InputError
-from speechbrain_ext.utils.files import atomic_path, write_json, write_lines
+from speechbrain_ext.utils.files import write_json, write_lines
 
 logger = get_logger(__name__)
 
 # To be raised when the same files and settings give other manifests
 VERSION = 2
-# Shorter files (seconds) have no frame of an encoder or of a filter bank.
-FRAME = 0.025
 
 
 def __getattr__(name):
@@ -100,12 +97,14 @@ def prepare_corpus(dataset, data_folder, save_folder, **settings):
     settings = DataSettings(dataset, data_folder, **settings)
     paths = manifests.manifest_paths(save_folder)
     corpus, roots = get_corpus(dataset), settings.roots
+    seed = settings.seed if corpus.split_seed is None else corpus.split_seed
     corpus.build(roots)
     sources = corpus.trial_sources(
         settings.verification_file, settings.valid_verification_file
     )
     utterances, left_out = corpus.list_utterances(roots)
-    attributes_of = _attributes(corpus, roots)
+    speakers_of_corpus = _speakers(corpus, roots)
+    attributes_of = select_attributes(speakers_of_corpus, corpus.balanced)
     part = parts().get(sources["valid"])
     if (
         part is not None
@@ -154,7 +153,8 @@ def prepare_corpus(dataset, data_folder, save_folder, **settings):
         given_trials,
         settings.valid_speakers,
         settings.test_speakers,
-        settings.seed,
+        seed,
+        select_attributes(speakers_of_corpus, corpus.stratified),
     )
     speaker_of = {u.id: u.speaker for u in utterances}
     for split, n_trials in (
@@ -171,7 +171,7 @@ def prepare_corpus(dataset, data_folder, save_folder, **settings):
                 for utterance, speaker in speaker_of.items()
                 if speaker in speakers[split]
             }
-            trials = draw_trials(held_out, n_trials, settings.seed, attributes_of)
+            trials = draw_trials(held_out, n_trials, seed, attributes_of)
         enrolments = {}
         if split == "test" and sources[split] in corpus.own_trials:
             enrolments = _enrolments(corpus, roots, trials, speaker_of)
@@ -252,7 +252,7 @@ def prepare_trials(
     corpus.build(roots)
     source = corpus.trial_sources(settings.verification_file)["test"]
     utterances, left_out = corpus.list_utterances(roots)
-    attributes_of = _attributes(corpus, roots)
+    attributes_of = select_attributes(_speakers(corpus, roots), corpus.balanced)
     path = None
     enrolments = {}
     if not _is_drawn(source, "test", utterances):
@@ -311,12 +311,12 @@ def list_utterances(dataset, data_folder):
     return utterances
 
 
-def _attributes(corpus, roots):
-    """What the trials of a corpus are balanced over, for each speaker."""
-    if not corpus.balanced:
+def _speakers(corpus, roots):
+    """Attributes of all speakers, where trials or splits go by any."""
+    if not corpus.balanced and not corpus.stratified:
         return {}
     return {
-        speaker: {name: attributes[name] for name in corpus.balanced}
+        speaker: attributes
         for root in roots
         for speaker, attributes in corpus.speakers(root).items()
     }
@@ -447,224 +447,3 @@ def _is_prepared(key_file, key, paths):
     if not all(map(os.path.isfile, (key_file, *paths.values()))):
         return False
     return json.loads(key_file.read_text(encoding="utf-8")).get("key") == key
-
-
-def drop_broken(
-    utterances, sample_rate, min_duration, allow_broken, save_folder, left_out=()
-):
-    """Reads all headers in parallel and leaves out what cannot be used.
-
-    Arguments
-    ---------
-    utterances : list of Utterance
-        Gets the durations.
-    sample_rate : int
-        Of the model, in Hz.
-    min_duration : float
-        In seconds.
-    allow_broken : bool
-        Whether to go on when more than 1 % of the files are broken.
-    save_folder : Path
-        For broken_files.csv.
-    left_out : list of tuple
-        Path and reason of what was left out before and is not broken.
-
-    Returns
-    -------
-    list of Utterance
-        The usable ones.
-
-    Raises
-    ------
-    InputError
-        If more than 1 % are broken.
-    """
-    usable, broken = [], []
-    n_resampled = n_mixed_down = 0
-    shortest = max(min_duration, FRAME)
-    with concurrent.futures.ThreadPoolExecutor() as pool:
-        headers = pool.map(_header_or_fault, utterances)
-        for utterance, header in tqdm(
-            zip(utterances, headers),
-            total=len(utterances),
-            desc="Reading headers",
-            dynamic_ncols=True,
-        ):
-            if isinstance(header, str):
-                broken.append((utterance.wav, header))
-            elif header.duration < shortest:
-                reason = f"too short: {header.duration:.2f} s"
-                broken.append((utterance.wav, reason))
-            elif reason := why_not_resampled(header.sample_rate, sample_rate):
-                broken.append((utterance.wav, reason))
-            else:
-                utterance.duration = header.duration
-                usable.append(utterance)
-                n_resampled += header.sample_rate != sample_rate
-                n_mixed_down += header.n_channels > 1
-    if n_resampled:
-        logger.warning(
-            f"{n_resampled} files are not at {sample_rate} Hz and are "
-            "resampled when read."
-        )
-    if n_mixed_down:
-        logger.warning(
-            f"{n_mixed_down} files are not mono and are mixed down when read."
-        )
-    report = Path(save_folder) / "broken_files.csv"
-    broken, left_out = (
-        [(printable(path), printable(reason)) for path, reason in rows]
-        for rows in (broken, left_out)
-    )
-    with atomic_path(report) as partial:
-        with open(partial, "w", newline="", encoding="utf-8") as file:
-            rows = [("wav", "reason"), *broken, *left_out]
-            csv.writer(file).writerows(rows)
-    if left_out:
-        logger.warning(f"Left out: {_summary(left_out)}. All of them: {report}")
-    if broken:
-        named = "; ".join(f"{wav} ({reason})" for wav, reason in broken[:5])
-        summary = (
-            f"{len(broken)} of {len(utterances)} audio files are broken and "
-            f"left out: {named}{' ...' if len(broken) > 5 else ''}. "
-            f"All of them: {report}"
-        )
-        if len(broken) > 0.01 * len(utterances) and not allow_broken:
-            raise InputError(
-                f"{summary}. That is more than 1 %: mend them, or go on with "
-                "allow_broken: True"
-            )
-        logger.warning(summary)
-    return usable
-
-
-def _header_or_fault(utterance):
-    try:
-        return utterance.fault or read_header(utterance.wav)
-    except InputError as error:
-        return str(error)
-
-
-def _summary(left_out):
-    """Counts what was left out by reason, with an example of each."""
-    # A reason that names another file is one kind with all that do.
-    kinds = [reason.partition("/")[0].strip() for _, reason in left_out]
-    first = {}
-    for kind, (path, _) in zip(kinds, left_out):
-        first.setdefault(kind, path)
-    return "; ".join(
-        f"{count} {kind}, such as {first[kind]}"
-        for kind, count in Counter(kinds).items()
-    )
-
-
-def split_speakers(
-    dataset, utterances, given_trials, valid_speakers, test_speakers, seed
-):
-    """Splits the speakers into disjoint train, valid and test sets.
-
-    Speakers of a given trial list belong to its split, and so do those whose
-    corpus says it; for the other splits speakers are drawn among those with
-    two utterances or more.
-
-    Arguments
-    ---------
-    dataset : str
-        As in `prepare_corpus`.
-    utterances : list of Utterance
-        The usable ones.
-    given_trials : dict
-        Trials of "valid" and "test", where given.
-    valid_speakers : float or int
-        Share or number of speakers held out for validation.
-    test_speakers : float or int
-        Share or number of speakers held out for the test.
-    seed : int
-        Of the draw.
-
-    Returns
-    -------
-    dict
-        Set of speakers of "train", "valid" and "test".
-
-    Raises
-    ------
-    InputError
-        If no speakers are left for training or a split cannot be made.
-    """
-    n_utterances = {}
-    for utterance in utterances:
-        n_utterances.setdefault(utterance.speaker, 0)
-        n_utterances[utterance.speaker] += 1
-    speaker_of = {u.id: u.speaker for u in utterances}
-    speakers = {
-        split: {speaker_of[name] for name in trials.utterances() if name in speaker_of}
-        for split, trials in given_trials.items()
-    }
-    for utterance in utterances:
-        if utterance.split in ("valid", "test") and (
-            utterance.split not in given_trials
-        ):
-            speakers.setdefault(utterance.split, set()).add(utterance.speaker)
-    free = set(n_utterances).difference(*speakers.values())
-    free &= {u.speaker for u in utterances if u.trainable}
-    single = sorted(s for s in free if n_utterances[s] == 1)
-    if single:
-        logger.warning(
-            f"{len(single)} speakers have one utterance and serve in training "
-            f"only: {', '.join(single[:5])}{' ...' if len(single) > 5 else ''}"
-        )
-    drawable = sorted(free - set(single))
-    random.Random(seed).shuffle(drawable)
-    # By rank of the split, so that a share means the same with given lists.
-    for split, wanted in (("test", test_speakers), ("valid", valid_speakers)):
-        if split in speakers:
-            continue
-        n_wanted = (
-            max(2, round(wanted * len(free))) if isinstance(wanted, float) else wanted
-        )
-        if n_wanted < 2 or n_wanted > len(drawable):
-            raise InputError(
-                f"{split}_speakers={wanted}: the trials need 2 or more of the "
-                f"{len(drawable)} speakers that have two utterances"
-            )
-        speakers[split] = set(drawable[:n_wanted])
-        drawable = drawable[n_wanted:]
-    held_out = speakers["valid"] | speakers["test"]
-    speakers["train"] = free - held_out
-    if len(speakers["train"]) < 2:
-        raise InputError(
-            f"dataset {dataset}: {len(speakers['train'])} speaker(s) are left "
-            f"for training once the {len(held_out)} of the trial lists are "
-            "held out; train on other speakers than the test list's"
-        )
-    check_disjoint(speakers["train"], held_out)
-    return speakers
-
-
-def check_disjoint(train_speakers, trial_speakers):
-    """Checks that no speaker of the trials was trained on.
-
-    Arguments
-    ---------
-    train_speakers : set of str
-        Speakers of the training set.
-    trial_speakers : set of str
-        Speakers of a trial list.
-
-    Raises
-    ------
-    InputError
-        If they have speakers in common; the first ones are named.
-
-    Example
-    -------
-    >>> check_disjoint({"a", "b"}, {"c"})
-    """
-    common = sorted(set(train_speakers) & set(trial_speakers))
-    if common:
-        raise InputError(
-            f"{len(common)} speakers of the trials were trained on: "
-            f"{', '.join(common[:5])}{' ...' if len(common) > 5 else ''}; "
-            "error rates on them mean nothing"
-        )

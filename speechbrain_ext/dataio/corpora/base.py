@@ -160,7 +160,13 @@ class Corpus(abc.ABC):
         The tree below data_folder, for messages.
     balanced : tuple of str
         Attributes of the speakers that non-target trials are balanced over.
-    own_speaker_names : bool
+    stratified : tuple of str
+        Attributes that the speakers of a drawn split are spread over, beside
+        the number of their utterances; none: they are drawn at random.
+    split_seed : int
+        Seed of the splits and trials that are drawn for a training, where the
+        protocol has one; None: that of the training.
+    speaker_names_are_global : bool
         Whether a name tells one speaker wherever it stands, and an id one
         recording. Otherwise it does below one root only.
     published_trials : dict
@@ -174,7 +180,9 @@ class Corpus(abc.ABC):
     name: str
     expected: str
     balanced: tuple[str, ...] = ()
-    own_speaker_names: bool = True
+    stratified: tuple[str, ...] = ()
+    split_seed: int | None = None
+    speaker_names_are_global: bool = True
     published_trials: dict[str, PublishedTrials] = {}
     own_trials: dict[str, str] = {}
     parts: dict[str, Part] = {}
@@ -319,7 +327,7 @@ class Corpus(abc.ABC):
                 raise InputError(
                     f"data_folder: no audio in '{root}'; expected {self.expected}"
                 )
-            if not self.own_speaker_names:
+            if not self.speaker_names_are_global:
                 speakers = {utterance.speaker for utterance in below}
                 _check_apart(speakers, root, root_of)
                 root_of.update(dict.fromkeys(speakers, root))

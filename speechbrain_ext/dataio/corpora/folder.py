@@ -22,7 +22,7 @@ class Folder(Corpus):
     expected = "<root>/<speaker>/**/<audio file> with one of " + ", ".join(
         AUDIO_EXTENSIONS
     )
-    own_speaker_names = False
+    speaker_names_are_global = False
 
     def utterances(self, root, left_out):
         """Yields the utterances below a root, as `Corpus.utterances`."""
