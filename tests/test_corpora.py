@@ -6,7 +6,8 @@ import pytest
 import soundfile
 from conftest import write_voice
 
-from speechbrain_ext.dataio.corpora import voxceleb
+from speechbrain_ext.dataio import corpora
+from speechbrain_ext.dataio.corpora import get_corpus, voxceleb
 from speechbrain_ext.dataio.corpora.base import PublishedTrials
 from speechbrain_ext.dataio.corpora.librispeech import LibriSpeech
 from speechbrain_ext.dataio.corpora.vctk import VCTK
@@ -261,6 +262,99 @@ def test_voxceleb2_without_its_test_part(tmp_path, monkeypatch, caplog):
     assert "training speakers are held out" in caplog.text
     valid = read_manifest(paths["valid"])
     assert {i["speaker"][:3] for i in valid.values()} == {"id1"}
+
+
+@pytest.mark.parametrize(
+    "dataset, test, valid, expected",
+    [
+        ("voxceleb1", None, None, ("vox1-o", "vox2-test")),
+        ("voxceleb2", None, None, ("vox2-test", "vox1-o")),
+        ("voxceleb2", "vox1-h", None, ("vox1-h", "vox2-test")),
+        ("voxceleb2", "vox2-test-original", None, ("vox2-test-original", "vox1-o")),
+        ("voxceleb2", None, "vox2-test-original", ("vox1-o", "vox2-test-original")),
+        ("voxceleb1", None, "vox1-o-original", ("vox2-test", "vox1-o-original")),
+        ("voxceleb1", None, "mine.txt", ("vox1-o", "mine.txt")),
+    ],
+)
+def test_speakers_of_voxceleb_do_not_test_and_validate(dataset, test, valid, expected):
+    sources = get_corpus(dataset).trial_sources(test, valid)
+    assert (sources["test"], sources["valid"]) == expected
+
+
+NEW_CORPUS = """
+from speechbrain_ext.dataio.corpora.base import Corpus, Utterance, audio_files
+
+class Flat(Corpus):
+    name = "flat"
+    expected = "<speaker>_<number>.wav"
+
+    def utterances(self, root, left_out):
+        for file in audio_files(root, left_out):
+            name = file.path.name
+            yield Utterance.of_file(file, name, name.partition("_")[0])
+
+CORPORA = (Flat(),)
+"""
+
+
+def test_a_new_corpus_is_one_module(tmp_path, monkeypatch):
+    (tmp_path / "modules").mkdir()
+    (tmp_path / "modules" / "flat.py").write_text(NEW_CORPUS)
+    folders = [*corpora.__path__, str(tmp_path / "modules")]
+    monkeypatch.setattr(corpora, "__path__", folders)
+    corpora._modules.cache_clear()
+    try:
+        for speaker in range(6):
+            for utterance in range(2):
+                write_voice(tmp_path / f"data/s{speaker}_{utterance}.wav", speaker, 0)
+        paths = prepare_corpus(
+            "flat", tmp_path / "data", tmp_path / "save",
+            valid_speakers=2, test_speakers=2,
+        )  # fmt: skip
+        assert len(read_manifest(paths["train"])) == 4
+    finally:
+        corpora._modules.cache_clear()
+
+
+def test_original_trials_of_voxceleb2():
+    """Numbers of arXiv 2409.07770, with as many utterances as it takes."""
+    speaker_of = {
+        f"{speaker}/video{video}/{utterance:05}.m4a": speaker
+        for speaker in sorted(voxceleb.VOXCELEB2_TEST_SPEAKERS)
+        for video in range(5)
+        for utterance in range(9)
+    }
+    trials = voxceleb.draw_original_vox2_trials(speaker_of, seed=0)
+    assert trials.labels.count(1) == 32096 and trials.labels.count(0) == 34515
+    same_video, of_speaker, of_pair = Counter(), Counter(), Counter()
+    for label, *names in zip(trials.labels, trials.enrol, trials.test):
+        first, second = (name.split("/") for name in names)
+        assert label == (first[0] == second[0])
+        if label:
+            of_speaker[first[0]] += 1
+            same_video[first[1] == second[1]] += 1
+        else:
+            of_pair[frozenset((first[0], second[0]))] += 1
+    assert set(of_speaker.values()) == {272}
+    assert same_video[True] == same_video[False] == 16048
+    assert len(of_pair) == 6903 and set(of_pair.values()) == {5}
+    assert len(set(zip(trials.enrol, trials.test))) == len(trials)
+    assert trials == voxceleb.draw_original_vox2_trials(speaker_of, seed=0)
+    assert trials != voxceleb.draw_original_vox2_trials(speaker_of, seed=1)
+
+
+def test_original_trials_of_voxceleb2_are_prepared(tmp_path, monkeypatch):
+    vox1_o = write_voxceleb(tmp_path, in_one_folder=False)
+    monkeypatch.setitem(voxceleb.PUBLISHED_TRIALS, "vox1-o", PublishedTrials(vox1_o))
+    paths = prepare_corpus(
+        "voxceleb2", [tmp_path / "vox1", tmp_path / "vox2"], tmp_path / "save",
+        verification_file="vox2-test-original",
+    )  # fmt: skip
+    trials = read_trials(paths["test_trials"])
+    # Three utterances of one video for each of two speakers
+    assert trials.labels.count(1) == 6 and trials.labels.count(0) == 5
+    valid = read_manifest(paths["valid"]).values()
+    assert {item["speaker"] for item in valid} == {"id10270", "id10271"}
 
 
 def test_corpora_that_are_something_else(tmp_path):

@@ -171,7 +171,7 @@ def prepare_corpus(dataset, data_folder, save_folder, **settings):
                 for utterance, speaker in speaker_of.items()
                 if speaker in speakers[split]
             }
-            trials = draw_trials(held_out, n_trials, seed, attributes_of)
+            trials = _draw(sources[split], held_out, n_trials, seed, attributes_of)
         enrolments = {}
         if split == "test" and sources[split] in corpus.own_trials:
             enrolments = _enrolments(corpus, roots, trials, speaker_of)
@@ -277,7 +277,7 @@ def prepare_trials(
     if path:
         trials = match_utterances(trials, speaker_of, path)
     else:
-        trials = draw_trials(speaker_of, n_trials, settings.seed, attributes_of)
+        trials = _draw(source, speaker_of, n_trials, settings.seed, attributes_of)
     check_disjoint(train_speakers, {speaker_of[u] for u in trials.utterances()})
     if enrolments:
         enrolments = _enrolments(corpus, roots, trials, speaker_of)
@@ -337,6 +337,13 @@ def _is_drawn(source, split, utterances):
         if utterance.speaker in speakers:
             utterance.split = split
     return True
+
+
+def _draw(source, speaker_of, n_trials, seed, attributes_of):
+    part = parts().get(source)
+    if part is not None and part.draw is not None:
+        return part.draw(speaker_of, seed)
+    return draw_trials(speaker_of, n_trials, seed, attributes_of)
 
 
 def _speakers_of(part, utterances):

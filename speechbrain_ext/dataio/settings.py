@@ -28,8 +28,9 @@ class DataSettings:
     verification_file : str
         Test trials: "vox1-o", "vox1-e", "vox1-h" (cleaned), "vox1-o-original",
         a path or a URL of a list in VoxCeleb's format; "vox2-test", drawn from
-        the test part of VoxCeleb2; "cnceleb-e", those of CN-Celeb. Their
-        speakers are kept out of training. If None, Vox1-O for the training
+        the test part of VoxCeleb2, or "vox2-test-original", as drawn for arXiv
+        2409.07770; "cnceleb-e", those of CN-Celeb. Their speakers are kept out
+        of training. If None, Vox1-O for the training
         speakers of VoxCeleb1, "vox2-test" for those of VoxCeleb2, "cnceleb-e"
         for CN-Celeb, else drawn from held-out speakers.
     valid_verification_file : str

@@ -12,6 +12,7 @@ import errno
 import os
 import re
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 from speechbrain_ext.dataio.audio import AUDIO_EXTENSIONS
@@ -143,10 +144,15 @@ class Part:
         What they are, for messages.
     speakers : frozenset of str
         Their names.
+    draw : callable
+        Takes the speaker of each utterance id and a seed, and gives `Trials`;
+        if None, as many trials as the recipe's keys say are drawn, as
+        `draw_trials` does.
     """
 
     description: str
     speakers: frozenset
+    draw: Callable | None = None
 
 
 class Corpus(abc.ABC):

@@ -1,6 +1,8 @@
 """VoxCeleb 1 and 2, and both."""
 
+import itertools
 import os
+import random
 import re
 from pathlib import Path
 
@@ -13,7 +15,12 @@ from speechbrain_ext.dataio.corpora.base import (
     audio_files,
     speaker_folders,
 )
-from speechbrain_ext.dataio.trials import draw_trials, write_trials
+from speechbrain_ext.dataio.trials import (
+    Trials,
+    draw_trials,
+    require_both_labels,
+    write_trials,
+)
 from speechbrain_ext.utils.errors import InputError
 
 SPEAKER = r"id\d{5}"
@@ -35,6 +42,61 @@ PUBLISHED_TRIALS = {
     )
 }
 VOX2_TEST = "vox2-test"
+VOX2_TEST_ORIGINAL = "vox2-test-original"
+# Trials of the test part of VoxCeleb2 in arXiv 2409.07770
+TARGETS_OF_SPEAKER = 272
+NONTARGETS_OF_PAIR = 5
+
+
+def draw_original_vox2_trials(speaker_of, seed):
+    """Draws trials as the authors of arXiv 2409.07770 do for VoxCeleb2.
+
+    Half of the target trials of a speaker are from one video, the others from
+    two, and each pair of speakers has as many non-target trials as any other:
+    with all 118 speakers 32,096 target and 34,515 non-target trials. Where
+    there are fewer pairs of utterances, all are taken.
+
+    Arguments
+    ---------
+    speaker_of : dict
+        Speaker of each utterance id, `speaker/video/utterance`.
+    seed : int
+        Of the draw.
+
+    Returns
+    -------
+    Trials
+        In random order.
+
+    Example
+    -------
+    >>> names = [f"{s}/{v}/{u}.wav" for s in "ab" for v in "12" for u in "12"]
+    >>> trials = draw_original_vox2_trials({name: name[0] for name in names}, seed=0)
+    >>> trials.labels.count(1), trials.labels.count(0)
+    (12, 5)
+    """
+    rng = random.Random(seed)
+    by_speaker = {}
+    for name, speaker in sorted(speaker_of.items()):
+        by_speaker.setdefault(speaker, []).append(name)
+    pairs = []
+    for names in by_speaker.values():
+        kinds = {True: [], False: []}
+        for first, second in itertools.combinations(names, 2):
+            same_video = first.rpartition("/")[0] == second.rpartition("/")[0]
+            kinds[same_video].append((1, first, second))
+        for kind in kinds.values():
+            pairs += rng.sample(kind, min(TARGETS_OF_SPEAKER // 2, len(kind)))
+    for first, second in itertools.combinations(by_speaker, 2):
+        mine, theirs = by_speaker[first], by_speaker[second]
+        n_pairs = len(mine) * len(theirs)
+        for place in rng.sample(range(n_pairs), min(NONTARGETS_OF_PAIR, n_pairs)):
+            one, other = divmod(place, len(theirs))
+            pairs.append((0, mine[one], theirs[other]))
+    rng.shuffle(pairs)
+    trials = Trials(*map(list, zip(*pairs))) if pairs else Trials([], [], [])
+    require_both_labels(trials, VOX2_TEST_ORIGINAL)
+    return trials
 
 
 class VoxCeleb(Corpus):
@@ -58,8 +120,12 @@ class VoxCeleb(Corpus):
     expected = "wav/idNNNNN/<session>/NNNNN and one of " + ", ".join(AUDIO_EXTENSIONS)
     published_trials = PUBLISHED_TRIALS
     parts = {
-        VOX2_TEST: Part(
-            "the 118 speakers of VoxCeleb2's test part", VOXCELEB2_TEST_SPEAKERS
+        name: Part(
+            "the 118 speakers of VoxCeleb2's test part", VOXCELEB2_TEST_SPEAKERS, draw
+        )
+        for name, draw in (
+            (VOX2_TEST, None),
+            (VOX2_TEST_ORIGINAL, draw_original_vox2_trials),
         )
     }
 
@@ -75,7 +141,9 @@ class VoxCeleb(Corpus):
         """
         if not test:
             test = self.usual_test
-            if test == valid:
+            is_known = valid in self.parts or valid in self.published_trials
+            # Two lists of the same speakers cannot serve both.
+            if is_known and _other(valid) == _other(test):
                 test = _other(test)
         return {"test": test, "valid": valid or _other(test)}
 
@@ -97,7 +165,7 @@ class VoxCeleb(Corpus):
 
 
 def _other(trials):
-    return "vox1-o" if trials == VOX2_TEST else VOX2_TEST
+    return "vox1-o" if trials in VoxCeleb.parts else VOX2_TEST
 
 
 def _has_speakers(folder):
