@@ -40,7 +40,10 @@ MOVED = {
         "model_fingerprint": "inference.extraction",
     },
     "processing.frame_attention": "analysis.frame_attention",
-    "processing.layer_attention": "analysis.layer_attention",
+    "processing.layer_attention": {
+        "attends_to_layers": "nnet.pooling",
+        "layer_usage": "analysis.layer_attention",
+    },
     "processing.probing": "analysis.probing",
     "processing.verification": "inference.verification",
     "utils.bootstrap": "metrics.bootstrap",

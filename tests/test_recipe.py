@@ -386,19 +386,12 @@ def test_two_processes(corpus, tmp_path):
         **TINY_ECAPA,
         "data_folder": corpus,
         "output_folder": tmp_path / "out",
-        "distributed_backend": "gloo",
     }
     launcher = (
         sys.executable, "-m", "torch.distributed.run", "--standalone",
         "--nproc_per_node=2",
     )  # fmt: skip
-    # PyTorch has no synchronised batch norm for CPUs.
-    script = patched_train(
-        tmp_path,
-        "import torch\n"
-        "torch.nn.SyncBatchNorm.convert_sync_batchnorm = lambda module: module\n",
-    )
-    result = run(script, ECAPA, options, tmp_path, launcher)
+    result = run(TRAIN, ECAPA, options, tmp_path, launcher)
     assert result.returncode == 0, result.stderr[-3000:]
     log = (tmp_path / "out" / "train_log.txt").read_text().splitlines()
     assert [line.split(",")[0] for line in log] == ["step: 3", "step: 6"]

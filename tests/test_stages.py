@@ -13,16 +13,15 @@ from test_recipe import ENVIRONMENT, ROOT, TINY, TRAIN, run
 from speechbrain_ext.analysis.layer_attention import layer_usage
 from speechbrain_ext.dataio.datasets import speaker_classes, training_dataset
 from speechbrain_ext.inference.speaker import SpeakerRecognition
-from speechbrain_ext.lobes.encoders.small_wavlm import (
-    save_small_wavlm,
-    small_wavlm,
-)
+from speechbrain_ext.lobes.encoders.small_wavlm import save_small_wavlm
+from speechbrain_ext.lobes.encoders.ssl_encoder import SSLEncoder
 from speechbrain_ext.training.brains import layer_groups
 from speechbrain_ext.training.recipes import training_stages
 from speechbrain_ext.utils.checkpoints import (
     best_checkpoint,
     best_checkpoints,
 )
+from speechbrain_ext.utils.errors import InputError
 
 LAP = ROOT / "hparams" / "lap_wavlm.yaml"
 TINY_LAP = {
@@ -205,9 +204,20 @@ def test_collapsed_attention_is_named(over_layers, over_frames, collapsed, caplo
     assert ("collapsed" in caplog.text) is collapsed
 
 
-def test_lower_layers_learn_slower():
-    encoder = small_wavlm(n_layers=3, channels=32, n_bands=8)
+def test_lower_layers_learn_slower(tmp_path):
+    folder = save_small_wavlm(tmp_path / "wavlm", n_layers=3, channels=32, n_bands=8)
+    encoder = SSLEncoder(folder, freeze=False)
     groups = layer_groups(encoder, 0.5)
     assert [group["lr_scale"] for group in groups] == [0.125, 0.25, 0.5, 1.0]
     counted = sum(len(group["params"]) for group in groups)
     assert counted == len(list(encoder.parameters()))
+    highest = set(encoder.model.encoder.layers[2].parameters())
+    assert set(groups[-1]["params"]) == highest
+
+
+@pytest.mark.parametrize("wrap", [lambda module: module, torch.nn.DataParallel])
+def test_decay_without_layers_is_refused(wrap):
+    encoder = wrap(torch.nn.Sequential(torch.nn.Linear(4, 4)))
+    with pytest.raises(InputError, match="layer_lr_decay: 0.5, but Sequential has"):
+        layer_groups(encoder, 0.5)
+    assert [len(group["params"]) for group in layer_groups(encoder, 1.0)] == [2]

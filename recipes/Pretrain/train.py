@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 
 from speechbrain.dataio.dataloader import make_dataloader
-from speechbrain.utils.distributed import run_on_main
 
 from speechbrain_ext.dataio.datasets import crop_pair_dataset, step_sampler
 from speechbrain_ext.dataio.manifests import manifest_paths, read_manifest
@@ -25,6 +24,7 @@ from speechbrain_ext.training.recipes import (
     load_training,
     parse_recipe_arguments,
 )
+from speechbrain_ext.utils.distributed import on_main_process
 from speechbrain_ext.utils.errors import one_line_errors
 
 
@@ -35,7 +35,7 @@ def main(arguments):
     hparams = load_training(hparams_file, overrides)
 
     # Data: pairs of crops
-    run_on_main(hparams["prepare_data"])
+    on_main_process(hparams["prepare_data"])
     paths = manifest_paths(hparams["save_folder"])
     train_data, valid_data = (
         crop_pair_dataset(
@@ -56,19 +56,15 @@ def main(arguments):
 
     # Targets
     units_file = Path(hparams["output_folder"]) / "units.safetensors"
-    run_on_main(
+    on_main_process(
         fit_units,
-        args=[
-            hparams["units"],
-            units_file,
-            train_data,
-            hparams["n_units_utterances"],
-            loading,
-        ],
-        post_func=hparams["units"].load,
-        post_args=[units_file],
-        run_post_on_main=True,
+        hparams["units"],
+        units_file,
+        train_data,
+        hparams["n_units_utterances"],
+        loading,
     )
+    hparams["units"].load(units_file)
 
     # Training
     brain = PretrainingBrain(
@@ -92,9 +88,7 @@ def main(arguments):
         make_dataloader(valid_data, drop_last=True, **loading),
         train_loader_kwargs={**loading, "sampler": sampler},
     )
-    run_on_main(
-        export_encoder, args=[hparams["encoder"], hparams["output_folder"]]
-    )
+    on_main_process(export_encoder, hparams["encoder"], hparams["output_folder"])
 
 
 if __name__ == "__main__":

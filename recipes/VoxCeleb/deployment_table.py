@@ -6,7 +6,8 @@
 
 For each model, PyTorch float32, ONNX float32 and ONNX dynamic int8: parameters,
 multiplications of a second of speech, megabytes, real-time factor on one CPU
-core with the front end, and the EER of its test trials by cosine. Writes
+core with the front end, the EER of its test trials by cosine, and of its test
+utterances' embeddings the lowest cosine to those of PyTorch. Writes
 deployment.md, deployment.csv and an exported model for each.
 """
 
@@ -67,7 +68,15 @@ def main():
                 for kind, file in zip(("float32", "int8"), files)
             ),
         ):
-            eer, factor = measure(speaker_model, folder, embed, f"{name}, {form}")
+            eer, factor, embeddings = measure(
+                speaker_model, folder, embed, f"{name}, {form}"
+            )
+            if form == "PyTorch float32":
+                reference = embeddings
+            cosine = min(
+                torch.cosine_similarity(embeddings[utterance], expected, dim=0)
+                for utterance, expected in reference.items()
+            )
             rows.append(
                 {
                     "model": name,
@@ -78,6 +87,7 @@ def main():
                     "MB": f"{size / 1e6:.2f}",
                     "real-time factor": f"{factor:.5f}",
                     "EER %": f"{100 * eer:.2f}",
+                    "lowest cosine": f"{cosine:.5f}",
                 }
             )
             write_table(Path(options.output_folder) / "deployment", rows)
@@ -99,7 +109,7 @@ def multiplications(speaker_model):
 
 
 def measure(speaker_model, folder, embed, description):
-    """EER of the test trials, and the median real-time factor of an utterance."""
+    """EER of the test trials, median real-time factor, and the embeddings."""
     paths = manifest_paths(folder / "save")
     trials = read_trials(paths["test_trials"])
     utterances = read_manifest(paths["test"])
@@ -112,7 +122,7 @@ def measure(speaker_model, folder, embed, description):
         factors.append(seconds / (len(wav) / speaker_model.sample_rate))
     scores = cosine_scores(embeddings, trials)
     eer, _ = EER(*trials.split_by_label(scores))
-    return eer, statistics.median(factors)
+    return eer, statistics.median(factors), embeddings
 
 
 if __name__ == "__main__":

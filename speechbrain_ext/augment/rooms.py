@@ -5,9 +5,9 @@ import random
 from pathlib import Path
 
 import soundfile
-from speechbrain.utils.distributed import run_on_main
 from tqdm import tqdm
 
+from speechbrain_ext.utils.distributed import on_main_process
 from speechbrain_ext.utils.errors import InputError
 from speechbrain_ext.utils.files import atomic_path
 
@@ -49,7 +49,7 @@ def simulated_rooms(folder, n_rooms=200, sample_rate=16000, seed=1986):
     """
     folder = Path(folder)
     table = folder / "rooms.csv"
-    run_on_main(_write_rooms, args=[folder, table, n_rooms, sample_rate, seed])
+    on_main_process(_write_rooms, folder, table, n_rooms, sample_rate, seed)
     return str(table)
 
 

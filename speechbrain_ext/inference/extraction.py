@@ -7,12 +7,13 @@ import time
 from pathlib import Path
 
 import torch
-from speechbrain.utils.distributed import ddp_barrier, if_main_process
+from speechbrain.utils.distributed import if_main_process
 from speechbrain.utils.logger import get_logger
 from tqdm import tqdm
 
 from speechbrain_ext.dataio.datasets import embedding_loader
 from speechbrain_ext.dataio.embedding_store import EmbeddingStore
+from speechbrain_ext.utils.distributed import in_all_processes, together
 
 logger = get_logger(__name__)
 
@@ -81,33 +82,34 @@ def extract_embeddings(
     """
     path = Path(path)
     fingerprint = speaker_model.fingerprint
-    if path.is_file():
-        store = EmbeddingStore.load(path, fingerprint)
-        if set(utterances) <= set(store.ids):
-            return _select(store, utterances)
+    # What one process finds, another may not see yet; they go the same way.
+    with together():
+        store = EmbeddingStore.load(path, fingerprint) if path.is_file() else None
+    if in_all_processes(store is not None and set(utterances) <= set(store.ids)):
+        return _select(store, utterances)
     parts = path.with_name(f"{path.name}.parts")
-    done = _read_parts(path, parts, fingerprint)
     # All processes read the parts before one writes another.
-    ddp_barrier()
+    with together():
+        done = _read_parts(path, parts, fingerprint)
     rank = int(os.environ.get("RANK", 0))
     n_processes = int(os.environ.get("WORLD_SIZE", 1))
     missing = sorted(set(utterances) - set(done.ids))[rank::n_processes]
     if done.ids:
         logger.info(f"{len(done.ids)} utterances were embedded before.")
-    if missing:
-        _embed_in_parts(
-            speaker_model,
-            {name: utterances[name] for name in missing},
-            parts,
-            fingerprint,
-            max_batch_duration,
-            num_workers,
-        )
-    ddp_barrier()
-    if if_main_process():
-        _read_parts(path, parts, fingerprint).save(path)
-        shutil.rmtree(parts, ignore_errors=True)
-    ddp_barrier()
+    with together():
+        if missing:
+            _embed_in_parts(
+                speaker_model,
+                {name: utterances[name] for name in missing},
+                parts,
+                fingerprint,
+                max_batch_duration,
+                num_workers,
+            )
+    with together():
+        if if_main_process():
+            _read_parts(path, parts, fingerprint).save(path)
+            shutil.rmtree(parts, ignore_errors=True)
     return _select(EmbeddingStore.load(path, fingerprint), utterances)
 
 
@@ -125,9 +127,7 @@ def _embed_in_parts(
         for batch in loader:
             encoded = speaker_model.encode_batch(*batch.sig)
             pending.update(zip(batch.id, encoded.squeeze(1).float().cpu()))
-            bar.update(
-                round(sum(utterances[name]["duration"] for name in batch.id))
-            )
+            bar.update(round(sum(utterances[name]["duration"] for name in batch.id)))
             if time.monotonic() - written > SECONDS_BETWEEN_PARTS:
                 _write_part(pending, utterances, parts, fingerprint)
                 pending, written = {}, time.monotonic()

@@ -9,10 +9,10 @@ from hyperpyyaml import load_hyperpyyaml
 from ruamel.yaml import YAML
 from speechbrain.utils.checkpoints import average_checkpoints
 
-from speechbrain_ext.analysis.layer_attention import attends_to_layers
 from speechbrain_ext.config import select_keys
 from speechbrain_ext.dataio.audio import read_crop
 from speechbrain_ext.inference.extraction import model_fingerprint
+from speechbrain_ext.nnet.pooling import attends_to_layers
 from speechbrain_ext.utils.checkpoints import (
     best_checkpoint,
     best_checkpoints,

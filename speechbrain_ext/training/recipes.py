@@ -1,5 +1,6 @@
 """What the recipes' scripts share: arguments, presets, figures of a run."""
 
+import dataclasses
 import io
 import re
 import resource
@@ -12,7 +13,6 @@ import speechbrain as sb
 import torch
 from hyperpyyaml import load_hyperpyyaml, resolve_references
 from ruamel.yaml import YAML
-from speechbrain.utils.distributed import run_on_main
 
 from speechbrain_ext.dataio.manifests import manifest_paths, read_manifest
 from speechbrain_ext.dataio.prepare import prepare_trials
@@ -25,6 +25,7 @@ from speechbrain_ext.inference.verification import (
 )
 from speechbrain_ext.metrics.conditions import read_genders
 from speechbrain_ext.utils.checkpoints import check_architecture
+from speechbrain_ext.utils.distributed import on_main_process
 from speechbrain_ext.utils.errors import InputError
 
 HPARAMS = Path(__file__).resolve().parents[2] / "hparams"
@@ -134,9 +135,7 @@ def _references_first(content):
 
     def place(key, users):
         if key in users:
-            raise InputError(
-                f"keys refer to each other: {' -> '.join([*users, key])}"
-            )
+            raise InputError(f"keys refer to each other: {' -> '.join([*users, key])}")
         if key in ordered:
             return
         stream = io.StringIO()
@@ -248,11 +247,16 @@ def load_training(hparams_file, overrides):
 def init_process_group(run_opts):
     """Joins the processes that torchrun has started, once.
 
+    On CPUs by gloo, as SpeechBrain's default, nccl, is for GPUs only.
+
     Arguments
     ---------
     run_opts : speechbrain.utils.run_opts.RunOptions
         SpeechBrain's options.
     """
+    device = run_opts.device or sb.utils.distributed.infer_device()
+    if torch.device(device).type == "cpu":
+        run_opts = dataclasses.replace(run_opts, distributed_backend="gloo")
     if not torch.distributed.is_initialized():
         sb.utils.distributed.ddp_init_group(run_opts)
 
@@ -408,20 +412,18 @@ def load_verification(arguments, **settings):
     paths = manifest_paths(Path(hparams["trained_model"]) / "save")
     if hparams["trials_from"] is not None:
         train_utterances = read_manifest(paths["train"]).values()
-        run_on_main(
+        on_main_process(
             prepare_trials,
-            kwargs={
-                "dataset": hparams["trials_from"],
-                "data_folder": hparams["test_folder"],
-                "save_folder": hparams["output_folder"],
-                "sample_rate": speaker_model.sample_rate,
-                "verification_file": hparams["verification_file"],
-                "n_trials": hparams["n_test_trials"],
-                "min_duration": hparams["min_duration"],
-                "allow_broken": hparams["allow_broken"],
-                "train_speakers": {i["speaker"] for i in train_utterances},
-                "seed": hparams["seed"],
-            },
+            dataset=hparams["trials_from"],
+            data_folder=hparams["test_folder"],
+            save_folder=hparams["output_folder"],
+            sample_rate=speaker_model.sample_rate,
+            verification_file=hparams["verification_file"],
+            n_trials=hparams["n_test_trials"],
+            min_duration=hparams["min_duration"],
+            allow_broken=hparams["allow_broken"],
+            train_speakers={i["speaker"] for i in train_utterances},
+            seed=hparams["seed"],
         )
         others = manifest_paths(hparams["output_folder"])
         paths.update(test=others["test"], test_trials=others["test_trials"])

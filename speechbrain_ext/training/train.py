@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import speechbrain as sb
-from speechbrain.utils.distributed import run_on_main
 
 from speechbrain_ext.dataio.datasets import (
     embedding_loader,
@@ -22,6 +21,7 @@ from speechbrain_ext.training.recipes import (
     training_stages,
 )
 from speechbrain_ext.utils.checkpoints import start_from_training
+from speechbrain_ext.utils.distributed import on_main_process
 from speechbrain_ext.utils.files import write_json
 
 
@@ -63,11 +63,12 @@ def train_stage(hparams_file, run_opts, overrides):
     hparams = load_training(hparams_file, overrides)
 
     # Data: manifests, trial lists, speakers
-    run_on_main(hparams["prepare_data"])
+    on_main_process(hparams["prepare_data"])
     paths = manifest_paths(hparams["save_folder"])
     train_utterances = read_manifest(paths["train"])
     speakers = speaker_classes(train_utterances, hparams["speeds"])
-    write_json(Path(hparams["save_folder"]) / "speakers.json", speakers)
+    speakers_file = Path(hparams["save_folder"]) / "speakers.json"
+    on_main_process(write_json, speakers_file, speakers)
     label_encoder = sb.dataio.encoder.CategoricalEncoder()
     label_encoder.update_from_iterable(speakers)
     label_encoder.expect_len(len(speakers))
