@@ -1,12 +1,16 @@
 """CN-Celeb: its layouts, its test, models of several utterances."""
 
+import json
 import shutil
 
 import pytest
 import soundfile
+import torch
 from conftest import write_voice
 
+from speechbrain_ext.cli import main
 from speechbrain_ext.dataio.corpora.cnceleb import CNCeleb
+from speechbrain_ext.dataio.embedding_store import EmbeddingStore
 from speechbrain_ext.dataio.manifests import read_manifest
 from speechbrain_ext.dataio.prepare import (
     prepare_corpus,
@@ -110,6 +114,32 @@ def test_trials_for_a_trained_model(cnceleb, tmp_path):
     assert not (tmp_path / "save" / "test_enrolments.txt").exists()
     with pytest.raises(InputError, match="cnceleb-e: data_folder has no eval/lists"):
         prepare_trials("cnceleb", two, tmp_path / "other")
+
+
+def test_models_of_several_utterances_are_scored(cnceleb, tmp_path):
+    """The command takes the lists as they are written."""
+    one, _, _ = cnceleb
+    manifest, trial_list = prepare_trials("cnceleb", one, tmp_path / "save")
+    utterances = read_manifest(manifest)
+    speakers_of_test = [item["speaker"] for item in utterances.values()]
+    of_speaker = dict(zip(sorted(set(speakers_of_test)), torch.eye(2)))
+    store = EmbeddingStore(
+        list(utterances),
+        torch.stack([of_speaker[speaker] for speaker in speakers_of_test]),
+        speakers_of_test,
+        [item["duration"] for item in utterances.values()],
+        "",
+    )
+    store.save(tmp_path / "test.safetensors")
+    main(
+        [
+            "score", str(tmp_path / "test.safetensors"), "--trials", trial_list,
+            "--enrolments", str(tmp_path / "save" / "test_enrolments.txt"),
+            "--output", str(tmp_path / "out"),
+        ]
+    )  # fmt: skip
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert metrics["EER"] == 0 and metrics["n_nontarget"] == 2
 
 
 def test_utterance_of_a_model_that_is_broken(cnceleb, tmp_path):

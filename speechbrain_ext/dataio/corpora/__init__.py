@@ -3,7 +3,9 @@
 import functools
 import importlib
 import pkgutil
+from collections.abc import Callable
 
+from speechbrain_ext.dataio.corpora.base import Corpus, Part, PublishedTrials
 from speechbrain_ext.utils.errors import InputError
 
 
@@ -13,7 +15,7 @@ def _modules():
     return {name: importlib.import_module(f"{__name__}.{name}") for name in names}
 
 
-def corpora():
+def corpora() -> dict[str, Corpus]:
     """All corpora.
 
     Returns
@@ -33,7 +35,7 @@ def corpora():
     }
 
 
-def get_corpus(name):
+def get_corpus(name: str) -> Corpus:
     """The corpus of a name.
 
     Arguments
@@ -62,7 +64,7 @@ def get_corpus(name):
     return known[name]
 
 
-def layouts():
+def layouts() -> dict[str, Callable]:
     """Functions that lay recordings out as a corpus.
 
     Returns
@@ -82,7 +84,7 @@ def layouts():
     }
 
 
-def published_trials():
+def published_trials() -> dict[str, PublishedTrials]:
     """Trial lists on the web, of any corpus.
 
     Returns
@@ -102,7 +104,7 @@ def published_trials():
     }
 
 
-def parts():
+def parts() -> dict[str, Part]:
     """Parts of corpora that trials are drawn from.
 
     Returns

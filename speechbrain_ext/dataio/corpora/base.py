@@ -12,15 +12,17 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from speechbrain_ext.dataio.audio import AUDIO_EXTENSIONS
-from speechbrain_ext.dataio.trials import read_trials
+from speechbrain_ext.dataio.trials import Trials, read_trials
 from speechbrain_ext.utils.errors import InputError
 
 # Folders that file servers and archives make among other people's files
 SYSTEM_FOLDERS = {"@eaDir", "#recycle", "__MACOSX", "$RECYCLE.BIN", "lost+found"}
+# Path and reason of what is no recording
+LeftOut = list[tuple[str, str]]
 DANGLING = "a link to what is missing"
 # Spaces other than " " and control characters, which separate fields
 SEPARATORS = re.compile(r"[^\S ]|[\x00-\x1f\x7f\\]")
@@ -193,7 +195,7 @@ class Corpus(abc.ABC):
     own_trials: dict[str, str] = {}
     parts: dict[str, Part] = {}
 
-    def build(self, roots):
+    def build(self, roots: list[Path]) -> None:
         """Makes the corpus unless it is there; most corpora are not made.
 
         Arguments
@@ -203,7 +205,7 @@ class Corpus(abc.ABC):
         """
 
     @abc.abstractmethod
-    def utterances(self, root, left_out):
+    def utterances(self, root: Path, left_out: LeftOut) -> Iterator[Utterance]:
         """Yields the utterances below a root.
 
         Arguments
@@ -224,7 +226,7 @@ class Corpus(abc.ABC):
             If the folder has another layout.
         """
 
-    def speakers(self, root):
+    def speakers(self, root: Path) -> dict[str, dict[str, str]]:
         """Attributes of the speakers.
 
         Arguments
@@ -245,7 +247,9 @@ class Corpus(abc.ABC):
         """
         return {}
 
-    def trial_sources(self, test=None, valid=None):
+    def trial_sources(
+        self, test: str | None = None, valid: str | None = None
+    ) -> dict[str, str | None]:
         """Where trials are from, unless they are given.
 
         Arguments
@@ -263,7 +267,7 @@ class Corpus(abc.ABC):
         """
         return {"test": test, "valid": valid}
 
-    def read_own_trials(self, path):
+    def read_own_trials(self, path: str | Path) -> Trials:
         """Reads one of `own_trials`.
 
         Arguments
@@ -278,7 +282,7 @@ class Corpus(abc.ABC):
         """
         return read_trials(path)
 
-    def enrolments(self, root):
+    def enrolments(self, root: Path) -> dict[str, list[str]]:
         """Models that are enrolled from several utterances.
 
         Arguments
@@ -294,7 +298,7 @@ class Corpus(abc.ABC):
         """
         return {}
 
-    def list_utterances(self, roots):
+    def list_utterances(self, roots: list[Path]) -> tuple[list[Utterance], LeftOut]:
         """Lists the corpus without opening its audio files.
 
         A recording in several formats, under several names (links) or below
@@ -319,7 +323,9 @@ class Corpus(abc.ABC):
             If a folder is missing, has no audio or another layout, or if two
             folders of own recordings have speakers of one name.
         """
-        found, left_out, root_of = [], [], {}
+        found: list[Utterance] = []
+        left_out: LeftOut = []
+        root_of: dict[str, Path] = {}
         for root in roots:
             if not root.is_dir():
                 raise InputError(f"data_folder: there is no folder '{root}'")
@@ -352,13 +358,14 @@ def _check_apart(speakers, root, root_of):
         )
 
 
-def _without_copies(utterances, left_out):
+def _without_copies(utterances: list[Utterance], left_out: LeftOut) -> list[Utterance]:
     def preference(utterance):
         stem, _, extension = utterance.id.rpartition(".")
         rank = AUDIO_EXTENSIONS.index(f".{extension}".lower())
         return utterance.fault is not None, rank, stem
 
-    of_recording, of_file = {}, {}
+    of_recording: dict[str, Utterance] = {}
+    of_file: dict[tuple, Utterance] = {}
     for utterance in sorted(utterances, key=preference):
         stem = utterance.id.rpartition(".")[0]
         first = of_recording.get(stem)
@@ -372,7 +379,7 @@ def _without_copies(utterances, left_out):
     return sorted(of_recording.values(), key=lambda utterance: utterance.id)
 
 
-def speaker_folders(root, pattern, left_out):
+def speaker_folders(root: Path, pattern: str, left_out: LeftOut) -> Iterator[Path]:
     """Yields the folders of speakers, by their names.
 
     Arguments
@@ -414,7 +421,7 @@ def speaker_folders(root, pattern, left_out):
         left_out.append((str(path), reason or "in no speaker's folder"))
 
 
-def audio_files(root, left_out):
+def audio_files(root: Path, left_out: LeftOut) -> Iterator[AudioFile]:
     """Yields what has the name of an audio file below a folder.
 
     Links are followed, but not round and round. Hidden files and folders and
@@ -508,7 +515,7 @@ def _audio_file(path, status, real, fault):
     return AudioFile(path, (status.st_size, status.st_mtime_ns), identity, fault)
 
 
-def fault_of_name(name):
+def fault_of_name(name: str) -> str | None:
     """Says why an id cannot be written to manifests and trial lists.
 
     Arguments
@@ -540,7 +547,7 @@ def fault_of_name(name):
     return None
 
 
-def printable(name):
+def printable(name: str | Path) -> str:
     """Replaces what is not UTF-8 in a name, for messages and reports.
 
     Arguments
@@ -561,7 +568,7 @@ def printable(name):
     return os.fsencode(name).decode("utf-8", errors="backslashreplace")
 
 
-def read_metadata(path):
+def read_metadata(path: Path) -> str:
     """Reads the file in which a corpus tells of its speakers.
 
     Arguments
