@@ -37,7 +37,7 @@ MOVED = {
     "processing.embedding_store": {
         "EmbeddingStore": "dataio.embedding_store",
         "extract_embeddings": "inference.extraction",
-        "model_fingerprint": "inference.extraction",
+        "model_fingerprint": "utils.fingerprints",
     },
     "processing.frame_attention": "analysis.frame_attention",
     "processing.layer_attention": {

@@ -16,7 +16,7 @@ from speechbrain.nnet.pooling import StatisticsPooling
 from test_recipe import ENVIRONMENT, ROOT, TINY, run
 
 from speechbrain_ext.analysis.cka import linear_cka
-from speechbrain_ext.dataio.embedding_store import EmbeddingStore
+from speechbrain_ext.dataio.embedding_store import EmbeddingStore, row_keys_of
 from speechbrain_ext.inference.onnx import export_onnx
 from speechbrain_ext.inference.speaker import SpeakerRecognition
 from speechbrain_ext.inference.teacher_frames import TeacherFrames
@@ -150,12 +150,28 @@ def test_targets_and_their_means(tmp_path):
 def test_utterances_without_targets_are_an_error(tmp_path):
     save_targets(tmp_path, first=torch.randn(2, 2))
     targets = TargetEmbeddings(tmp_path, ["first"])
-    utterances = {f"s{i}/u": {} for i in range(3)}
+    utterances = {f"s{i}/u": {"wav": "gone.wav", "duration": 1.0} for i in range(3)}
     arguments = (None, 16000, 1.0)
     with pytest.raises(InputError, match="1 training utterances .* such as s2/u"):
         distillation_dataset(utterances, *arguments, [100], targets)
     with pytest.raises(InputError, match="speeds"):
         distillation_dataset(utterances, *arguments, [90, 100], targets)
+
+
+def test_targets_of_other_audio_are_an_error(tmp_path):
+    wav = tmp_path / "u.wav"
+    write_voice(wav, 0, 0, duration=1.0)
+    utterances = {"s0/u": {"wav": str(wav), "speaker": "s0", "duration": 1.0}}
+    keys = row_keys_of(utterances)
+    store = EmbeddingStore(["s0/u"], torch.ones(1, 2), ["s0"], [1.0], "f", keys)
+    store.save(tmp_path / "first.safetensors")
+    targets = TargetEmbeddings(tmp_path, ["first"])
+    copy = tmp_path / "copy.wav"
+    copy.write_bytes(wav.read_bytes())
+    assert not targets.stale({"s0/u": {**utterances["s0/u"], "wav": str(copy)}})
+    write_voice(wav, 0, 0, duration=1.5)
+    with pytest.raises(InputError, match="1 training utterances are of other audio"):
+        distillation_dataset(utterances, None, 16000, 1.0, [100], targets)
 
 
 def test_loss_by_hand():

@@ -1,6 +1,7 @@
 """Recorded noise and rooms, such as MUSAN and RIRS_NOISES."""
 
 import random
+import shutil
 from pathlib import Path
 
 import torch
@@ -204,11 +205,19 @@ def _is_at_hand(kind, folder, url):
         reason = f"there is no folder '{folder}' and {kind}_url is not given"
         if url is not None:
             try:
-                on_main_process(
-                    prepare_dataset_from_URL, url, str(folder), "wav", f"{folder}.csv"
-                )
+                on_main_process(_download, url, Path(folder))
                 return True
             except OSError as error:
                 reason = f"{url} could not be downloaded ({error})"
     logger.warning(f"{reason}; training goes on without {LACKING[kind]}")
     return False
+
+
+def _download(url, folder):
+    # What a kill leaves half downloaded is no folder of recordings.
+    partial = folder.with_name(f".partial-{folder.name}")
+    shutil.rmtree(partial, ignore_errors=True)
+    table = partial.with_suffix(".csv")
+    prepare_dataset_from_URL(url, str(partial), "wav", str(table))
+    table.unlink()
+    partial.rename(folder)

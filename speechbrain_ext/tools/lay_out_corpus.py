@@ -33,7 +33,7 @@ from tqdm import tqdm
 
 from speechbrain_ext.dataio.audio import read_crop
 from speechbrain_ext.dataio.corpora import layouts
-from speechbrain_ext.utils.errors import InputError, one_line_errors
+from speechbrain_ext.utils.errors import InputError, add_debug_option, one_line_errors
 from speechbrain_ext.utils.files import atomic_path
 
 COLUMNS = ("path", "speaker", "gender", "age")
@@ -125,6 +125,7 @@ def main():
     parser.add_argument("table", help="CSV of the utterances")
     parser.add_argument("--layout", choices=layouts(), required=True)
     parser.add_argument("--output_folder", required=True)
+    add_debug_option(parser)
     lay_out_corpus(**vars(parser.parse_args()))
 
 
