@@ -14,7 +14,7 @@ from speechbrain.dataio.dataloader import make_dataloader
 
 from speechbrain_ext.config import read_configuration
 from speechbrain_ext.dataio.datasets import crop_pair_dataset, step_sampler
-from speechbrain_ext.dataio.prepare import manifest_paths, read_manifest
+from speechbrain_ext.dataio.manifests import manifest_paths, read_manifest
 from speechbrain_ext.schema import check_effect
 from speechbrain_ext.training.pretraining import (
     PretrainingBrain,

@@ -10,11 +10,8 @@ import speechbrain as sb
 import torch
 
 from speechbrain_ext.config import DATA_YAML, read_configuration
-from speechbrain_ext.dataio.prepare import (
-    manifest_paths,
-    prepare_trials,
-    read_manifest,
-)
+from speechbrain_ext.dataio.manifests import manifest_paths, read_manifest
+from speechbrain_ext.dataio.prepare import prepare_trials
 from speechbrain_ext.inference.speaker import SpeakerRecognition
 from speechbrain_ext.inference.verification import (
     CosineBackend,

@@ -10,7 +10,7 @@ from speechbrain_ext.dataio.datasets import (
     speaker_classes,
     step_sampler,
 )
-from speechbrain_ext.dataio.prepare import manifest_paths, read_manifest
+from speechbrain_ext.dataio.manifests import manifest_paths, read_manifest
 from speechbrain_ext.inference.speaker import SpeakerRecognition
 from speechbrain_ext.inference.verification import verify
 from speechbrain_ext.training.recipes import run_details
