@@ -235,6 +235,8 @@ KEYS = {
         is_text=True,
         is_list=True,
     ),
+    "window_length": ABOVE_ZERO.or_null(),
+    "window_overlap": FROM_ZERO.or_null(),
     "speaker_genders": TEXT.or_null(),
     "steps": MAPPING,
     "subtract_mean": SWITCH,
@@ -294,6 +296,11 @@ TOGETHER = [
         "vocal_tract_low {0} is above vocal_tract_high {1}; swap them",
     ),
     (
+        ("window_overlap", "window_length"),
+        lambda overlap, length: None in (overlap, length) or overlap < length,
+        "windows of {1} s cannot share {0} s; lower window_overlap",
+    ),
+    (
         ("contrast_layer", "encoder_layers"),
         lambda layer, n_layers: layer <= n_layers,
         "contrast_layer {0} is not among the {1} layers; give a lower one",
@@ -327,6 +334,7 @@ WITHOUT_EFFECT = {
     "margin_course": ("margin_steps", 0, "give --margin_steps above 0"),
     "window_overlap": ("window_length", None, "give a --window_length"),
     "test_folder": ("trials_from", None, "give --trials_from, the kind of corpus"),
+    "window_overlap": ("window_length", None, "give --window_length"),
     "n_test_trials": ("trials_from", None, "give --trials_from and --test_folder"),
     "verification_file": (
         "trials_from", None, "give --trials_from and --test_folder",
