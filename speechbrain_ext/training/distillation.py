@@ -121,7 +121,7 @@ def distillation_dataset(
 
     Returns
     -------
-    DynamicItemDataset
+    DrawnDataset
         With the keys of `training_dataset` and target.
 
     Raises

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from speechbrain_ext.lobes.encoders.small_wavlm import save_encoder
 from speechbrain_ext.lobes.encoders.ssl_encoder import normalize_waveform
 from speechbrain_ext.plots.training import plot_losses
-from speechbrain_ext.training.brains import StepBrain
+from speechbrain_ext.training.brains import StepBrain, forget_steps
 
 HISTORY_FIELDS = (
     "step", "train_loss", "valid_prediction", "valid_contrast",
@@ -130,6 +130,7 @@ class PretrainingBrain(StepBrain):
         if not if_main_process():
             return
         path = Path(self.hparams.history)
+        forget_steps(path, row["step"])
         is_new = not path.is_file()
         with open(path, "a", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, HISTORY_FIELDS)

@@ -12,7 +12,7 @@ import speechbrain as sb
 import torch
 from hyperpyyaml import load_hyperpyyaml, resolve_references
 from ruamel.yaml import YAML
-from speechbrain.utils.distributed import run_on_main
+from speechbrain.utils.distributed import if_main_process, run_on_main
 
 from speechbrain_ext.dataio.prepare import (
     manifest_paths,
@@ -29,6 +29,7 @@ from speechbrain_ext.inference.verification import (
 from speechbrain_ext.metrics.conditions import read_genders
 from speechbrain_ext.utils.checkpoints import check_architecture
 from speechbrain_ext.utils.errors import InputError
+from speechbrain_ext.utils.locks import hold_folder
 
 HPARAMS = Path(__file__).resolve().parents[2] / "hparams"
 DEMO_PRESET = HPARAMS / "presets" / "demo.yaml"
@@ -235,10 +236,13 @@ def load_training(hparams_file, overrides):
     Raises
     ------
     InputError
-        If the folder holds a training of another architecture.
+        If the folder holds a training of another architecture, or another
+        run writes to it.
     """
     with open(hparams_file, encoding="utf-8") as fin:
         hparams = load_hyperpyyaml(fin, overrides)
+    if if_main_process():
+        hold_folder(hparams["output_folder"])
     check_architecture(hparams["checkpointer"])
     sb.create_experiment_directory(
         experiment_directory=hparams["output_folder"],

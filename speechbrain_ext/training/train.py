@@ -8,7 +8,6 @@ from speechbrain.utils.distributed import run_on_main
 from speechbrain_ext.dataio.datasets import (
     embedding_loader,
     speaker_classes,
-    step_sampler,
 )
 from speechbrain_ext.dataio.prepare import manifest_paths, read_manifest
 from speechbrain_ext.dataio.trials import read_trials
@@ -103,13 +102,6 @@ def train_stage(hparams_file, run_opts, overrides):
     )
 
     # Training
-    sampler = step_sampler(
-        train_data,
-        hparams["steps_per_epoch"],
-        hparams["batch_size"],
-        brain.grad_accumulation_factor,
-        hparams["seed"],
-    )
     brain.fit(
         hparams["epoch_counter"],
         train_data,
@@ -117,7 +109,6 @@ def train_stage(hparams_file, run_opts, overrides):
         train_loader_kwargs={
             "batch_size": hparams["batch_size"],
             "num_workers": hparams["num_workers"],
-            "sampler": sampler,
         },
     )
 
