@@ -82,9 +82,7 @@ class StepBrain(sb.Brain):
             return super().make_dataloader(
                 dataset, stage, ckpt_prefix, **loader_kwargs
             )
-        n_processes = 1
-        if is_distributed_initialized():
-            n_processes = torch.distributed.get_world_size()
+        rank, n_processes = rank_and_processes()
         self.train_sampler = StepSampler(
             len(dataset),
             self.hparams.number_of_steps,
@@ -92,7 +90,7 @@ class StepBrain(sb.Brain):
             loader_kwargs.pop("batch_size"),
             self.grad_accumulation_factor,
             self.hparams.seed,
-            self.rank or 0,
+            rank,
             n_processes,
         )
         return make_dataloader(
@@ -262,7 +260,8 @@ class StepBrain(sb.Brain):
         return super().evaluate_batch(batch, stage)
 
     def _seed_batch(self, stage, *number):
-        seed_generators(self.hparams.seed, stage.name, self.rank or 0, *number)
+        rank, _ = rank_and_processes()
+        seed_generators(self.hparams.seed, stage.name, rank, *number)
         draw_anew(getattr(self.hparams, "wav_augment", None))
 
     def _should_save_intra_epoch_ckpt(self, last_ckpt_time, steps_since_ckpt):
@@ -357,6 +356,26 @@ class StepBrain(sb.Brain):
             num_to_keep=self.hparams.keep_checkpoints,
         )
         self._stop_if_asked()
+
+
+def rank_and_processes():
+    """The number of this process and how many train together.
+
+    Returns
+    -------
+    rank : int
+        From 0.
+    n_processes : int
+        1 without torchrun.
+
+    Example
+    -------
+    >>> rank_and_processes()
+    (0, 1)
+    """
+    if not is_distributed_initialized():
+        return 0, 1
+    return torch.distributed.get_rank(), torch.distributed.get_world_size()
 
 
 def forget_steps(path, first):
