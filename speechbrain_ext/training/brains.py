@@ -181,12 +181,13 @@ class StepBrain(sb.Brain):
         """Sets up the optimizers and resumes from the latest checkpoint."""
         try:
             super().on_fit_start()
-        except RuntimeError as error:
-            if "state_dict" not in str(error):
+        except (RuntimeError, ValueError) as error:
+            # Of modules, of optimizers, of files that are not there
+            if not re.search("state.dict|load path", str(error)):
                 raise
             first_line = str(error).strip().split("\n")[0]
             raise other_architecture(
-                self.checkpointer.checkpoints_dir, first_line
+                self.checkpointer.checkpoints_dir, " ".join(first_line.split())
             ) from None
         for scheduler in self.schedulers.values():
             planned = getattr(scheduler, "total_steps", None)
