@@ -36,8 +36,7 @@ def train(rank, kind, corpus, folder, port):
     brain.compute_forward = noted
     fit(brain, data)
     at_end = {
-        name.replace(".module.", "."): value
-        for name, value in state_of(brain).items()
+        name.replace(".module.", "."): value for name, value in state_of(brain).items()
     }
     torch.save((at_start, at_end, crops, draws), folder / f"{rank}.pt")
     torch.distributed.destroy_process_group()

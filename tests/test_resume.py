@@ -198,9 +198,7 @@ def speaker_training(
         modules["classifier"] = DistillationHeads(6, len(speakers), targets.sizes)
         cost = DistillationLoss(mse_weight=0.1)
         brain_class, own = DistillationBrain, {"target_embeddings": targets}
-        dataset = distillation_dataset(
-            utterances, labels, 16000, 0.5, speeds, targets
-        )
+        dataset = distillation_dataset(utterances, labels, 16000, 0.5, speeds, targets)
     else:
         modules["classifier"] = Classifier(6, out_neurons=len(speakers))
         cost = LogSoftmaxWrapper(AdditiveAngularMargin(0.2, 30))
@@ -265,9 +263,7 @@ def pretraining(corpus, folder, n_steps=3, per_epoch=2, accumulation=1):
 
 def fit(brain, data):
     dataset, valid, loading = data
-    brain.fit(
-        brain.hparams.epoch_counter, dataset, valid, train_loader_kwargs=loading
-    )
+    brain.fit(brain.hparams.epoch_counter, dataset, valid, train_loader_kwargs=loading)
     return brain
 
 
@@ -453,9 +449,7 @@ def test_processes_have_the_batches_of_one():
     assert len(set(keys)) == len(keys) == 24
 
 
-@pytest.mark.parametrize(
-    "name, code", [("SIGTERM", 143), ("SIGINT", 130)]
-)
+@pytest.mark.parametrize("name, code", [("SIGTERM", 143), ("SIGINT", 130)])
 def test_signal_saves_and_the_same_command_goes_on(
     name, code, corpus, tmp_path, capsys
 ):
@@ -559,9 +553,7 @@ def test_full_disk_is_one_line_and_keeps_what_was(error, tmp_path):
     assert len(list(tmp_path.glob("CKPT*"))) == 1
     checkpointer = AtomicCheckpointer(tmp_path, {"model": nn.Linear(1, 1)})
     checkpointer.recover_if_possible()
-    assert_same(
-        checkpointer.recoverables["model"].state_dict(), good.state_dict()
-    )
+    assert_same(checkpointer.recoverables["model"].state_dict(), good.state_dict())
 
 
 def test_other_errors_of_a_save_stay_what_they_are(tmp_path):
@@ -601,9 +593,7 @@ def test_twenty_kills_of_a_recipe_change_nothing(corpus, tmp_path):
         "num_workers": 1,
     }  # fmt: skip
     folders = {name: tmp_path / name for name in ("whole", "killed")}
-    whole = run(
-        TRAIN, ECAPA, {**options, "output_folder": folders["whole"]}, tmp_path
-    )
+    whole = run(TRAIN, ECAPA, {**options, "output_folder": folders["whole"]}, tmp_path)
     assert whole.returncode == 0, whole.stderr[-3000:]
     rng = random.Random(0)
     killed = {**options, "output_folder": folders["killed"]}

@@ -85,9 +85,7 @@ def main(arguments):
         make_dataloader(valid_data, drop_last=True, **loading),
         train_loader_kwargs=loading,
     )
-    run_on_main(
-        export_encoder, args=[hparams["encoder"], hparams["output_folder"]]
-    )
+    run_on_main(export_encoder, args=[hparams["encoder"], hparams["output_folder"]])
 
 
 if __name__ == "__main__":

@@ -69,17 +69,14 @@ def training_dataset(
     dataset = DrawnDataset(utterances)
     n_samples = round(crop_duration * sample_rate)
     change_speed = {
-        speed: SpeedPerturb(sample_rate, [speed])
-        for speed in set(speeds) - {100}
+        speed: SpeedPerturb(sample_rate, [speed]) for speed in set(speeds) - {100}
     }
 
     @sb.utils.data_pipeline.takes("wav", "duration", "speaker")
     @sb.utils.data_pipeline.provides("sig", "spk_id_encoded")
     def random_crop(wav, duration, speaker):
         speed = random.choice(speeds)
-        crop = read_random_crop(
-            wav, duration, sample_rate, crop_duration * speed / 100
-        )
+        crop = read_random_crop(wav, duration, sample_rate, crop_duration * speed / 100)
         if speed != 100:
             crop = change_speed[speed](crop.unsqueeze(0)).squeeze(0)
         # A resampled crop may lack a sample.
@@ -137,9 +134,7 @@ def speaker_classes(utterances, speeds=(100,)):
     """
     speakers = {item["speaker"] for item in utterances.values()}
     return sorted(
-        speaker_class(speaker, speed)
-        for speaker in speakers
-        for speed in set(speeds)
+        speaker_class(speaker, speed) for speaker in speakers for speed in set(speeds)
     )
 
 

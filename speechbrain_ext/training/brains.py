@@ -79,9 +79,7 @@ class StepBrain(sb.Brain):
             The loader.
         """
         if stage != sb.Stage.TRAIN:
-            return super().make_dataloader(
-                dataset, stage, ckpt_prefix, **loader_kwargs
-            )
+            return super().make_dataloader(dataset, stage, ckpt_prefix, **loader_kwargs)
         rank, n_processes = rank_and_processes()
         self.train_sampler = StepSampler(
             len(dataset),
