@@ -133,8 +133,6 @@ KEYS = {
     "ckpt_interval_minutes": FROM_ZERO,
     "num_workers": COUNT_OR_ZERO,
     "max_batch_duration": ABOVE_ZERO,
-    "window_length": ABOVE_ZERO.or_null(),
-    "window_overlap": FROM_ZERO.or_null(),
     "modules": MAPPING,
     # Augmentation
     "augment": SWITCH,
@@ -332,7 +330,6 @@ WITHOUT_EFFECT = {
     "lora_targets": ("lora_rank", 0, "give a --lora_rank above 0"),
     "penalty": ("top_k", 0, "give a --top_k above 0"),
     "margin_course": ("margin_steps", 0, "give --margin_steps above 0"),
-    "window_overlap": ("window_length", None, "give a --window_length"),
     "test_folder": ("trials_from", None, "give --trials_from, the kind of corpus"),
     "window_overlap": ("window_length", None, "give --window_length"),
     "n_test_trials": ("trials_from", None, "give --trials_from and --test_folder"),
