@@ -7,7 +7,7 @@ from speechbrain.utils.distributed import if_main_process
 from speechbrain.utils.logger import get_logger
 
 from speechbrain_ext.dataio.audio import read_crop
-from speechbrain_ext.dataio.prepare import read_manifest
+from speechbrain_ext.dataio.manifests import read_manifest
 from speechbrain_ext.dataio.trials import (
     draw_trials,
     match_utterances,

@@ -10,11 +10,8 @@ import speechbrain as sb
 import torch
 
 from speechbrain_ext.config import DATA_YAML, read_configuration
-from speechbrain_ext.dataio.prepare import (
-    manifest_paths,
-    prepare_trials,
-    read_manifest,
-)
+from speechbrain_ext.dataio.manifests import manifest_paths, read_manifest
+from speechbrain_ext.dataio.prepare import prepare_trials
 from speechbrain_ext.inference.speaker import SpeakerRecognition
 from speechbrain_ext.inference.verification import (
     CosineBackend,
@@ -27,6 +24,7 @@ from speechbrain_ext.schema import check_effect
 from speechbrain_ext.utils.checkpoints import check_architecture
 from speechbrain_ext.utils.distributed import on_main_process
 from speechbrain_ext.utils.errors import InputError
+from speechbrain_ext.utils.locks import hold_folder
 
 
 def start_training(configuration):
@@ -47,10 +45,11 @@ def start_training(configuration):
     Raises
     ------
     InputError
-        If a value cannot be used, or the folder holds a training of another
-        architecture.
+        If a value cannot be used, the folder holds a training of another
+        architecture, or another run writes to it.
     """
     hparams = configuration.build()
+    on_main_process(hold_folder, hparams["output_folder"])
     check_architecture(hparams["checkpointer"])
     start_experiment(configuration, hparams["output_folder"])
     return hparams
