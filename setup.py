@@ -1,2 +1,3 @@
 from setuptools import setup  # All settings are in pyproject.toml.
+
 setup()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from speechbrain_ext.config import read_configuration
 from speechbrain_ext.dataio.embedding_store import EmbeddingStore
 from speechbrain_ext.dataio.embeddings import read_embeddings
 from speechbrain_ext.dataio.scores import read_scores
@@ -33,7 +34,7 @@ from speechbrain_ext.processing.score_norm import (
     normalize_scores,
     speaker_means,
 )
-from speechbrain_ext.utils.errors import InputError, one_line_errors
+from speechbrain_ext.utils.errors import InputError, add_debug_option, one_line_errors
 from speechbrain_ext.utils.files import write_json
 
 EXAMPLES = {
@@ -50,6 +51,8 @@ EXAMPLES = {
   speechbrain-ext eval scores.txt --frr 0.01 0.05 --output metrics.json""",
     "calibrate": """example:
   speechbrain-ext calibrate scores.txt --train development_scores.txt --output out""",
+    "config": """example:
+  speechbrain-ext config hparams/ltdnn_wavlm.yaml --lr=0.001 > ltdnn.yaml""",
     "det": """example:
   speechbrain-ext det ltdnn/scores.txt ecapa/scores.txt --output figures/det""",
 }
@@ -75,8 +78,12 @@ def main(arguments=None):
     >>> main(["eval", str(path)])
     EER 0.00 %, minDCF 0.000 (p=0.01) 0.000 (p=0.05)
     """
-    options = _parser().parse_args(arguments)
-    with one_line_errors():
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    if rest and options.run is not config:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    options.rest = rest
+    with one_line_errors(options.debug):
         options.run(options)
 
 
@@ -223,6 +230,13 @@ def det(options):
         print(path)
 
 
+def config(options):
+    """Prints a YAML with all that it extends, overrides among it."""
+    configuration = read_configuration([options.hparams, *options.rest], demo=False)
+    configuration.check()
+    print(configuration.text, end="")
+
+
 def _parser():
     parser = argparse.ArgumentParser(prog="speechbrain-ext", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -236,6 +250,7 @@ def _parser():
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         command.set_defaults(run=run)
+        add_debug_option(command)
         return command
 
     def add_cohort(command, required):
@@ -291,6 +306,9 @@ def _parser():
         "--by", choices=("file", "folder"), default="folder",
         help="what a system is called after",
     )  # fmt: skip
+
+    command = add("config", config)
+    command.add_argument("hparams", help="YAML of hparams/, then --key=value")
     return parser
 
 

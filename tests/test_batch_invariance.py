@@ -2,8 +2,7 @@
 
 import pytest
 import torch
-from hyperpyyaml import load_hyperpyyaml, resolve_references
-from ruamel.yaml import YAML
+from hyperpyyaml import load_hyperpyyaml
 from speechbrain.inference.classifiers import EncoderClassifier
 from speechbrain.integrations.huggingface.wavlm import WavLM
 from speechbrain.lobes.features import MFCC, Fbank
@@ -13,14 +12,13 @@ from speechbrain.nnet.pooling import StatisticsPooling
 from test_recipe import ROOT
 
 from speechbrain_ext import lobes
-from speechbrain_ext.config import select_keys
+from speechbrain_ext.config import read_configuration
 from speechbrain_ext.inference.speaker import SpeakerRecognition
 from speechbrain_ext.inference.teacher_frames import TeacherFrames
 from speechbrain_ext.lobes.encoders.small_wavlm import save_small_wavlm
 from speechbrain_ext.nnet import pooling
 from speechbrain_ext.nnet.dictionary_encoding import LDEEmbedding
 from speechbrain_ext.tools.random_encoder import save_random_encoder
-from speechbrain_ext.training.recipes import parse_recipe_arguments
 from speechbrain_ext.utils.checkpoints import AtomicCheckpointer
 from speechbrain_ext.utils.errors import InputError
 
@@ -66,15 +64,11 @@ def encoders(tmp_path_factory):
 
 def system(name, **given):
     """Encoder and embedding model of a recipe's YAML, as a lobe."""
-    file, _, _ = parse_recipe_arguments(
-        [str(ROOT / f"hparams/{name}.yaml"), "--data_folder=x"]
-    )
-    known = YAML().load(open(file, encoding="utf-8"))
+    yaml = str(ROOT / f"hparams/{name}.yaml")
+    configuration = read_configuration([yaml], demo=False)
+    known = configuration.entries
     options = {key: value for key, value in {**TINY, **given}.items() if key in known}
-    with open(file, encoding="utf-8") as stream:
-        content = YAML().load(resolve_references(stream, options))
-    keys = ["encoder", "embedding_model"]
-    parts = load_hyperpyyaml(select_keys(content, keys, file))
+    parts = configuration.with_values(options).build(["encoder", "embedding_model"])
     return lobes.SpeakerEmbedder(parts["encoder"], parts["embedding_model"])
 
 

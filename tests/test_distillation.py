@@ -13,7 +13,7 @@ from conftest import write_voice
 from test_recipe import ENVIRONMENT, ROOT, TINY, run
 
 from speechbrain_ext.analysis.cka import linear_cka
-from speechbrain_ext.dataio.embedding_store import EmbeddingStore
+from speechbrain_ext.dataio.embedding_store import EmbeddingStore, row_keys_of
 from speechbrain_ext.inference.onnx import export_onnx
 from speechbrain_ext.inference.speaker import SpeakerRecognition
 from speechbrain_ext.inference.teacher_frames import TeacherFrames
@@ -102,12 +102,15 @@ def test_teacher_frames_are_those_of_its_layers():
     frames, frame_lengths = TeacherFrames(teacher, ["blocks.11", "blocks.14"])(
         wav, lengths
     )
-    x, _ = teacher.encoder(wav, lengths)
-    outputs = []
-    for block in teacher.embedding_model.blocks[:15]:
-        x = block(x)
-        outputs.append(x)
-    assert torch.equal(frames, torch.cat([outputs[11], outputs[14]], dim=2))
+    for utterance, n_samples, n_frames in ((0, 16000, 101), (1, 8000, 51)):
+        x, _ = teacher.encoder(wav[utterance : utterance + 1, :n_samples])
+        outputs = []
+        for block in teacher.embedding_model.blocks[:15]:
+            x = block(x)
+            outputs.append(x)
+        expected = torch.cat([outputs[11], outputs[14]], dim=2)[0]
+        assert expected.shape[0] == n_frames
+        assert torch.allclose(frames[utterance, :n_frames], expected, atol=1e-5)
     assert torch.allclose(frame_lengths * 101, torch.tensor([101.0, 51.0]))
 
 
@@ -153,12 +156,28 @@ def test_targets_and_their_means(tmp_path):
 def test_utterances_without_targets_are_an_error(tmp_path):
     save_targets(tmp_path, first=torch.randn(2, 2))
     targets = TargetEmbeddings(tmp_path, ["first"])
-    utterances = {f"s{i}/u": {} for i in range(3)}
+    utterances = {f"s{i}/u": {"wav": "gone.wav", "duration": 1.0} for i in range(3)}
     arguments = (None, 16000, 1.0)
     with pytest.raises(InputError, match="1 training utterances .* such as s2/u"):
         distillation_dataset(utterances, *arguments, [100], targets)
     with pytest.raises(InputError, match="speeds"):
         distillation_dataset(utterances, *arguments, [90, 100], targets)
+
+
+def test_targets_of_other_audio_are_an_error(tmp_path):
+    wav = tmp_path / "u.wav"
+    write_voice(wav, 0, 0, duration=1.0)
+    utterances = {"s0/u": {"wav": str(wav), "speaker": "s0", "duration": 1.0}}
+    keys = row_keys_of(utterances)
+    store = EmbeddingStore(["s0/u"], torch.ones(1, 2), ["s0"], [1.0], "f", keys)
+    store.save(tmp_path / "first.safetensors")
+    targets = TargetEmbeddings(tmp_path, ["first"])
+    copy = tmp_path / "copy.wav"
+    copy.write_bytes(wav.read_bytes())
+    assert not targets.stale({"s0/u": {**utterances["s0/u"], "wav": str(copy)}})
+    write_voice(wav, 0, 0, duration=1.5)
+    with pytest.raises(InputError, match="1 training utterances are of other audio"):
+        distillation_dataset(utterances, None, 16000, 1.0, [100], targets)
 
 
 def test_loss_by_hand():
@@ -394,7 +413,7 @@ def test_tdnns_are_exported_for_any_duration(tmp_path, name):
     [
         # Eight layers, the embedding's included, and two orders of differences
         (KDStudent(24, channels=16, emb_dim=16), 10),
-        (Xvector(in_channels=24, tdnn_channels=[16] * 5), 6),
+        (MaskedXvector(in_channels=24, tdnn_channels=[16] * 5), 6),
     ],
 )
 def test_int8_weights_are_unsigned(tmp_path, embedding_model, n_layers):

@@ -23,6 +23,7 @@ LAYERS = [
     "processing",
     "analysis",
     "plots",
+    "schema",
     "config",
     "inference",
     "training",

@@ -10,8 +10,9 @@ import soundfile
 from conftest import write_voice
 from test_recipe import ECAPA, ENVIRONMENT, ROOT, TINY_ECAPA, run
 
-from speechbrain_ext.dataio.prepare import read_manifest
+from speechbrain_ext.dataio.manifests import read_manifest
 from speechbrain_ext.dataio.trials import read_trials
+from speechbrain_ext.tools import results_table
 from speechbrain_ext.tools.lay_out_corpus import lay_out_corpus, read_speakers
 from speechbrain_ext.tools.results_table import find_trainings, published_eer
 from speechbrain_ext.utils.errors import InputError
@@ -50,7 +51,12 @@ RECIPES = {
             "valid_verification_file": "{0}/trials-valid.csv",
         },
     ),
+    "cnceleb": ("CNCeleb", {"data_folder": "{0}"}),
 }
+# Each of four models against each of four test utterances, which are files of
+# their own beside those of the speakers
+N_CNCELEB = {"files": 68, "n_target": 4, "n_nontarget": 12}
+N_OTHERS = {"files": 60, "n_target": 12, "n_nontarget": 12}
 
 
 @pytest.mark.parametrize("layout", RECIPES)
@@ -58,7 +64,8 @@ def test_layouts_run_through_their_recipes(table, tmp_path, layout):
     root = tmp_path / "corpus"
     lay_out_corpus(table, layout, root)
     files = sorted(p for p in root.rglob("*") if p.suffix in (".wav", ".flac"))
-    assert len(files) == 60
+    expected = N_CNCELEB if layout == "cnceleb" else N_OTHERS
+    assert len(files) == expected["files"]
     rate = 48000 if layout == "vctk" else 16000
     assert {soundfile.info(path).samplerate for path in files} == {rate}
 
@@ -73,7 +80,8 @@ def test_layouts_run_through_their_recipes(table, tmp_path, layout):
     done = run(ROOT / "recipes" / recipe / "train.py", ECAPA, options, tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     metrics = json.loads((tmp_path / "out/test/metrics.json").read_text())
-    assert metrics["n_target"] == metrics["n_nontarget"] == 12
+    for key in ("n_target", "n_nontarget"):
+        assert metrics[key] == expected[key]
     assert metrics["system"] == "ecapa_fbank"
     assert metrics["dataset"] == given.get("dataset", layout)
     save = tmp_path / "out" / "save"
@@ -162,6 +170,22 @@ def test_results_table(corpus, tmp_path):
     subprocess.run(command, env=ENVIRONMENT, check=True, capture_output=True)
     with open(results / "results_table.csv", encoding="utf-8") as file:
         assert float(list(csv.DictReader(file))[1]["ms for 2 s"]) > 1e6
+
+
+def test_latency_is_of_this_model(tmp_path, monkeypatch, caplog):
+    measured = []
+    monkeypatch.setattr(
+        results_table.SpeakerRecognition, "from_training", lambda run, device: run
+    )
+    monkeypatch.setattr(
+        results_table, "measure_latency", lambda run: measured.append(run) or {"2": 1.0}
+    )
+    hparams = tmp_path / "hyperparams.yaml"
+    for content, n_measured in (("a: 1", 1), ("a: 1", 1), ("a: 2", 2)):
+        hparams.write_text(content, encoding="utf-8")
+        assert results_table.latency_of(tmp_path, "cpu") == {"2": 1.0}
+        assert len(measured) == n_measured
+    assert "latency.json' is of other hyperparams" in caplog.text
 
 
 def test_seeds_of_a_stage_belong_together(tmp_path):

@@ -12,27 +12,26 @@ from pathlib import Path
 
 from speechbrain.dataio.dataloader import make_dataloader
 
-from speechbrain_ext.dataio.datasets import crop_pair_dataset, step_sampler
-from speechbrain_ext.dataio.prepare import manifest_paths, read_manifest
+from speechbrain_ext.config import read_configuration
+from speechbrain_ext.dataio.datasets import crop_pair_dataset
+from speechbrain_ext.dataio.manifests import manifest_paths, read_manifest
+from speechbrain_ext.schema import check_effect
 from speechbrain_ext.training.pretraining import (
     PretrainingBrain,
     export_encoder,
     fit_units,
 )
-from speechbrain_ext.training.recipes import (
-    init_process_group,
-    load_training,
-    parse_recipe_arguments,
-)
+from speechbrain_ext.training.recipes import init_process_group, start_training
 from speechbrain_ext.utils.distributed import on_main_process
 from speechbrain_ext.utils.errors import one_line_errors
 
 
 def main(arguments):
     """Prepares the data, clusters the targets, trains, saves the encoder."""
-    hparams_file, run_opts, overrides = parse_recipe_arguments(arguments)
-    init_process_group(run_opts)
-    hparams = load_training(hparams_file, overrides)
+    configuration = read_configuration(arguments)
+    check_effect(configuration.given, [configuration.values()])
+    init_process_group(configuration.run_opts)
+    hparams = start_training(configuration)
 
     # Data: pairs of crops
     on_main_process(hparams["prepare_data"])
@@ -63,6 +62,9 @@ def main(arguments):
         train_data,
         hparams["n_units_utterances"],
         loading,
+        hparams["sentence_len"],
+        hparams["change_voice"],
+        hparams["checkpointer"].find_checkpoint() is not None,
     )
     hparams["units"].load(units_file)
 
@@ -71,22 +73,15 @@ def main(arguments):
         modules=hparams["modules"],
         opt_class=hparams["opt_class"],
         hparams=hparams,
-        run_opts=run_opts,
+        run_opts=configuration.run_opts,
         checkpointer=hparams["checkpointer"],
         units=hparams["units"],
-    )
-    sampler = step_sampler(
-        train_data,
-        hparams["steps_per_epoch"],
-        hparams["batch_size"],
-        brain.grad_accumulation_factor,
-        hparams["seed"],
     )
     brain.fit(
         hparams["epoch_counter"],
         train_data,
         make_dataloader(valid_data, drop_last=True, **loading),
-        train_loader_kwargs={**loading, "sampler": sampler},
+        train_loader_kwargs=loading,
     )
     on_main_process(export_encoder, hparams["encoder"], hparams["output_folder"])
 

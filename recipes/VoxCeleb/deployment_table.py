@@ -21,14 +21,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 from verify_onnx import OnnxSpeakerModel
 
-from speechbrain_ext.dataio.prepare import manifest_paths, read_manifest
+from speechbrain_ext.dataio.manifests import manifest_paths, read_manifest
 from speechbrain_ext.dataio.trials import read_trials
 from speechbrain_ext.inference.onnx import export_onnx
 from speechbrain_ext.inference.speaker import SpeakerRecognition
 from speechbrain_ext.metrics.detection import EER
 from speechbrain_ext.processing.scoring import cosine_scores
 from speechbrain_ext.training.recipes import model_names
-from speechbrain_ext.utils.errors import one_line_errors
+from speechbrain_ext.utils.errors import add_debug_option, one_line_errors
 from speechbrain_ext.utils.tables import write_table
 
 
@@ -42,6 +42,7 @@ def main():
     )
     parser.add_argument("--names", nargs="+", help="of the models")
     parser.add_argument("--output_folder", required=True)
+    add_debug_option(parser)
     options = parser.parse_args()
     names = model_names(options.names, options.trained_models)
     torch.set_num_threads(1)

@@ -12,23 +12,18 @@ rows to <output_folder>/chain.md and chain.csv.
 import sys
 from pathlib import Path
 
-from hyperpyyaml import load_hyperpyyaml
 from speechbrain.utils.distributed import if_main_process
 
-from speechbrain_ext.training.recipes import (
-    load_verification,
-    parse_recipe_arguments,
-    verify_by_cosine,
-)
+from speechbrain_ext.config import read_configuration
+from speechbrain_ext.training.recipes import load_verification, verify_by_cosine
 from speechbrain_ext.utils.errors import one_line_errors
 from speechbrain_ext.utils.tables import write_table
 
 
 def main(arguments):
     """Loads the model once for each list, and scores each step."""
-    hparams_file, _, overrides = parse_recipe_arguments(arguments)
-    with open(hparams_file, encoding="utf-8") as fin:
-        hparams = load_hyperpyyaml(fin, overrides)
+    configuration = read_configuration(arguments)
+    hparams = configuration.values()
     folder = Path(hparams["output_folder"])
     rows = []
     for trial_list in hparams["trial_lists"]:
@@ -36,7 +31,7 @@ def main(arguments):
         own = {"output_folder": str(folder / name)}
         if trial_list is not None:
             own["verification_file"] = trial_list
-        list_hparams, *rest = load_verification(arguments, **own)
+        list_hparams, *rest = load_verification(configuration.with_values(own))
         for step, settings in hparams["steps"].items():
             output_folder = folder / name / step.replace(" ", "_")
             metrics = verify_by_cosine(

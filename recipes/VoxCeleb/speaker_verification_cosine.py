@@ -9,13 +9,14 @@ mean subtraction, score normalisation and calibration are keys of the YAML.
 
 import sys
 
+from speechbrain_ext.config import read_configuration
 from speechbrain_ext.training.recipes import load_verification, verify_by_cosine
 from speechbrain_ext.utils.errors import one_line_errors
 
 
 def main(arguments):
     """Loads the model, prepares the trials, scores and reports."""
-    verify_by_cosine(*load_verification(arguments))
+    verify_by_cosine(*load_verification(read_configuration(arguments)))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ scores.txt, metrics.json and plots to output_folder.
 
 import sys
 
+from speechbrain_ext.config import read_configuration
 from speechbrain_ext.inference.verification import (
     PLDABackend,
     cohort_embeddings,
@@ -18,10 +19,10 @@ from speechbrain_ext.training.recipes import load_verification
 from speechbrain_ext.utils.errors import one_line_errors
 
 
-def main(arguments):
+def verify_by_plda(configuration):
     """Loads the model, trains PLDA, scores and reports."""
     hparams, speaker_model, paths, extraction, reporting = load_verification(
-        arguments
+        configuration
     )
     training = cohort_embeddings(
         speaker_model,
@@ -42,4 +43,4 @@ def main(arguments):
 
 if __name__ == "__main__":
     with one_line_errors():
-        main(sys.argv[1:])
+        verify_by_plda(read_configuration(sys.argv[1:]))

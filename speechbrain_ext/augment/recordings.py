@@ -1,6 +1,8 @@
 """Recorded noise and rooms, such as MUSAN and RIRS_NOISES."""
 
+import os
 import random
+import shutil
 from pathlib import Path
 
 import torch
@@ -72,6 +74,29 @@ class RecordedNoise:
             for _ in waveforms
         ]
         return torch.stack(crops).to(waveforms)
+
+
+def draw_anew(augmenter):
+    """Lets SpeechBrain's readers of recordings draw from the current seed.
+
+    `AddNoise` and `AddReverb` read on where their last call has ended, in an
+    order that was drawn at their first one. After this call the order is of
+    SB_GLOBAL_SEED and starts anew.
+
+    Arguments
+    ---------
+    augmenter : speechbrain.augment.augmenter.Augmenter
+        Its augmentations; None has none.
+    """
+    for augmentation in getattr(augmenter, "augmentations", {}).values():
+        loader = getattr(augmentation, "data_loader", None)
+        if loader is None:
+            continue
+        loader.sampler.seed = int(os.environ["SB_GLOBAL_SEED"])
+        for reader in ("noise_data", "rir_data"):
+            if hasattr(augmentation, reader):
+                # At its end, which makes the next call start anew
+                setattr(augmentation, reader, iter(()))
 
 
 def audio_below(folder):
@@ -204,11 +229,19 @@ def _is_at_hand(kind, folder, url):
         reason = f"there is no folder '{folder}' and {kind}_url is not given"
         if url is not None:
             try:
-                on_main_process(
-                    prepare_dataset_from_URL, url, str(folder), "wav", f"{folder}.csv"
-                )
+                on_main_process(_download, url, Path(folder))
                 return True
             except OSError as error:
                 reason = f"{url} could not be downloaded ({error})"
     logger.warning(f"{reason}; training goes on without {LACKING[kind]}")
     return False
+
+
+def _download(url, folder):
+    # What a kill leaves half downloaded is no folder of recordings.
+    partial = folder.with_name(f".partial-{folder.name}")
+    shutil.rmtree(partial, ignore_errors=True)
+    table = partial.with_suffix(".csv")
+    prepare_dataset_from_URL(url, str(partial), "wav", str(table))
+    table.unlink()
+    partial.rename(folder)

@@ -6,13 +6,15 @@ from pathlib import Path
 from speechbrain.utils.distributed import if_main_process
 from speechbrain.utils.logger import get_logger
 
-from speechbrain_ext.dataio.prepare import read_manifest
+from speechbrain_ext.dataio.audio import read_crop
+from speechbrain_ext.dataio.manifests import read_manifest
 from speechbrain_ext.dataio.trials import (
     draw_trials,
     match_utterances,
     read_trials,
 )
-from speechbrain_ext.inference.extraction import extract_embeddings
+from speechbrain_ext.dataio.windows import MAX_WHOLE_DURATION
+from speechbrain_ext.inference.extraction import extract_embeddings, store_path
 from speechbrain_ext.metrics.bootstrap import eer_interval
 from speechbrain_ext.metrics.calibration import Cllr, actDCF, minCllr
 from speechbrain_ext.metrics.conditions import condition_metrics
@@ -89,7 +91,9 @@ def verification_metrics(trials, scores, threshold=None, speaker_of=None):
     return metrics
 
 
-def cohort_embeddings(speaker_model, manifest, per_speaker=None, **extraction):
+def cohort_embeddings(
+    speaker_model, manifest, per_speaker=None, store_folder=None, **extraction
+):
     """Embeddings of the training set, for score normalisation.
 
     Arguments
@@ -100,6 +104,8 @@ def cohort_embeddings(speaker_model, manifest, per_speaker=None, **extraction):
         Training utterances; the embedding store is beside it.
     per_speaker : int
         Utterances of each speaker, those of the first ids; all if None.
+    store_folder : str or Path
+        As of `store_path`.
     **extraction
         As of `extract_embeddings`.
 
@@ -113,7 +119,7 @@ def cohort_embeddings(speaker_model, manifest, per_speaker=None, **extraction):
         counts[item["speaker"]] += 1
         if per_speaker is None or counts[item["speaker"]] <= per_speaker:
             chosen[name] = item
-    path = _store_path(speaker_model, manifest)
+    path = store_path(speaker_model, manifest, store_folder=store_folder)
     return extract_embeddings(speaker_model, chosen, path, **extraction)
 
 
@@ -275,7 +281,15 @@ class PLDABackend:
 
 
 def train_calibration(
-    kind, speaker_model, backend, manifest, output_folder, n_trials, seed, **extraction
+    kind,
+    speaker_model,
+    backend,
+    manifest,
+    output_folder,
+    n_trials,
+    seed,
+    store_folder=None,
+    **extraction,
 ):
     """Trains a calibration on crops of the training speakers.
 
@@ -295,6 +309,8 @@ def train_calibration(
         Trials to draw, 30,000 usual.
     seed : int
         Of the draw.
+    store_folder : str or Path
+        As of `store_path`.
     **extraction
         As of `extract_embeddings`.
 
@@ -316,14 +332,12 @@ def train_calibration(
     store = extract_embeddings(
         speaker_model,
         crops,
-        _store_path(speaker_model, manifest, f"-crops-{seed}"),
+        store_path(speaker_model, manifest, f"-crops-{seed}", store_folder),
         **extraction,
     )
     trials = draw_trials(store.speaker_of(), n_trials, seed)
     scores = backend.score(store, trials)
-    names, columns = quality_columns(
-        scores, trials, store, backend.cohort_means(store)
-    )
+    names, columns = quality_columns(scores, trials, store, backend.cohort_means(store))
     if kind == "linear":
         names, columns = names[:1], columns[:, :1]
     calibration = Calibration.fit(names, columns, trials.labels, p_target=0.05)
@@ -342,6 +356,7 @@ def verify(
     calibration=None,
     gender_of=None,
     details=None,
+    store_folder=None,
     **extraction,
 ):
     """Embeds each utterance once, scores all trials, writes the results.
@@ -371,6 +386,8 @@ def verify(
         Gender of each speaker, for error rates by condition.
     details : dict
         Further entries of metrics.json.
+    store_folder : str or Path
+        As of `store_path`.
     **extraction
         As of `extract_embeddings`.
 
@@ -387,7 +404,7 @@ def verify(
     store = extract_embeddings(
         speaker_model,
         {name: item for name, item in utterances.items() if name in used},
-        _store_path(speaker_model, manifest),
+        store_path(speaker_model, manifest, store_folder=store_folder),
         **extraction,
     )
     if not if_main_process():
@@ -396,9 +413,7 @@ def verify(
     details = {**backend.details(), **(details or {})}
     if calibration is not None:
         details["uncalibrated"] = calibration_metrics(trials, scores)
-        _, columns = quality_columns(
-            scores, trials, store, backend.cohort_means(store)
-        )
+        _, columns = quality_columns(scores, trials, store, backend.cohort_means(store))
         scores = calibration.apply(columns[:, : len(calibration.names)])
         details["calibrated"] = calibration_metrics(trials, scores)
     if not backend.is_plain or calibration is not None:
@@ -408,11 +423,14 @@ def verify(
         output_folder, trials, scores, threshold, store.speaker_of(), details
     )
     if calibration is not None:
-        plot_calibration(
-            output_folder / "calibration", *trials.split_by_label(scores)
-        )
+        plot_calibration(output_folder / "calibration", *trials.split_by_label(scores))
     if speaker_model.has_layer_weights:
-        wav = speaker_model.load_audio(utterances[trials.enrol[0]]["wav"])
+        # A long recording's beginning: it may not fit into memory as a whole.
+        wav = read_crop(
+            utterances[trials.enrol[0]]["wav"],
+            speaker_model.sample_rate,
+            duration=extraction.get("window_length") or MAX_WHOLE_DURATION,
+        )
         plot_layer_attention(
             output_folder / "layer_attention",
             wav,
@@ -486,19 +504,8 @@ def report(
         *split_scores,
         {"EER": metrics["EER_threshold"], "validation": threshold},
     )
-    logger.info(
-        f"{len(trials)} trials: " + summary(metrics) + f"; see {output_folder}"
-    )
+    logger.info(f"{len(trials)} trials: " + summary(metrics) + f"; see {output_folder}")
     return metrics
-
-
-def _store_path(speaker_model, manifest, suffix=""):
-    # Named by the model, so that a further trained one extracts its own.
-    fingerprint = speaker_model.fingerprint[:12]
-    manifest = Path(manifest)
-    return manifest.with_name(
-        f"{manifest.stem}{suffix}-{fingerprint}.safetensors"
-    )
 
 
 def summary(metrics):
@@ -520,9 +527,7 @@ def summary(metrics):
     'EER 5.00 %, minDCF 0.400 (p=0.01) 0.300 (p=0.05)'
     """
     eer_star = (
-        f"EER* {100 * metrics['EER_star']:.2f} %, "
-        if "EER_star" in metrics
-        else ""
+        f"EER* {100 * metrics['EER_star']:.2f} %, " if "EER_star" in metrics else ""
     )
     return (
         f"EER {100 * metrics['EER']:.2f} %, {eer_star}"

@@ -99,8 +99,6 @@ class MaskedBatchNorm1d(BatchNorm1d):
         torch.Tensor
             Of the shape of x; what stands in padded frames means nothing.
         """
-        if mask is None:
-            return super().forward(x)
         if self.skip_transpose:
             return masked_batch_norm(self.norm, x, mask)
         return masked_batch_norm(self.norm, x.transpose(1, 2), mask).transpose(1, 2)

@@ -17,6 +17,124 @@ from speechbrain_ext.utils.distributed import without_wrapper
 from speechbrain_ext.utils.errors import InputError
 
 
+class LayerAttention(nn.Module, abc.ABC):
+    """What weighs the layers of an SSL encoder and gives the weights on request.
+
+    The layer poolings, and the embedding models that begin with one. A model
+    of another package that is to be found by `attends_to_layers` inherits
+    from it.
+    """
+
+    @abc.abstractmethod
+    def forward(self, hidden_states, lengths=None, return_weights=False):
+        """Takes all layers in.
+
+        Arguments
+        ---------
+        hidden_states : torch.Tensor
+            Of shape (layer, batch, time, channel).
+        lengths : torch.Tensor
+            Relative lengths, of shape (batch,).
+        return_weights : bool
+            Whether to return the layer weights too.
+
+        Returns
+        -------
+        torch.Tensor
+            Of a layer pooling frames, of shape (batch, time, channel); of an
+            embedding model embeddings, of shape (batch, 1, dim).
+        torch.Tensor
+            With return_weights, the layer weights, of shape
+            (batch, head, time, layer).
+        """
+
+
+class LayerPooling(LayerAttention):
+    """From all layers to frames of shape (batch, time, channel)."""
+
+
+class FramePooling(nn.Module, abc.ABC):
+    """From frames to one vector for each utterance.
+
+    Attributes
+    ----------
+    in_channels : int
+        Channels of the frames, for `check_pooling`.
+    out_channels : int
+        Dimension of the vector.
+    """
+
+    in_channels: int
+    out_channels: int
+
+    @abc.abstractmethod
+    def forward(self, frames, lengths=None):
+        """Pools the valid frames.
+
+        Arguments
+        ---------
+        frames : torch.Tensor
+            Of shape (batch, time, channel).
+        lengths : torch.Tensor
+            Relative lengths, of shape (batch,).
+
+        Returns
+        -------
+        torch.Tensor
+            Of shape (batch, 1, out_channels).
+        """
+
+
+class MultiHeadFramePooling(FramePooling):
+    """A pooling each head of which weighs the frames, and gives the weights."""
+
+    @abc.abstractmethod
+    def forward(self, frames, lengths=None, return_weights=False):
+        """Pools the valid frames.
+
+        Arguments
+        ---------
+        frames : torch.Tensor
+            Of shape (batch, time, channel).
+        lengths : torch.Tensor
+            Relative lengths, of shape (batch,).
+        return_weights : bool
+            Whether to return the frame weights too.
+
+        Returns
+        -------
+        torch.Tensor
+            Of shape (batch, 1, out_channels).
+        torch.Tensor
+            With return_weights, the weights of the frames, of shape
+            (batch, head, time).
+        """
+
+
+def attends_to_layers(module):
+    """Whether a module gives its weights of layers on request.
+
+    Arguments
+    ---------
+    module : torch.nn.Module
+        An embedding model or a layer pooling, also one that is wrapped for
+        several processes.
+
+    Returns
+    -------
+    bool
+        Whether it is a `LayerAttention`.
+
+    Example
+    -------
+    >>> attends_to_layers(WeightedLayerSum(n_layers=13))
+    True
+    >>> attends_to_layers(nn.Linear(13, 1))
+    False
+    """
+    return isinstance(without_wrapper(module), LayerAttention)
+
+
 def check_pooling(frame_pooling, channels):
     """Checks that a pooling takes the channels that it will get.
 
@@ -101,121 +219,6 @@ def _unbiased(variance, x, mask):
         return variance * (x.shape[2] / max(x.shape[2] - 1, 1))
     counts = mask.sum(1).view(-1, 1, 1)
     return variance * counts / (counts - 1).clamp(min=1)
-
-
-class LayerAttention(nn.Module, abc.ABC):
-    """What weighs the layers of an SSL encoder and gives the weights on request.
-
-    The layer poolings, and the embedding models that begin with one. A model
-    of another package that is to be found by `attends_to_layers` inherits
-    from it.
-    """
-
-    @abc.abstractmethod
-    def forward(self, hidden_states, lengths=None, return_weights=False):
-        """Takes all layers in.
-
-        Arguments
-        ---------
-        hidden_states : torch.Tensor
-            Of shape (layer, batch, time, channel).
-        lengths : torch.Tensor
-            Relative lengths, of shape (batch,).
-        return_weights : bool
-            Whether to return the layer weights too.
-
-        Returns
-        -------
-        torch.Tensor
-            Of a layer pooling frames, of shape (batch, time, channel); of an
-            embedding model embeddings, of shape (batch, 1, dim).
-        torch.Tensor
-            With return_weights, the layer weights, of shape
-            (batch, head, time, layer).
-        """
-
-
-class LayerPooling(LayerAttention):
-    """From all layers to frames of shape (batch, time, channel)."""
-
-
-class FramePooling(nn.Module, abc.ABC):
-    """From frames to one vector for each utterance.
-
-    Attributes
-    ----------
-    out_channels : int
-        Dimension of the vector.
-    """
-
-    out_channels: int
-
-    @abc.abstractmethod
-    def forward(self, frames, lengths=None):
-        """Pools the valid frames.
-
-        Arguments
-        ---------
-        frames : torch.Tensor
-            Of shape (batch, time, channel).
-        lengths : torch.Tensor
-            Relative lengths, of shape (batch,).
-
-        Returns
-        -------
-        torch.Tensor
-            Of shape (batch, 1, out_channels).
-        """
-
-
-class MultiHeadFramePooling(FramePooling):
-    """A pooling each head of which weighs the frames, and gives the weights."""
-
-    @abc.abstractmethod
-    def forward(self, frames, lengths=None, return_weights=False):
-        """Pools the valid frames.
-
-        Arguments
-        ---------
-        frames : torch.Tensor
-            Of shape (batch, time, channel).
-        lengths : torch.Tensor
-            Relative lengths, of shape (batch,).
-        return_weights : bool
-            Whether to return the frame weights too.
-
-        Returns
-        -------
-        torch.Tensor
-            Of shape (batch, 1, out_channels).
-        torch.Tensor
-            With return_weights, the weights of the frames, of shape
-            (batch, head, time).
-        """
-
-
-def attends_to_layers(module):
-    """Whether a module gives its weights of layers on request.
-
-    Arguments
-    ---------
-    module : torch.nn.Module
-        An embedding model or a layer pooling, also one that is wrapped for
-        several processes.
-
-    Returns
-    -------
-    bool
-        Whether it is a `LayerAttention`.
-
-    Example
-    -------
-    >>> attends_to_layers(WeightedLayerSum(n_layers=13))
-    True
-    >>> attends_to_layers(nn.Linear(13, 1))
-    False
-    """
-    return isinstance(without_wrapper(module), LayerAttention)
 
 
 class WeightedLayerSum(LayerPooling):

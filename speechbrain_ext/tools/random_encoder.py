@@ -34,7 +34,7 @@ from transformers import (
     WhisperModel,
 )
 
-from speechbrain_ext.utils.errors import one_line_errors
+from speechbrain_ext.utils.errors import add_debug_option, one_line_errors
 
 TRANSFORMER = {
     "hidden_size": 32,
@@ -132,6 +132,7 @@ def main():
     )
     parser.add_argument("family", choices=FAMILIES)
     parser.add_argument("folder")
+    add_debug_option(parser)
     save_random_encoder(**vars(parser.parse_args()))
 
 

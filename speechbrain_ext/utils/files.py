@@ -1,14 +1,18 @@
 """Files that are complete or not there at all."""
 
 import contextlib
+import glob
 import json
 import os
+import socket
 from pathlib import Path
 
 
 @contextlib.contextmanager
 def atomic_path(path):
     """Gives a temporary path that becomes `path` when the block succeeds.
+
+    What a killed process left of the same file is deleted.
 
     Arguments
     ---------
@@ -30,12 +34,28 @@ def atomic_path(path):
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
+    host = f".partial-{socket.gethostname()}-"
+    for left in path.parent.glob(f"{glob.escape(host)}*-{glob.escape(path.name)}"):
+        process = left.name.removeprefix(host).partition("-")[0]
+        if process.isdecimal() and not _is_running(int(process)):
+            left.unlink(missing_ok=True)
+    partial = path.with_name(f"{host}{os.getpid()}-{path.name}")
     try:
         yield partial
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _is_running(process):
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        # It belongs to someone else.
+        return True
+    return True
 
 
 def write_json(path, content):
@@ -60,3 +80,25 @@ def write_json(path, content):
             json.dumps(content, indent=2, ensure_ascii=False) + "\n",
             encoding="utf-8",
         )
+
+
+def write_lines(path, lines):
+    """Writes lines of text atomically.
+
+    Arguments
+    ---------
+    path : str or Path
+        The file to write.
+    lines : iterable of str
+        What to write.
+
+    Example
+    -------
+    >>> target = getfixture("tmpdir") / "dev.lst"
+    >>> write_lines(target, ["id00001", "id00002"])
+    >>> target.read_text("utf-8")
+    'id00001\\nid00002\\n'
+    """
+    with atomic_path(path) as partial:
+        with open(partial, "w", encoding="utf-8") as file:
+            file.writelines(f"{line}\n" for line in lines)

@@ -35,6 +35,9 @@ class LengthAwareGroupNorm(nn.GroupNorm):
     True
     """
 
+    # Set before each call.
+    fingerprint_ignores = ("counts",)
+
     def __init__(self, n_channels, eps=1e-5):
         super().__init__(n_channels, n_channels, eps=eps)
         self.counts = None
