@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from sklearn.isotonic import IsotonicRegression
 
-from speechbrain_ext.metrics.detection import checked_scores, det_points
+from speechbrain_ext.metrics.detection import DetectionCurve, checked_scores
 
 
 def Cllr(positive_scores, negative_scores):
@@ -62,11 +62,13 @@ def minCllr(positive_scores, negative_scores):
     positive_scores, negative_scores = checked_scores(
         positive_scores, negative_scores
     )
-    scores = torch.cat([positive_scores, negative_scores]).double().numpy()
+    scores = torch.cat([positive_scores, negative_scores])
+    # Only the order of the scores counts, and infinite ones have one too.
+    _, ranks = torch.unique(scores, return_inverse=True)
     n_target, n_nontarget = len(positive_scores), len(negative_scores)
     labels = np.r_[np.ones(n_target), np.zeros(n_nontarget)]
     posterior = IsotonicRegression(y_min=0, y_max=1).fit_transform(
-        scores, labels
+        ranks.double().numpy(), labels
     )
     with np.errstate(divide="ignore"):
         ratios = np.log(posterior) - np.log1p(-posterior)
@@ -136,6 +138,4 @@ def far_at_frr(positive_scores, negative_scores, frr):
     >>> far_at_frr(positive, negative, 0.0), far_at_frr(positive, negative, 0.5)
     (0.5, 0.0)
     """
-    fars, frrs, _ = det_points(positive_scores, negative_scores)
-    allowed = fars[frrs <= frr]
-    return allowed.min().item() if len(allowed) else 1.0
+    return DetectionCurve(positive_scores, negative_scores).far_at_frr(frr)
