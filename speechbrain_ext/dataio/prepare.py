@@ -33,6 +33,13 @@ from speechbrain_ext.dataio.corpora.layouts import (
     vctk_files,
     vctk_speakers,
 )
+from speechbrain_ext.dataio.enrolments import (
+    enrolment_path,
+    match_trials,
+    read_enrolments,
+    trial_utterances,
+    write_enrolments,
+)
 from speechbrain_ext.dataio.trials import (
     draw_trials,
     match_utterances,
@@ -411,6 +418,7 @@ def prepare_trials(
     allow_broken=False,
     train_speakers=(),
     seed=1986,
+    enrolment_file=None,
 ):
     """Writes the manifest of a trial list, for a model trained elsewhere.
 
@@ -437,6 +445,9 @@ def prepare_trials(
         Speakers that the model was trained on.
     seed : int
         Of the draw.
+    enrolment_file : str
+        Lines `model utterance utterance ...`, where the enrolment ids of
+        verification_file are models.
 
     Returns
     -------
@@ -456,13 +467,15 @@ def prepare_trials(
     )
     utterances = list_utterances(dataset, data_folder)
     attributes_of = speaker_attributes(dataset, data_folder)
-    source = None
+    source = enrolments = None
+    if enrolment_file is not None:
+        enrolments = read_enrolments(enrolment_file)
     if not _is_drawn(sources["test"], "test", utterances):
         source = local_trial_list(sources["test"], save_folder)
-        trials = match_utterances(
-            read_trials(source), [u.id for u in utterances], source
+        trials, enrolments = match_trials(
+            read_trials(source), enrolments, [u.id for u in utterances], source
         )
-        used = trials.utterances()
+        used = trial_utterances(trials, enrolments)
         utterances = [u for u in utterances if u.id in used]
     elif any(u.split == "test" for u in utterances):
         utterances = [u for u in utterances if u.split == "test"]
@@ -471,12 +484,20 @@ def prepare_trials(
     )
     speaker_of = {u.id: u.speaker for u in utterances}
     if source:
-        trials = match_utterances(trials, speaker_of, source)
+        trials, enrolments = match_trials(trials, enrolments, speaker_of, source)
+    elif enrolments is not None:
+        raise InputError(
+            f"enrolments '{enrolment_file}' need a verification_file, the trials "
+            "of their models"
+        )
     else:
         trials = draw_trials(speaker_of, n_trials, seed, attributes_of)
-    used = trials.utterances()
+    used = trial_utterances(trials, enrolments)
     check_disjoint(train_speakers, {speaker_of[name] for name in used})
     paths = manifest_paths(save_folder)
+    enrolment_path(paths["test_trials"]).unlink(missing_ok=True)
+    if enrolments is not None:
+        write_enrolments(enrolment_path(paths["test_trials"]), enrolments)
     write_trials(paths["test_trials"], trials)
     write_manifest(paths["test"], [u for u in utterances if u.id in used])
     return paths["test"], paths["test_trials"]

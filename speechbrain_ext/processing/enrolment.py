@@ -1,65 +1,9 @@
-"""Enrolment of a speaker from several utterances."""
-
-from pathlib import Path
+"""Averages of scores over the enrolment utterances of a model."""
 
 import torch
 
+from speechbrain_ext.dataio.enrolments import require_enrolled
 from speechbrain_ext.dataio.trials import Trials
-from speechbrain_ext.processing.scoring import require_enrolled
-from speechbrain_ext.utils.errors import InputError
-from speechbrain_ext.utils.files import open_text
-
-
-def read_enrolments(path):
-    """Reads `model utterance utterance ...` lines, as Kaldi's spk2utt.
-
-    Arguments
-    ---------
-    path : str or Path
-        File with a model a line.
-
-    Returns
-    -------
-    dict
-        Utterance ids of each model.
-
-    Raises
-    ------
-    InputError
-        If the file is missing, or a model has no utterance, comes twice, or
-        has an utterance twice.
-
-    Example
-    -------
-    >>> path = getfixture("tmpdir") / "enrol.txt"
-    >>> path.write_text("anna a/1.wav a/2.wav\\n", "utf-8")
-    >>> read_enrolments(path)
-    {'anna': ['a/1.wav', 'a/2.wav']}
-    """
-    if not Path(path).is_file():
-        raise InputError(f"there is no enrolment file '{path}'")
-    enrolments = {}
-    with open_text(path) as lines:
-        for number, line in enumerate(lines, start=1):
-            model, *utterances = line.split() or [None]
-            if model is None:
-                continue
-            if not utterances or model in enrolments:
-                raise InputError(
-                    f"'{path}', line {number}: model '{model}' "
-                    + ("comes twice" if utterances else "has no utterance")
-                )
-            if len(set(utterances)) < len(utterances):
-                raise InputError(
-                    f"'{path}', line {number}: model '{model}' has an utterance "
-                    "twice; name each once"
-                )
-            enrolments[model] = utterances
-    if not enrolments:
-        raise InputError(
-            f"'{path}' has no enrolments; a line is 'model utterance utterance ...'"
-        )
-    return enrolments
 
 
 def expand_trials(trials, enrolments):

@@ -4,6 +4,7 @@ import dataclasses
 
 import torch
 
+from speechbrain_ext.dataio.enrolments import require_enrolled
 from speechbrain_ext.utils.errors import InputError
 
 BLOCK = 65536
@@ -211,29 +212,6 @@ def trial_sides(embeddings, trials, enrolments=None):
         torch.tensor([place[side] for side in enrol]),
         torch.tensor([place[side] for side in test]),
     )
-
-
-def require_enrolled(trials, enrolments):
-    """Checks that each model of a trial list is enrolled.
-
-    Arguments
-    ---------
-    trials : Trials
-        With models as enrolment ids.
-    enrolments : dict
-        Utterance ids of each model.
-
-    Raises
-    ------
-    InputError
-        If models are missing.
-    """
-    missing = sorted(set(trials.enrol) - set(enrolments))
-    if missing:
-        raise InputError(
-            f"{len(missing)} models of the trials are not enrolled: "
-            f"{_first(missing)}; add them to the enrolments"
-        )
 
 
 def checked_embeddings(names, embeddings, source):
