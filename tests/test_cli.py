@@ -150,7 +150,7 @@ def test_calibrate(files, capsys):
         target, nontarget = 0.1 * torch.randn(400) + 0.6, 0.1 * torch.randn(400) + 0.3
         (files / name).write_text(
             "".join(f"a b 1 {s}\n" for s in target.tolist())
-            + "".join(f"a b 0 {s}\n" for s in nontarget.tolist())
+            + "".join(f"a c 0 {s}\n" for s in nontarget.tolist())
         )
     run(files, "calibrate", "test.txt", "--train", "train.txt", "--output", "c")
     metrics = json.loads((files / "c" / "metrics.json").read_text())

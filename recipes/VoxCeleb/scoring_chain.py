@@ -5,43 +5,97 @@
         --trials_from voxceleb1 --test_folder /data/VoxCeleb1 \\
         --trial_lists='[vox1-o, vox1-e, vox1-h]'
 
-Writes what a verification writes to <output_folder>/<list>/<step>, and all
-rows to <output_folder>/chain.md and chain.csv.
+Embeds the utterances of all lists once. Writes what a verification writes to
+<output_folder>/<list>/<step>, and all rows to <output_folder>/chain.md and
+chain.csv.
 """
 
+import io
 import sys
 from pathlib import Path
 
+import speechbrain as sb
 from hyperpyyaml import load_hyperpyyaml
+from hyperpyyaml.core import recursive_update
+from ruamel.yaml import YAML
 from speechbrain.utils.distributed import if_main_process
 
+from speechbrain_ext.inference.extraction import extract_embeddings
+from speechbrain_ext.inference.verification import TrialSet, store_path
 from speechbrain_ext.training.recipes import (
-    load_verification,
+    init_process_group,
     parse_recipe_arguments,
-    verify_by_cosine,
 )
-from speechbrain_ext.utils.errors import one_line_errors
+from speechbrain_ext.training.verification import (
+    check_verification,
+    extraction_options,
+    load_speaker_model,
+    prepare_verification,
+    score_and_report,
+    train_backend,
+)
+from speechbrain_ext.utils.errors import InputError, one_line_errors
 from speechbrain_ext.utils.tables import write_table
 
 
 def main(arguments):
-    """Loads the model once for each list, and scores each step."""
-    hparams_file, _, overrides = parse_recipe_arguments(arguments)
-    with open(hparams_file, encoding="utf-8") as fin:
-        hparams = load_hyperpyyaml(fin, overrides)
+    """Loads the model, embeds all utterances, and scores each list and step."""
+    # Hyperparameters, those of each step with its changes
+    hparams_file, run_opts, overrides = parse_recipe_arguments(arguments)
+    init_process_group(run_opts)
+    hparams = load_with(hparams_file, overrides, {})
     folder = Path(hparams["output_folder"])
+    steps = {
+        step: load_with(hparams_file, overrides, settings or {})
+        for step, settings in hparams["steps"].items()
+    }
+    lists = {
+        Path(str(trial_list or "trials")).stem: {
+            **hparams,
+            "verification_file": trial_list or hparams["verification_file"],
+        }
+        for trial_list in hparams["trial_lists"]
+    }
+    if len(lists) < len(hparams["trial_lists"]):
+        raise InputError("trial_lists: two lists have the same file name; rename one")
+    for settings in [*steps.values(), *lists.values()]:
+        check_verification(settings)
+    speaker_model = load_speaker_model(hparams, run_opts)
+    sb.create_experiment_directory(
+        experiment_directory=folder,
+        hyperparams_to_save=hparams_file,
+        overrides=overrides,
+    )
+
+    # Trials, and one store with the embeddings of all lists
+    trial_sets, utterances, manifests = {}, {}, set()
+    for name, settings in lists.items():
+        settings = {**settings, "output_folder": str(folder / name)}
+        manifest, trial_list = prepare_verification(settings, speaker_model)
+        trial_sets[name] = TrialSet.read(manifest, trial_list)
+        utterances.update(trial_sets[name].utterances)
+        manifests.add(manifest)
+    together = manifests.pop() if len(manifests) == 1 else folder / "test.csv"
+    store = extract_embeddings(
+        speaker_model,
+        utterances,
+        store_path(speaker_model, together),
+        **extraction_options(hparams),
+    )
+
+    # Scores, metrics and plots of each step
     rows = []
-    for trial_list in hparams["trial_lists"]:
-        name = Path(str(trial_list or "trials")).stem
-        own = {"output_folder": str(folder / name)}
-        if trial_list is not None:
-            own["verification_file"] = trial_list
-        list_hparams, *rest = load_verification(arguments, **own)
-        for step, settings in hparams["steps"].items():
+    for step, settings in steps.items():
+        train_backend(settings, speaker_model)
+    for name, trial_set in trial_sets.items():
+        for step, settings in steps.items():
             output_folder = folder / name / step.replace(" ", "_")
-            metrics = verify_by_cosine(
-                {**list_hparams, **settings, "output_folder": output_folder},
-                *rest,
+            output_folder.mkdir(parents=True, exist_ok=True)
+            metrics = score_and_report(
+                {**settings, "output_folder": str(output_folder)},
+                speaker_model,
+                store,
+                trial_set,
             )
             if if_main_process():
                 rows.append(
@@ -54,6 +108,19 @@ def main(arguments):
                     }
                 )
                 write_table(folder / "chain", rows)
+
+
+def load_with(hparams_file, overrides, settings):
+    """Builds the YAML after overrides, and after the settings of a step."""
+    content = YAML().load(Path(hparams_file).read_text(encoding="utf-8"))
+    recursive_update(content, overrides)
+    unknown = sorted(set(settings) - set(content))
+    if unknown:
+        raise InputError(f"steps: '{hparams_file}' has no key {', '.join(unknown)}")
+    content.update(settings)
+    stream = io.StringIO()
+    YAML().dump(content, stream)
+    return load_hyperpyyaml(stream.getvalue())
 
 
 if __name__ == "__main__":

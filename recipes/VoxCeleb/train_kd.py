@@ -13,7 +13,6 @@ command is given again. Writes test/ (cosine) and verification_plda/.
 import sys
 from pathlib import Path
 
-import speaker_verification_plda
 from hyperpyyaml import load_hyperpyyaml, resolve_references
 from ruamel.yaml import YAML
 from speechbrain.utils.distributed import infer_device
@@ -27,6 +26,7 @@ from speechbrain_ext.training.recipes import (
     parse_recipe_arguments,
 )
 from speechbrain_ext.training.train import train_and_verify
+from speechbrain_ext.training.verification import run_verification
 from speechbrain_ext.utils.errors import InputError, one_line_errors
 
 logger = get_logger("train_kd")
@@ -93,7 +93,7 @@ def main(arguments):
 
     # Student
     train_and_verify(arguments)
-    speaker_verification_plda.main(
+    run_verification(
         [
             str(yaml_folder / "verification_plda.yaml"),
             f"--trained_model={settings['output_folder']}",

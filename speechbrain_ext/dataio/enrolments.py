@@ -189,9 +189,8 @@ def match_trials(trials, enrolments, utterances, source):
 
     Example
     -------
-    >>> trials, enrolments = match_trials(
-    ...     Trials([1], ["anna"], ["a/3"]), {"anna": ["a/1"]}, ["a/1.wav", "a/3.wav"], "l"
-    ... )
+    >>> trials, known = Trials([1], ["anna"], ["a/3"]), ["a/1.wav", "a/3.wav"]
+    >>> trials, enrolments = match_trials(trials, {"anna": ["a/1"]}, known, "list")
     >>> trials.test, enrolments
     (['a/3.wav'], {'anna': ['a/1.wav']})
     """

@@ -293,7 +293,9 @@ class CosineBackend(Backend):
                         f"score_norm: {', '.join(KINDS)}"
                     )
         elif score_norm not in KINDS:
-            raise InputError(f"score_norm '{score_norm}': use one of {', '.join(KINDS)}")
+            raise InputError(
+                f"score_norm '{score_norm}': use one of {', '.join(KINDS)}"
+            )
         if cohort_size is not None:
             require_count("cohort_size", cohort_size, 2)
         self.subtract_mean = subtract_mean
