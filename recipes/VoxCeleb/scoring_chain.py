@@ -43,7 +43,7 @@ def main(arguments):
     # Hyperparameters, those of each step with its changes
     hparams_file, run_opts, overrides = parse_recipe_arguments(arguments)
     init_process_group(run_opts)
-    hparams = load_with(hparams_file, overrides, {})
+    hparams = load_with(hparams_file, overrides, {"backend": None})
     folder = Path(hparams["output_folder"])
     steps = {
         step: load_with(hparams_file, overrides, settings or {})
