@@ -31,10 +31,13 @@ MOVED = {
     "processing.embedding_store": {
         "EmbeddingStore": "dataio.embedding_store",
         "extract_embeddings": "inference.extraction",
-        "model_fingerprint": "inference.extraction",
+        "model_fingerprint": "utils.fingerprints",
     },
     "processing.frame_attention": "analysis.frame_attention",
-    "processing.layer_attention": "analysis.layer_attention",
+    "processing.layer_attention": {
+        "attends_to_layers": "nnet.pooling",
+        "layer_usage": "analysis.layer_attention",
+    },
     "processing.probing": "analysis.probing",
     "processing.verification": "inference.verification",
     "utils.bootstrap": "metrics.bootstrap",

@@ -5,8 +5,7 @@ import json
 import math
 from pathlib import Path
 
-from hyperpyyaml import load_hyperpyyaml
-
+from speechbrain_ext.config import read_configuration
 from speechbrain_ext.dataio.embeddings import read_embeddings
 from speechbrain_ext.dataio.enrolments import read_enrolments
 from speechbrain_ext.dataio.scores import read_scores, write_scores
@@ -28,7 +27,7 @@ from speechbrain_ext.processing.backends import (
 )
 from speechbrain_ext.processing.calibration import Calibration
 from speechbrain_ext.processing.score_norm import KINDS
-from speechbrain_ext.utils.errors import InputError, one_line_errors
+from speechbrain_ext.utils.errors import InputError, add_debug_option, one_line_errors
 from speechbrain_ext.utils.files import write_json
 
 EXAMPLES = {
@@ -48,6 +47,8 @@ EXAMPLES = {
   speechbrain-ext eval scores.txt --p_target 0.001 --c_miss 10""",
     "calibrate": """example:
   speechbrain-ext calibrate scores.txt --train development_scores.txt --output out""",
+    "config": """example:
+  speechbrain-ext config hparams/ltdnn_wavlm.yaml --lr=0.001 > ltdnn.yaml""",
     "det": """example:
   speechbrain-ext det ltdnn/scores.txt ecapa/scores.txt --output figures/det""",
 }
@@ -87,8 +88,12 @@ def main(arguments=None):
     >>> main(["eval", str(path)])
     EER 0.00 %, minDCF 0.000 (p=0.01) 0.000 (p=0.05)
     """
-    options = _parser().parse_args(arguments)
-    with one_line_errors():
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    if rest and options.run is not config:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    options.rest = rest
+    with one_line_errors(options.debug):
         options.run(options)
 
 
@@ -189,17 +194,8 @@ def read_backend(path):
     >>> read_backend(path).lda_dim
     100
     """
-    if not Path(path).is_file():
-        raise InputError(f"there is no YAML file '{path}'")
-    try:
-        with open(path, encoding="utf-8") as file:
-            content = load_hyperpyyaml(file)
-    except InputError:
-        raise
-    except Exception as error:  # whatever the YAML and its classes raise
-        first = str(error).strip().splitlines()[0]
-        raise InputError(f"'{path}' cannot be built: {first}") from error
-    backend = (content or {}).get("backend")
+    configuration = read_configuration([str(path)], demo=False)
+    backend = configuration.build(["backend"])["backend"]
     if not isinstance(backend, Backend):
         raise InputError(
             f"'{path}' has no back end; write backend: !new:package.module.Class, a "
@@ -324,6 +320,13 @@ def det(options):
         print(path)
 
 
+def config(options):
+    """Prints a YAML with all that it extends, overrides among it."""
+    configuration = read_configuration([options.hparams, *options.rest], demo=False)
+    configuration.check()
+    print(configuration.text, end="")
+
+
 def number(least, most, with_ends=True):
     """A type of argparse: a finite number within limits.
 
@@ -388,6 +391,7 @@ def _parser():
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         command.set_defaults(run=run)
+        add_debug_option(command)
         return command
 
     def add_cohort(command, required):
@@ -474,9 +478,7 @@ def _parser():
     )
     command.add_argument("--c_miss", type=cost, help="its cost of a miss")
     command.add_argument("--c_fa", type=cost, help="its cost of a false alarm")
-    command.add_argument(
-        "--output", help="JSON to write; - prints it and nothing else"
-    )
+    command.add_argument("--output", help="JSON to write; - prints it and nothing else")
 
     command = add("calibrate", calibrate)
     command.add_argument("scores", help="score file")
@@ -496,6 +498,9 @@ def _parser():
         "--by", choices=("file", "folder"), default="folder",
         help="what a system is called after",
     )  # fmt: skip
+
+    command = add("config", config)
+    command.add_argument("hparams", help="YAML of hparams/, then --key=value")
     return parser
 
 

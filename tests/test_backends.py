@@ -101,9 +101,7 @@ def test_plda_of_several_utterances_is_the_ratio_of_joint_gaussians(n_enrol):
 
 def test_cosine_averages_unit_vectors_after_mean_subtraction():
     backend = CosineBackend(subtract_mean=True).fit(COHORT)
-    scores = backend.score(
-        TEST, Trials([1], ["m"], [TEST.ids[4]]), {"m": TEST.ids[:3]}
-    )
+    scores = backend.score(TEST, Trials([1], ["m"], [TEST.ids[4]]), {"m": TEST.ids[:3]})
     mean = COHORT.embeddings.double().mean(0)
     x = torch.nn.functional.normalize(TEST.embeddings.double() - mean, dim=1)
     expected = torch.cosine_similarity(x[:3].mean(0), x[4], dim=0)

@@ -8,8 +8,7 @@ import sys
 import pytest
 from test_recipe import ENVIRONMENT, ROOT, TINY_ECAPA
 
-from speechbrain_ext.training.grids import read_grid
-from speechbrain_ext.training.recipes import parse_recipe_arguments
+from speechbrain_ext.training.grids import grid_run, read_grid
 from speechbrain_ext.utils.errors import InputError
 
 
@@ -55,8 +54,9 @@ def test_grids_of_the_project_fit_their_yamls(monkeypatch):
     monkeypatch.chdir(ROOT)
     for path in sorted((ROOT / "hparams" / "grids").glob("*.yaml")):
         for hparams_file, overrides in read_grid(path).values():
-            arguments = [f"--{key}={value}" for key, value in overrides.items()]
-            parse_recipe_arguments([hparams_file, "--data_folder=x", *arguments])
+            overrides["output_folder"] = "out"
+            run = grid_run("train.py", hparams_file, ["--data_folder=x"], overrides)
+            assert run.command[2] == hparams_file
 
 
 def test_grid_without_hparams_is_an_error(tmp_path):

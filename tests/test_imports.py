@@ -22,6 +22,7 @@ LAYERS = [
     "processing",
     "analysis",
     "plots",
+    "schema",
     "config",
     "inference",
     "training",

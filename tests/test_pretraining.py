@@ -7,6 +7,7 @@ import subprocess
 import numpy as np
 import pytest
 import torch
+from conftest import write_voice
 from test_recipe import ENVIRONMENT, LTDNN, ROOT, TINY_LTDNN, TRAIN, command, run
 
 from speechbrain_ext.analysis.probing import (
@@ -14,6 +15,8 @@ from speechbrain_ext.analysis.probing import (
     probe_speakers,
     read_phones,
 )
+from speechbrain_ext.augment.vocal_tract import VocalTractPerturb
+from speechbrain_ext.dataio.datasets import crop_pair_dataset
 from speechbrain_ext.lobes.encoders.small_wavlm import (
     save_encoder,
     save_small_wavlm,
@@ -27,6 +30,7 @@ from speechbrain_ext.lobes.units import (
     MFCCFeatures,
 )
 from speechbrain_ext.nnet.losses import UtteranceContrast
+from speechbrain_ext.training.pretraining import fit_units
 from speechbrain_ext.utils.errors import InputError
 
 PRETRAIN = ROOT / "recipes" / "Pretrain" / "train.py"
@@ -336,3 +340,52 @@ def test_encoder_of_the_package():
     for below, above in zip(hidden_states, hidden_states[1:]):
         cosines = torch.cosine_similarity(below, above, dim=-1)
         assert cosines.mean() < 0.99
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        ({"n_units": 5}, "n_units (4, not 5)"),
+        ({"seed": 7}, "seed (1986, not 7)"),
+        ({"features": MFCCFeatures(n_mfcc=12)}, "features ("),
+        ({"n_utterances": 3}, "n_utterances (4, not 3)"),
+        ({"crop_duration": 0.75}, "crop_duration (0.5, not 0.75)"),
+        ({"change_voice": VocalTractPerturb(0.9, 1.1)}, "change_voice (null, not "),
+        ({"utterance": 9}, "utterances ("),
+    ],
+)
+def test_units_of_something_else_are_fitted_again(tmp_path, caplog, change, said):
+    path = tmp_path / "units.safetensors"
+
+    def fit(
+        n_units=4,
+        seed=1986,
+        features=None,
+        n_utterances=4,
+        crop_duration=0.5,
+        change_voice=None,
+        utterance=3,
+        is_training=False,
+    ):
+        items = {}
+        for number in (0, 1, 2, utterance):
+            wav = tmp_path / f"{number}.wav"
+            write_voice(wav, number, number)
+            items[str(number)] = {"wav": str(wav), "duration": 1.2}
+        units = KMeansUnits(features or MFCCFeatures(), n_units, seed)
+        fit_units(
+            units, path, crop_pair_dataset(items, 16000, crop_duration, change_voice),
+            n_utterances, {"batch_size": 2}, crop_duration, change_voice, is_training,
+        )  # fmt: skip
+
+    fit()
+    first = path.stat().st_mtime_ns
+    # The audio is written anew each time, as where it is copied for a job.
+    fit(is_training=True)
+    assert path.stat().st_mtime_ns == first and not caplog.text
+    with pytest.raises(InputError, match="learns units of other .*output_folder"):
+        fit(**change, is_training=True)
+    assert path.stat().st_mtime_ns == first
+    fit(**change)
+    assert path.stat().st_mtime_ns != first
+    assert "units.safetensors' is of other " in caplog.text and said in caplog.text

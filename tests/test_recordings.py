@@ -3,13 +3,16 @@
 import csv
 import logging
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 import torch
+from conftest import write_voice
 from speechbrain.augment.augmenter import Augmenter
 
+from speechbrain_ext.augment import recordings
 from speechbrain_ext.augment.recordings import (
     RecordedNoise,
     recorded_augmentations,
@@ -67,9 +70,7 @@ def test_augmenter_takes_them(folders, tmp_path):
     click = torch.zeros(1, 16000)
     click[0, 100] = 1.0
     reverberant = rooms(click)[0]
-    assert reverberant[500] == pytest.approx(
-        0.5 * reverberant[100].item(), rel=1e-3
-    )
+    assert reverberant[500] == pytest.approx(0.5 * reverberant[100].item(), rel=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -105,3 +106,24 @@ def test_without_recordings_nothing_changes(tmp_path):
 def test_empty_folder_is_an_error(tmp_path):
     with pytest.raises(InputError, match="no audio"):
         RecordedNoise(tmp_path)
+
+
+def test_half_download_is_no_folder(tmp_path, monkeypatch):
+    folder, fetched = tmp_path / "noise", []
+
+    def download(url, target, extension, table):
+        fetched.append(url)
+        write_voice(Path(target) / "a.wav", 0, 0)
+        if len(fetched) == 1:
+            raise KeyboardInterrupt
+        Path(table).write_text("", encoding="utf-8")
+
+    monkeypatch.setattr(recordings, "prepare_dataset_from_URL", download)
+    arguments = (folder, None, tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        recorded_augmentations(*arguments, noise_url="http://x/noise.zip")
+    assert not folder.exists()
+    for _ in range(2):
+        (noise,) = recorded_augmentations(*arguments, noise_url="http://x/noise.zip")
+    assert len(fetched) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["noise"]

@@ -11,18 +11,17 @@ import torch
 from test_recipe import ENVIRONMENT, ROOT, TINY, TRAIN, run
 
 from speechbrain_ext.analysis.layer_attention import layer_usage
+from speechbrain_ext.config import read_configuration, training_stages
 from speechbrain_ext.dataio.datasets import speaker_classes, training_dataset
 from speechbrain_ext.inference.speaker import SpeakerRecognition
-from speechbrain_ext.lobes.encoders.small_wavlm import (
-    save_small_wavlm,
-    small_wavlm,
-)
+from speechbrain_ext.lobes.encoders.small_wavlm import save_small_wavlm
+from speechbrain_ext.lobes.encoders.ssl_encoder import SSLEncoder
 from speechbrain_ext.training.brains import layer_groups
-from speechbrain_ext.training.recipes import training_stages
 from speechbrain_ext.utils.checkpoints import (
     best_checkpoint,
     best_checkpoints,
 )
+from speechbrain_ext.utils.errors import InputError
 
 LAP = ROOT / "hparams" / "lap_wavlm.yaml"
 TINY_LAP = {
@@ -128,14 +127,17 @@ def test_wrong_stages_are_one_line_errors(trained, tmp_path, options, message):
 def test_command_line_goes_before_the_stages(tmp_path):
     path = tmp_path / "train.yaml"
     path.write_text(
-        "output_folder: out\nstart_from: null\nstage: null\nlr: 0.1\nsteps: 1\n"
-        "stages: {a: {lr: 0.2, steps: 2}, b: {lr: 0.3}}\n"
+        "output_folder: out\nstart_from: null\nstage: null\nlr: 0.1\nn_steps: 1\n"
+        "stages: {a: {lr: 0.2, n_steps: 2}, b: {lr: 0.3}}\n"
     )
-    first, second = training_stages(path, {"steps": 9, "output_folder": "x"})
-    assert first == {
-        "lr": 0.2, "steps": 9, "output_folder": "x/a", "start_from": None
+    configuration = read_configuration([str(path), "--n_steps=9", "--output_folder=x"])
+    first, second = (stage.values() for stage in training_stages(configuration))
+    own = ("lr", "n_steps", "output_folder", "start_from")
+    assert {key: first[key] for key in own} == {
+        "lr": 0.2, "n_steps": 9, "output_folder": "x/a", "start_from": None
     }  # fmt: skip
     assert second["start_from"] == "x/a" and second["lr"] == 0.3
+    assert second["n_steps"] == 9
 
 
 def test_copies_at_other_speeds_are_other_speakers(corpus):
@@ -205,9 +207,20 @@ def test_collapsed_attention_is_named(over_layers, over_frames, collapsed, caplo
     assert ("collapsed" in caplog.text) is collapsed
 
 
-def test_lower_layers_learn_slower():
-    encoder = small_wavlm(n_layers=3, channels=32, n_bands=8)
+def test_lower_layers_learn_slower(tmp_path):
+    folder = save_small_wavlm(tmp_path / "wavlm", n_layers=3, channels=32, n_bands=8)
+    encoder = SSLEncoder(folder, freeze=False)
     groups = layer_groups(encoder, 0.5)
     assert [group["lr_scale"] for group in groups] == [0.125, 0.25, 0.5, 1.0]
     counted = sum(len(group["params"]) for group in groups)
     assert counted == len(list(encoder.parameters()))
+    highest = set(encoder.model.encoder.layers[2].parameters())
+    assert set(groups[-1]["params"]) == highest
+
+
+@pytest.mark.parametrize("wrap", [lambda module: module, torch.nn.DataParallel])
+def test_decay_without_layers_is_refused(wrap):
+    encoder = wrap(torch.nn.Sequential(torch.nn.Linear(4, 4)))
+    with pytest.raises(InputError, match="layer_lr_decay: 0.5, but Sequential has"):
+        layer_groups(encoder, 0.5)
+    assert [len(group["params"]) for group in layer_groups(encoder, 1.0)] == [2]

@@ -12,6 +12,7 @@ from test_recipe import ECAPA, ENVIRONMENT, ROOT, TINY_ECAPA, run
 
 from speechbrain_ext.dataio.prepare import read_manifest
 from speechbrain_ext.dataio.trials import read_trials
+from speechbrain_ext.tools import results_table
 from speechbrain_ext.tools.lay_out_corpus import lay_out_corpus, read_speakers
 from speechbrain_ext.tools.results_table import find_trainings, published_eer
 from speechbrain_ext.utils.errors import InputError
@@ -162,6 +163,22 @@ def test_results_table(corpus, tmp_path):
     subprocess.run(command, env=ENVIRONMENT, check=True, capture_output=True)
     with open(results / "results_table.csv", encoding="utf-8") as file:
         assert float(list(csv.DictReader(file))[1]["ms for 2 s"]) > 1e6
+
+
+def test_latency_is_of_this_model(tmp_path, monkeypatch, caplog):
+    measured = []
+    monkeypatch.setattr(
+        results_table.SpeakerRecognition, "from_training", lambda run, device: run
+    )
+    monkeypatch.setattr(
+        results_table, "measure_latency", lambda run: measured.append(run) or {"2": 1.0}
+    )
+    hparams = tmp_path / "hyperparams.yaml"
+    for content, n_measured in (("a: 1", 1), ("a: 1", 1), ("a: 2", 2)):
+        hparams.write_text(content, encoding="utf-8")
+        assert results_table.latency_of(tmp_path, "cpu") == {"2": 1.0}
+        assert len(measured) == n_measured
+    assert "latency.json' is of other hyperparams" in caplog.text
 
 
 def test_seeds_of_a_stage_belong_together(tmp_path):

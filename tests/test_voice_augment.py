@@ -1,6 +1,7 @@
 """Voices, rooms and other speakers that pre-training adds."""
 
 import csv
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -100,6 +101,36 @@ def test_rooms_reverberate_and_are_made_once(tmp_path, monkeypatch):
     assert (AddReverb(table)(wav) != 0).sum() > 500
     monkeypatch.setattr(rooms_module, "tqdm", None)
     assert simulated_rooms(tmp_path / "rooms", n_rooms=3) == table
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        ({"n_rooms": 3}, "n_rooms (2, not 3)"),
+        ({"sample_rate": 8000}, "sample_rate (16000, not 8000)"),
+        ({"seed": 7}, "seed (1986, not 7)"),
+    ],
+)
+def test_other_rooms_are_made_again(tmp_path, caplog, change, said):
+    pytest.importorskip("pyroomacoustics")
+    before = Path(simulated_rooms(tmp_path / "rooms", n_rooms=2)).read_text("utf-8")
+    table = simulated_rooms(tmp_path / "rooms", **{"n_rooms": 2, **change})
+    assert f"rooms.csv' is of other {said}: remade" in caplog.text
+    assert Path(table).read_text("utf-8") != before
+    with open(table, encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == change.get("n_rooms", 2)
+    rates = {soundfile.read(row["wav"])[1] for row in rows}
+    assert rates == {change.get("sample_rate", 16000)}
+
+
+def test_moved_rooms_are_made_again(tmp_path):
+    pytest.importorskip("pyroomacoustics")
+    simulated_rooms(tmp_path / "rooms", n_rooms=1)
+    (tmp_path / "rooms").rename(tmp_path / "moved")
+    table = simulated_rooms(tmp_path / "moved", n_rooms=1)
+    with open(table, encoding="utf-8") as file:
+        assert [Path(row["wav"]).is_file() for row in csv.DictReader(file)] == [True]
 
 
 def test_pairs_are_other_crops_of_one_voice(tmp_path):

@@ -10,7 +10,8 @@ is. train.py does the same by itself.
 
 import sys
 
-from speechbrain_ext.training.recipes import HPARAMS, prepare_only
+from speechbrain_ext.config import HPARAMS
+from speechbrain_ext.training.recipes import prepare_only
 from speechbrain_ext.utils.errors import one_line_errors
 
 CORPUS = HPARAMS / "corpora" / "librispeech.yaml"

@@ -3,18 +3,21 @@
     python recipes/LibriSpeech/train.py hparams/ltdnn_wavlm.yaml \\
         --data_folder /data/LibriSpeech
 
-Takes hparams/corpora/librispeech.yaml before the system's own YAML, and the command
-line before both. Without data_folder it runs the demo. A killed run goes on
-where it was when the same command is given again.
+Runs recipes/VoxCeleb/train.py with hparams/corpora/librispeech.yaml, over which preset
+and command line take precedence. Without data_folder it runs the demo. A killed
+run goes on where it was when the same command is given again.
 """
 
+import runpy
 import sys
+from pathlib import Path
 
 from librispeech_prepare import CORPUS
 
-from speechbrain_ext.training.train import train_and_verify
 from speechbrain_ext.utils.errors import one_line_errors
+
+TRAIN = Path(__file__).resolve().parents[1] / "VoxCeleb" / "train.py"
 
 if __name__ == "__main__":
     with one_line_errors():
-        train_and_verify(sys.argv[1:], CORPUS)
+        runpy.run_path(str(TRAIN))["main"](sys.argv[1:], CORPUS)

@@ -22,7 +22,7 @@ from speechbrain_ext.dataio.corpora.demo import build_demo_corpus
 from speechbrain_ext.dataio.prepare import prepare_corpus, read_manifest
 from speechbrain_ext.lobes.encoders.ssl_encoder import SSLEncoder
 from speechbrain_ext.plots.representations import plot_probes
-from speechbrain_ext.utils.errors import one_line_errors
+from speechbrain_ext.utils.errors import add_debug_option, one_line_errors
 from speechbrain_ext.utils.files import write_json
 
 
@@ -35,6 +35,7 @@ def main():
     parser.add_argument("--manifest", required=True, help="CSV of utterances")
     parser.add_argument("--output_folder", required=True)
     parser.add_argument("--demo_folder", default="results/demo_corpus")
+    add_debug_option(parser)
     options = parser.parse_args()
     output_folder = Path(options.output_folder)
 

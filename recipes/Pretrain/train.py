@@ -11,31 +11,30 @@ import sys
 from pathlib import Path
 
 from speechbrain.dataio.dataloader import make_dataloader
-from speechbrain.utils.distributed import run_on_main
 
+from speechbrain_ext.config import read_configuration
 from speechbrain_ext.dataio.datasets import crop_pair_dataset, step_sampler
 from speechbrain_ext.dataio.prepare import manifest_paths, read_manifest
+from speechbrain_ext.schema import check_effect
 from speechbrain_ext.training.pretraining import (
     PretrainingBrain,
     export_encoder,
     fit_units,
 )
-from speechbrain_ext.training.recipes import (
-    init_process_group,
-    load_training,
-    parse_recipe_arguments,
-)
+from speechbrain_ext.training.recipes import init_process_group, start_training
+from speechbrain_ext.utils.distributed import on_main_process
 from speechbrain_ext.utils.errors import one_line_errors
 
 
 def main(arguments):
     """Prepares the data, clusters the targets, trains, saves the encoder."""
-    hparams_file, run_opts, overrides = parse_recipe_arguments(arguments)
-    init_process_group(run_opts)
-    hparams = load_training(hparams_file, overrides)
+    configuration = read_configuration(arguments)
+    check_effect(configuration.given, [configuration.values()])
+    init_process_group(configuration.run_opts)
+    hparams = start_training(configuration)
 
     # Data: pairs of crops
-    run_on_main(hparams["prepare_data"])
+    on_main_process(hparams["prepare_data"])
     paths = manifest_paths(hparams["save_folder"])
     train_data, valid_data = (
         crop_pair_dataset(
@@ -56,26 +55,25 @@ def main(arguments):
 
     # Targets
     units_file = Path(hparams["output_folder"]) / "units.safetensors"
-    run_on_main(
+    on_main_process(
         fit_units,
-        args=[
-            hparams["units"],
-            units_file,
-            train_data,
-            hparams["n_units_utterances"],
-            loading,
-        ],
-        post_func=hparams["units"].load,
-        post_args=[units_file],
-        run_post_on_main=True,
+        hparams["units"],
+        units_file,
+        train_data,
+        hparams["n_units_utterances"],
+        loading,
+        hparams["sentence_len"],
+        hparams["change_voice"],
+        hparams["checkpointer"].find_checkpoint() is not None,
     )
+    hparams["units"].load(units_file)
 
     # Training
     brain = PretrainingBrain(
         modules=hparams["modules"],
         opt_class=hparams["opt_class"],
         hparams=hparams,
-        run_opts=run_opts,
+        run_opts=configuration.run_opts,
         checkpointer=hparams["checkpointer"],
         units=hparams["units"],
     )
@@ -92,9 +90,7 @@ def main(arguments):
         make_dataloader(valid_data, drop_last=True, **loading),
         train_loader_kwargs={**loading, "sampler": sampler},
     )
-    run_on_main(
-        export_encoder, args=[hparams["encoder"], hparams["output_folder"]]
-    )
+    on_main_process(export_encoder, hparams["encoder"], hparams["output_folder"])
 
 
 if __name__ == "__main__":

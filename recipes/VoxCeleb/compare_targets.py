@@ -12,7 +12,7 @@ from pathlib import Path
 from speechbrain_ext.analysis.cka import linear_cka
 from speechbrain_ext.dataio.embedding_store import EmbeddingStore
 from speechbrain_ext.plots.representations import plot_similarities
-from speechbrain_ext.utils.errors import InputError, one_line_errors
+from speechbrain_ext.utils.errors import InputError, add_debug_option, one_line_errors
 from speechbrain_ext.utils.files import write_json
 
 
@@ -23,6 +23,7 @@ def main():
     )
     parser.add_argument("targets_folder")
     parser.add_argument("--output_folder", required=True)
+    add_debug_option(parser)
     options = parser.parse_args()
     stores = {
         path.stem: EmbeddingStore.load(path)

@@ -6,7 +6,8 @@
 
 For each model, PyTorch float32, ONNX float32 and ONNX dynamic int8: parameters,
 multiplications of a second of speech, megabytes, real-time factor on one CPU
-core with the front end, and the EER of its test trials by cosine. Writes
+core with the front end, the EER of its test trials by cosine, and of its test
+utterances' embeddings the lowest cosine to those of PyTorch. Writes
 deployment.md, deployment.csv and an exported model for each.
 """
 
@@ -27,7 +28,7 @@ from speechbrain_ext.inference.speaker import SpeakerRecognition
 from speechbrain_ext.metrics.detection import EER
 from speechbrain_ext.processing.scoring import cosine_scores
 from speechbrain_ext.training.recipes import model_names
-from speechbrain_ext.utils.errors import one_line_errors
+from speechbrain_ext.utils.errors import add_debug_option, one_line_errors
 from speechbrain_ext.utils.tables import write_table
 
 
@@ -41,6 +42,7 @@ def main():
     )
     parser.add_argument("--names", nargs="+", help="of the models")
     parser.add_argument("--output_folder", required=True)
+    add_debug_option(parser)
     options = parser.parse_args()
     names = model_names(options.names, options.trained_models)
     torch.set_num_threads(1)
@@ -67,7 +69,15 @@ def main():
                 for kind, file in zip(("float32", "int8"), files)
             ),
         ):
-            eer, factor = measure(speaker_model, folder, embed, f"{name}, {form}")
+            eer, factor, embeddings = measure(
+                speaker_model, folder, embed, f"{name}, {form}"
+            )
+            if form == "PyTorch float32":
+                reference = embeddings
+            cosine = min(
+                torch.cosine_similarity(embeddings[utterance], expected, dim=0)
+                for utterance, expected in reference.items()
+            )
             rows.append(
                 {
                     "model": name,
@@ -78,6 +88,7 @@ def main():
                     "MB": f"{size / 1e6:.2f}",
                     "real-time factor": f"{factor:.5f}",
                     "EER %": f"{100 * eer:.2f}",
+                    "lowest cosine": f"{cosine:.5f}",
                 }
             )
             write_table(Path(options.output_folder) / "deployment", rows)
@@ -99,7 +110,7 @@ def multiplications(speaker_model):
 
 
 def measure(speaker_model, folder, embed, description):
-    """EER of the test trials, and the median real-time factor of an utterance."""
+    """EER of the test trials, median real-time factor, and the embeddings."""
     paths = manifest_paths(folder / "save")
     trials = read_trials(paths["test_trials"])
     utterances = read_manifest(paths["test"])
@@ -112,7 +123,7 @@ def measure(speaker_model, folder, embed, description):
         factors.append(seconds / (len(wav) / speaker_model.sample_rate))
     scores = cosine_scores(embeddings, trials)
     eer, _ = EER(*trials.split_by_label(scores))
-    return eer, statistics.median(factors)
+    return eer, statistics.median(factors), embeddings
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import argparse
 
 from speechbrain_ext.inference.onnx import export_onnx
 from speechbrain_ext.inference.speaker import SpeakerRecognition
-from speechbrain_ext.utils.errors import one_line_errors
+from speechbrain_ext.utils.errors import add_debug_option, one_line_errors
 
 
 def main():
@@ -21,6 +21,7 @@ def main():
     )
     parser.add_argument("trained_model", help="output_folder of a training")
     parser.add_argument("--output_folder", required=True)
+    add_debug_option(parser)
     options = parser.parse_args()
     speaker_model = SpeakerRecognition.from_training(options.trained_model)
     for path in export_onnx(speaker_model, options.output_folder):

@@ -17,7 +17,7 @@ from speechbrain_ext.dataio.prepare import manifest_paths, read_manifest
 from speechbrain_ext.inference.speaker import SpeakerRecognition
 from speechbrain_ext.plots.attention import plot_cumulative_weights, plot_frame_weights
 from speechbrain_ext.training.recipes import model_names
-from speechbrain_ext.utils.errors import one_line_errors
+from speechbrain_ext.utils.errors import add_debug_option, one_line_errors
 
 
 def main():
@@ -30,6 +30,7 @@ def main():
     parser.add_argument("--audio", help="audio file")
     parser.add_argument("--n_heads", type=int, default=8, help="to show over time")
     parser.add_argument("--output_folder", required=True)
+    add_debug_option(parser)
     options = parser.parse_args()
     names = model_names(options.names, options.trained_models)
     audio = options.audio

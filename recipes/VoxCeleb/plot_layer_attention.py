@@ -17,7 +17,7 @@ from speechbrain_ext.analysis.probing import read_phones
 from speechbrain_ext.dataio.prepare import manifest_paths, read_manifest
 from speechbrain_ext.inference.speaker import SpeakerRecognition
 from speechbrain_ext.plots.attention import plot_layer_attention, plot_layer_usage
-from speechbrain_ext.utils.errors import InputError, one_line_errors
+from speechbrain_ext.utils.errors import InputError, add_debug_option, one_line_errors
 from speechbrain_ext.utils.files import write_json
 
 
@@ -31,6 +31,7 @@ def main():
     parser.add_argument("--n_utterances", type=int, default=20)
     parser.add_argument("--phones", help="CSV: id, the file's name; start; phone")
     parser.add_argument("--output_folder", required=True)
+    add_debug_option(parser)
     options = parser.parse_args()
     output_folder = Path(options.output_folder)
 

@@ -10,24 +10,17 @@ Embeds the utterances of all lists once. Writes what a verification writes to
 chain.csv.
 """
 
-import io
 import sys
 from pathlib import Path
 
-import speechbrain as sb
-from hyperpyyaml import load_hyperpyyaml
-from hyperpyyaml.core import recursive_update
-from ruamel.yaml import YAML
 from speechbrain.utils.distributed import if_main_process
 
-from speechbrain_ext.inference.extraction import extract_embeddings
-from speechbrain_ext.inference.verification import TrialSet, store_path
-from speechbrain_ext.training.recipes import (
-    init_process_group,
-    parse_recipe_arguments,
-)
+from speechbrain_ext.config import read_configuration
+from speechbrain_ext.inference.extraction import extract_embeddings, store_path
+from speechbrain_ext.inference.verification import TrialSet
+from speechbrain_ext.schema import check_effect
+from speechbrain_ext.training.recipes import init_process_group, start_experiment
 from speechbrain_ext.training.verification import (
-    check_verification,
     extraction_options,
     load_speaker_model,
     prepare_verification,
@@ -41,14 +34,15 @@ from speechbrain_ext.utils.tables import write_table
 def main(arguments):
     """Loads the model, embeds all utterances, and scores each list and step."""
     # Hyperparameters, those of each step with its changes
-    hparams_file, run_opts, overrides = parse_recipe_arguments(arguments)
-    init_process_group(run_opts)
-    hparams = load_with(hparams_file, overrides, {"backend": None})
+    configuration = read_configuration(arguments)
+    init_process_group(configuration.run_opts)
+    hparams = configuration.values()
     folder = Path(hparams["output_folder"])
     steps = {
-        step: load_with(hparams_file, overrides, settings or {})
+        step: configuration.with_values(settings or {}, f"steps: {step}").build()
         for step, settings in hparams["steps"].items()
     }
+    check_effect(set(configuration.given) - {"verification_file"}, steps.values())
     lists = {
         Path(str(trial_list or "trials")).stem: {
             **hparams,
@@ -58,14 +52,8 @@ def main(arguments):
     }
     if len(lists) < len(hparams["trial_lists"]):
         raise InputError("trial_lists: two lists have the same file name; rename one")
-    for settings in [*steps.values(), *lists.values()]:
-        check_verification(settings)
-    speaker_model = load_speaker_model(hparams, run_opts)
-    sb.create_experiment_directory(
-        experiment_directory=folder,
-        hyperparams_to_save=hparams_file,
-        overrides=overrides,
-    )
+    speaker_model = load_speaker_model(hparams, configuration.run_opts)
+    start_experiment(configuration, folder)
 
     # Trials, and one store with the embeddings of all lists
     trial_sets, utterances, manifests = {}, {}, set()
@@ -79,7 +67,7 @@ def main(arguments):
     store = extract_embeddings(
         speaker_model,
         utterances,
-        store_path(speaker_model, together),
+        store_path(speaker_model, together, store_folder=folder),
         **extraction_options(hparams),
     )
 
@@ -108,19 +96,6 @@ def main(arguments):
                     }
                 )
                 write_table(folder / "chain", rows)
-
-
-def load_with(hparams_file, overrides, settings):
-    """Builds the YAML after overrides, and after the settings of a step."""
-    content = YAML().load(Path(hparams_file).read_text(encoding="utf-8"))
-    recursive_update(content, overrides)
-    unknown = sorted(set(settings) - set(content))
-    if unknown:
-        raise InputError(f"steps: '{hparams_file}' has no key {', '.join(unknown)}")
-    content.update(settings)
-    stream = io.StringIO()
-    YAML().dump(content, stream)
-    return load_hyperpyyaml(stream.getvalue())
 
 
 if __name__ == "__main__":

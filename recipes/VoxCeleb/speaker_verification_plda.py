@@ -9,9 +9,10 @@ scores.txt, metrics.json and plots to output_folder.
 
 import sys
 
+from speechbrain_ext.config import read_configuration
 from speechbrain_ext.training.verification import run_verification
 from speechbrain_ext.utils.errors import one_line_errors
 
 if __name__ == "__main__":
     with one_line_errors():
-        run_verification(sys.argv[1:])
+        run_verification(read_configuration(sys.argv[1:]))

@@ -4,14 +4,75 @@
         --dataset voxceleb1 --data_folder /data/VoxCeleb1
 
 Without data_folder it runs the demo. A killed run goes on where it was when
-the same command is given again.
+the same command is given again. `speechbrain-ext config` with the same arguments
+prints all that is set, in one YAML.
 """
 
 import sys
 
-from speechbrain_ext.training.train import train_and_verify
+from speechbrain_ext.config import read_configuration, training_stages
+from speechbrain_ext.dataio.trials import read_trials
+from speechbrain_ext.training.recipes import init_process_group, start_training
+from speechbrain_ext.training.steps import (
+    prepare_data,
+    speaker_datasets,
+    speaker_modules,
+    train_loader_kwargs,
+    training_speakers,
+    verify_training,
+)
 from speechbrain_ext.utils.errors import one_line_errors
+
+
+def main(arguments, corpus=None):
+    """Trains as a command line says; most YAMLs have a single stage."""
+    configuration = read_configuration(arguments, corpus)
+    train(configuration)
+
+
+def train(configuration):
+    """Trains stage after stage."""
+    init_process_group(configuration.run_opts)
+    for stage in training_stages(configuration):
+        train_stage(stage)
+
+
+def train_stage(configuration):
+    """Trains once and verifies the best checkpoint."""
+    # Hyperparameters: all that the YAML describes is built here
+    hparams = start_training(configuration)
+
+    # Data: manifests and trial lists, speakers, crops and whole utterances
+    paths = prepare_data(hparams)
+    speakers = training_speakers(hparams, paths["train"])
+    train_data, valid_loader = speaker_datasets(hparams, paths, speakers)
+
+    # Modules: encoder, embedding model, and a classifier of the speakers
+    modules = speaker_modules(hparams, speakers)
+
+    # Brain: validation is verification, and its EER chooses the checkpoint
+    brain = hparams["brain_class"](
+        modules=modules,
+        opt_class=hparams["opt_class"],
+        hparams=hparams,
+        run_opts=configuration.run_opts,
+        checkpointer=hparams["checkpointer"],
+        valid_trials=read_trials(paths["valid_trials"]),
+    )
+
+    # Training
+    brain.fit(
+        hparams["epoch_counter"],
+        train_data,
+        valid_loader,
+        train_loader_kwargs=train_loader_kwargs(hparams, train_data, brain),
+    )
+
+    # Test; SpeechBrain's debug mode leaves no checkpoint
+    if not brain.debug:
+        verify_training(configuration, hparams, paths, brain.device)
+
 
 if __name__ == "__main__":
     with one_line_errors():
-        train_and_verify(sys.argv[1:])
+        main(sys.argv[1:])

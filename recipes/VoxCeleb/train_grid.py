@@ -5,21 +5,33 @@
         --dataset voxceleb1 --data_folder /data/VoxCeleb1
 
 What follows `--` goes to train.py, or to the recipe that --script names. A run
-whose results are there is not run again. Writes grid.md and grid.csv, the mean
+whose results are there is not run again; where it was run with other settings,
+the grid stops before it starts anything. Writes grid.md and grid.csv, the mean
 and range over the seeds, and the DET curves of the first seed, det.png and
 det.pdf.
 """
 
 import argparse
+import itertools
 import subprocess
 import sys
 from pathlib import Path
 
 from speechbrain_ext.dataio.scores import read_scores
 from speechbrain_ext.plots.detection import plot_det
-from speechbrain_ext.training.grids import grid_row, read_grid, results_folder
-from speechbrain_ext.utils.errors import one_line_errors
-from speechbrain_ext.utils.files import write_json
+from speechbrain_ext.training.finished import (
+    check_settings,
+    is_finished,
+    mark_finished,
+    start_settings,
+)
+from speechbrain_ext.training.grids import (
+    grid_row,
+    grid_run,
+    read_grid,
+    results_folder,
+)
+from speechbrain_ext.utils.errors import add_debug_option, one_line_errors
 from speechbrain_ext.utils.tables import write_table
 
 TRAIN = Path(__file__).with_name("train.py")
@@ -35,27 +47,37 @@ def main(arguments):
     parser.add_argument("--output_folder", required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1986])
     parser.add_argument("--script", default=TRAIN, help="recipe; train.py")
+    add_debug_option(parser)
     options = parser.parse_args(arguments[:split])
 
     folder = Path(options.output_folder)
     grid = read_grid(options.grid)
+    runs = {
+        name: [
+            grid_run(
+                options.script,
+                hparams_file,
+                arguments[split + 1 :],
+                {**overrides, "seed": seed, "output_folder": folder / name / str(seed)},
+            )
+            for seed in options.seeds
+        ]
+        for name, (hparams_file, overrides) in grid.items()
+    }
+    for run in itertools.chain(*runs.values()):
+        check_settings(run.output_folder, run.settings)
+
     rows, systems = [], {}
-    for name, (hparams_file, overrides) in grid.items():
-        runs = [folder / name / str(seed) for seed in options.seeds]
-        for seed, output_folder in zip(options.seeds, runs):
-            settings = {**overrides, "seed": seed, "output_folder": output_folder}
-            command = [
-                sys.executable, str(options.script), hparams_file,
-                *arguments[split + 1 :],
-                *(f"--{key}={value}" for key, value in settings.items()),
-            ]  # fmt: skip
-            finished = output_folder / "finished.json"
-            if not finished.is_file():
-                subprocess.run(command, check=True)
-                write_json(finished, {"command": command})
-        rows.append(grid_row(name, runs))
+    for name, runs_of_seeds in runs.items():
+        for run in runs_of_seeds:
+            if not is_finished(run.output_folder):
+                start_settings(run.output_folder, run.settings)
+                subprocess.run(run.command, check=True)
+                mark_finished(run.output_folder)
+        folders = [run.output_folder for run in runs_of_seeds]
+        rows.append(grid_row(name, folders))
         write_table(folder / "grid", rows)
-        trials, scores = read_scores(results_folder(runs[0]) / "scores.txt")
+        trials, scores = read_scores(results_folder(folders[0]) / "scores.txt")
         systems[name] = trials.split_by_label(scores)
         plot_det(folder / "det", systems)
 

@@ -10,23 +10,26 @@ and cosine and PLDA verify it. Each step goes on where it was when the same
 command is given again. Writes test/ (cosine) and verification_plda/.
 """
 
+import dataclasses
 import sys
 from pathlib import Path
 
-from hyperpyyaml import load_hyperpyyaml, resolve_references
-from ruamel.yaml import YAML
+import train
 from speechbrain.utils.distributed import infer_device
 from speechbrain.utils.logger import get_logger
 
-from speechbrain_ext.config import select_keys
+from speechbrain_ext.config import read_configuration, training_stages
 from speechbrain_ext.dataio.prepare import manifest_paths, read_manifest
 from speechbrain_ext.inference.extraction import extract_embeddings
-from speechbrain_ext.training.recipes import (
-    init_process_group,
-    parse_recipe_arguments,
+from speechbrain_ext.training.finished import (
+    check_settings,
+    is_finished,
+    mark_finished,
+    start_settings,
 )
-from speechbrain_ext.training.train import train_and_verify
+from speechbrain_ext.training.recipes import init_process_group
 from speechbrain_ext.training.verification import run_verification
+from speechbrain_ext.utils.distributed import on_main_process
 from speechbrain_ext.utils.errors import InputError, one_line_errors
 
 logger = get_logger("train_kd")
@@ -41,83 +44,96 @@ DATA_KEYS = (
 
 
 def main(arguments):
-    """Runs the steps that are not done yet."""
-    hparams_file, run_opts, overrides = parse_recipe_arguments(arguments)
-    init_process_group(run_opts)
-    with open(hparams_file, encoding="utf-8") as fin:
-        content = YAML().load(resolve_references(fin, overrides))
-    settings = dict(content)
-    unknown = sorted(set(settings["targets"]) - set(settings["target_models"]))
+    """Checks all parts, and runs the steps that are not done yet."""
+    configuration = read_configuration(arguments)
+    values = configuration.values()
+    unknown = sorted(set(values["targets"]) - set(values["target_models"]))
     if unknown:
         raise InputError(
             f"targets: no {', '.join(unknown)}; the teacher has "
-            + ", ".join(settings["target_models"])
+            + ", ".join(values["target_models"])
         )
-    shared = {key: settings[key] for key in DATA_KEYS}
-    device = run_opts.device or infer_device()
-    shared["device"] = device
-    yaml_folder = Path(arguments[0]).parent
-
-    # Teacher, and a dictionary on its layers
+    training_stages(configuration)  # refuses what has no effect
+    # The teacher, and a dictionary on its layers
     needed = ["teacher"]
-    if "lde_aggr" in settings["targets"]:
+    if "lde_aggr" in values["targets"]:
         needed.append("lde")
-    for name in needed:
-        train_unless_done(
-            yaml_folder / settings[f"{name}_hparams"],
-            {
-                **shared,
-                **settings["teacher_training"],
-                **settings[f"{name}_overrides"],
-            },
-            settings[name],
-        )
+    parts = [part_configuration(configuration, values, name) for name in needed]
+    plda = sibling(
+        configuration,
+        "verification_plda.yaml",
+        {"trained_model": values["output_folder"], "lda_dim": values["lda_dim"]},
+    )
+    for part in [*parts, plda]:
+        part.values()
+    for part in parts:
+        check_part(part)
+    init_process_group(configuration.run_opts)
+
+    # Teacher
+    for part in parts:
+        train_unless_done(part)
 
     # Targets
     utterances = read_manifest(
-        manifest_paths(Path(settings["teacher"]) / "save")["train"]
+        manifest_paths(Path(values["teacher"]) / "save")["train"]
     )
-    target_models = load_hyperpyyaml(
-        select_keys(content, ["target_models"], hparams_file)
-    )["target_models"]
-    folder = Path(settings["targets_folder"])
+    target_models = configuration.build(["target_models"])["target_models"]
+    device = configuration.run_opts.device or infer_device()
+    folder = Path(values["targets_folder"])
     folder.mkdir(parents=True, exist_ok=True)
-    for name in settings["targets"]:
+    for name in values["targets"]:
         extract_embeddings(
             target_models[name]().to(device),
             utterances,
             folder / f"{name}.safetensors",
-            settings["max_batch_duration"],
-            settings["num_workers"],
+            values["max_batch_duration"],
+            values["num_workers"],
         )
 
     # Student
-    train_and_verify(arguments)
-    run_verification(
-        [
-            str(yaml_folder / "verification_plda.yaml"),
-            f"--trained_model={settings['output_folder']}",
-            f"--lda_dim={settings['lda_dim']}",
-            f"--device={device}",
-        ]
+    train.train(configuration)
+    run_verification(plda)
+
+
+def sibling(configuration, name, values):
+    """A YAML beside that of the student, run with the same options."""
+    path = configuration.path.parent / name
+    other = read_configuration([str(path)], demo=False)
+    return dataclasses.replace(
+        other.with_values(values, str(configuration.path)),
+        run_opts=configuration.run_opts,
     )
 
 
-def train_unless_done(hparams_file, overrides, output_folder):
-    """Trains one of the teacher's parts, unless its test results are there."""
-    if (Path(output_folder) / "test" / "metrics.json").is_file():
-        logger.info(f"'{output_folder}' is trained already.")
+def part_configuration(configuration, values, name):
+    """The training of the teacher, or of the dictionary."""
+    settings = {
+        **{key: values[key] for key in DATA_KEYS},
+        **values["teacher_training"],
+        **values[f"{name}_overrides"],
+        "output_folder": values[name],
+    }
+    return sibling(configuration, values[f"{name}_hparams"], settings)
+
+
+def check_part(part):
+    """Refuses a folder where a part was trained with other settings.
+
+    A training that was started by another command is taken as it is.
+    """
+    check_settings(part.values()["output_folder"], part.settings())
+
+
+def train_unless_done(part):
+    """Trains one of the teacher's parts, unless it is there."""
+    folder = Path(part.values()["output_folder"])
+    if is_finished(folder) or (folder / "test" / "metrics.json").is_file():
+        logger.info(f"'{folder}' is trained already.")
         return
-    options = {**overrides, "output_folder": output_folder}
-    train_and_verify(
-        [
-            str(hparams_file),
-            *(
-                f"--{key}={'null' if value is None else value}"
-                for key, value in options.items()
-            ),
-        ]
-    )
+    on_main_process(start_settings, folder, part.settings())
+    train.train(part)
+    on_main_process(mark_finished, folder)
 
 
 if __name__ == "__main__":

@@ -2,10 +2,7 @@
 
 import torch
 
-from speechbrain_ext.nnet.pooling import (
-    DoubleMultiHeadAttnPooling,
-    MultiHeadAttnPooling,
-)
+from speechbrain_ext.nnet.pooling import MultiHeadFramePooling
 from speechbrain_ext.utils.errors import InputError
 
 
@@ -16,8 +13,7 @@ def frame_weights(speaker_model, wav):
     Arguments
     ---------
     speaker_model : SpeakerRecognition
-        With `MultiHeadAttnPooling` or `DoubleMultiHeadAttnPooling` anywhere
-        in its embedding model.
+        With a `MultiHeadFramePooling` anywhere in its embedding model.
     wav : torch.Tensor
         Waveform, of shape (time,).
 
@@ -36,6 +32,7 @@ def frame_weights(speaker_model, wav):
     >>> from speechbrain_ext.inference.speaker import SpeakerRecognition
     >>> from speechbrain_ext.lobes import VGGEmbedding
     >>> from speechbrain_ext.lobes.features import NormalizedFbank
+    >>> from speechbrain_ext.nnet.pooling import MultiHeadAttnPooling
     >>> vgg = VGGEmbedding(MultiHeadAttnPooling(160, 8), 160, channels=(4, 8, 16))
     >>> model = SpeakerRecognition(NormalizedFbank(80), vgg, 16000, 0.5)
     >>> frame_weights(model, torch.rand(16000)).shape
@@ -44,7 +41,7 @@ def frame_weights(speaker_model, wav):
     poolings = [
         module
         for module in speaker_model.embedding_model.modules()
-        if isinstance(module, MultiHeadAttnPooling | DoubleMultiHeadAttnPooling)
+        if isinstance(module, MultiHeadFramePooling)
     ]
     if not poolings:
         raise InputError("the model has no multi-head attention pooling")

@@ -1,36 +1,11 @@
 """What a model's attention to layers looks like over many utterances."""
 
-import inspect
-
 import torch
 from speechbrain.utils.logger import get_logger
 
 logger = get_logger(__name__)
 
 COLLAPSED = 0.01  # standard deviation of weights between 0 and 1
-
-
-def attends_to_layers(embedding_model):
-    """Whether an embedding model gives its weights of layers on request.
-
-    Arguments
-    ---------
-    embedding_model : torch.nn.Module
-        The model.
-
-    Returns
-    -------
-    bool
-        Whether its `forward` takes return_weights.
-
-    Example
-    -------
-    >>> from speechbrain_ext.lobes import LAP_ASTP
-    >>> attends_to_layers(LAP_ASTP(24, 5, n_heads=4))
-    True
-    """
-    arguments = inspect.signature(embedding_model.forward).parameters
-    return "return_weights" in arguments
 
 
 def layer_usage(weights):

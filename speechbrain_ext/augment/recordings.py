@@ -1,17 +1,18 @@
 """Recorded noise and rooms, such as MUSAN and RIRS_NOISES."""
 
 import random
+import shutil
 from pathlib import Path
 
 import torch
 from speechbrain.augment.preparation import prepare_dataset_from_URL
 from speechbrain.augment.time_domain import AddNoise, AddReverb
-from speechbrain.utils.distributed import run_on_main
 from speechbrain.utils.logger import get_logger
 
 from speechbrain_ext.augment.rooms import write_rooms_table
 from speechbrain_ext.dataio.audio import AUDIO_EXTENSIONS, read_header
 from speechbrain_ext.dataio.datasets import read_random_crop
+from speechbrain_ext.utils.distributed import in_all_processes, on_main_process
 from speechbrain_ext.utils.errors import InputError
 
 logger = get_logger(__name__)
@@ -184,7 +185,7 @@ def recorded_augmentations(
         )
     if _is_at_hand("rir", rir_folder, rir_url):
         table = Path(save_folder) / "rooms.csv"
-        run_on_main(rooms_table, args=[rir_folder, table, sample_rate])
+        on_main_process(rooms_table, rir_folder, table, sample_rate)
         augmentations.append(
             AddReverb(
                 str(table),
@@ -196,19 +197,27 @@ def recorded_augmentations(
 
 
 def _is_at_hand(kind, folder, url):
-    if folder is not None and Path(folder).is_dir():
+    # Asked together: the main process may create it before another one looks.
+    if in_all_processes(folder is not None and Path(folder).is_dir()):
         return True
     reason = f"{kind}_folder is not given"
     if folder is not None:
         reason = f"there is no folder '{folder}' and {kind}_url is not given"
         if url is not None:
             try:
-                run_on_main(
-                    prepare_dataset_from_URL,
-                    args=[url, str(folder), "wav", f"{folder}.csv"],
-                )
+                on_main_process(_download, url, Path(folder))
                 return True
             except OSError as error:
                 reason = f"{url} could not be downloaded ({error})"
     logger.warning(f"{reason}; training goes on without {LACKING[kind]}")
     return False
+
+
+def _download(url, folder):
+    # What a kill leaves half downloaded is no folder of recordings.
+    partial = folder.with_name(f".partial-{folder.name}")
+    shutil.rmtree(partial, ignore_errors=True)
+    table = partial.with_suffix(".csv")
+    prepare_dataset_from_URL(url, str(partial), "wav", str(table))
+    table.unlink()
+    partial.rename(folder)

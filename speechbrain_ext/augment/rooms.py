@@ -1,13 +1,15 @@
 """Simulated room impulse responses, where no recorded ones are at hand."""
 
 import csv
+import functools
 import random
 from pathlib import Path
 
 import soundfile
-from speechbrain.utils.distributed import run_on_main
 from tqdm import tqdm
 
+from speechbrain_ext.utils.cache_keys import make_once
+from speechbrain_ext.utils.distributed import on_main_process
 from speechbrain_ext.utils.errors import InputError
 from speechbrain_ext.utils.files import atomic_path
 
@@ -16,7 +18,8 @@ def simulated_rooms(folder, n_rooms=200, sample_rate=16000, seed=1986):
     """Simulates rooms with the image source method of pyroomacoustics.
 
     Rooms of 3 to 10 m, reverberation times of 0.15 to 0.7 s, speaker and
-    microphone anywhere. A complete folder is left as it is.
+    microphone anywhere. A complete folder is left as it is; one with other
+    rooms, or that was moved, is made again, and the log says so.
 
     Arguments
     ---------
@@ -49,13 +52,18 @@ def simulated_rooms(folder, n_rooms=200, sample_rate=16000, seed=1986):
     """
     folder = Path(folder)
     table = folder / "rooms.csv"
-    run_on_main(_write_rooms, args=[folder, table, n_rooms, sample_rate, seed])
+    key = {
+        "folder": folder.absolute(),
+        "n_rooms": n_rooms,
+        "sample_rate": sample_rate,
+        "seed": seed,
+    }
+    write = functools.partial(_write_rooms, folder, table, n_rooms, sample_rate, seed)
+    on_main_process(make_once, table, key, write)
     return str(table)
 
 
 def _write_rooms(folder, table, n_rooms, sample_rate, seed):
-    if table.is_file():
-        return
     try:
         import pyroomacoustics
     except ImportError:
@@ -82,7 +90,9 @@ def _write_rooms(folder, table, n_rooms, sample_rate, seed):
         path = folder / f"room{number:04d}.wav"
         response = room.rir[0][0]
         response = response / abs(response).max()
-        soundfile.write(path, response, sample_rate, subtype="FLOAT")
+        # Another training may be reading the room that this one replaces.
+        with atomic_path(path) as partial:
+            soundfile.write(partial, response, sample_rate, subtype="FLOAT")
         rows.append((path, len(response) / sample_rate))
     write_rooms_table(table, rows)
 

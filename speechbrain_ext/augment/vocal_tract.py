@@ -40,9 +40,7 @@ class VocalTractPerturb(nn.Module):
         self.n_fft = round(self.WINDOW * sample_rate)
         self.hop = round(self.HOP * sample_rate)
         self.n_cepstrum = round(quefrency * sample_rate)
-        self.register_buffer(
-            "window", torch.hann_window(self.n_fft), persistent=False
-        )
+        self.register_buffer("window", torch.hann_window(self.n_fft), persistent=False)
 
     def forward(self, wavs):
         """Changes the voices of a batch.

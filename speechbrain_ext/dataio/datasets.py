@@ -259,7 +259,10 @@ def embedding_loader(utterances, sample_rate, max_batch_duration, num_workers=0)
     def whole_utterance(wav, start, duration):
         if start is None:
             return read_crop(wav, sample_rate)
-        return read_crop(wav, sample_rate, start, duration)
+        crop = read_crop(wav, sample_rate, start, duration)
+        if len(crop) == 0:
+            raise InputError(f"'{wav}' is shorter than its header says")
+        return crop
 
     dataset.add_dynamic_item(whole_utterance)
     dataset.set_output_keys(["id", "sig"])

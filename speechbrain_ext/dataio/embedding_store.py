@@ -7,8 +7,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from speechbrain_ext.utils.cache_keys import file_key, stable_hash
 from speechbrain_ext.utils.errors import InputError
 from speechbrain_ext.utils.files import atomic_path
+
+ROW_PARTS = ("file", "size", "time", "start", "duration", "windows")
 
 
 @dataclasses.dataclass
@@ -27,13 +30,16 @@ class EmbeddingStore:
         In seconds.
     fingerprint : str
         Of the model, as of `model_fingerprint`.
+    row_keys : torch.Tensor
+        Of shape (n_utterance, part), as of `row_keys_of`: what each embedding
+        was made from; None where that is not known.
 
     Example
     -------
     >>> path = getfixture("tmpdir") / "embeddings.safetensors"
     >>> store = EmbeddingStore(["a/1"], torch.ones(1, 2), ["a"], [1.5], "f00")
     >>> store.save(path)
-    >>> EmbeddingStore.load(path, fingerprint="f00").by_id()
+    >>> EmbeddingStore.load(path).by_id()
     {'a/1': tensor([1., 1.])}
     """
 
@@ -42,6 +48,7 @@ class EmbeddingStore:
     speakers: list
     durations: list
     fingerprint: str
+    row_keys: torch.Tensor | None = None
 
     def by_id(self):
         """Returns the embedding of each id, of shape (dim,)."""
@@ -65,21 +72,20 @@ class EmbeddingStore:
             "durations": json.dumps(self.durations),
             "fingerprint": self.fingerprint,
         }
+        tensors = {"embeddings": self.embeddings.contiguous()}
+        if self.row_keys is not None:
+            tensors["row_keys"] = self.row_keys.contiguous()
         with atomic_path(path) as partial:
-            save_file(
-                {"embeddings": self.embeddings.contiguous()}, partial, metadata
-            )
+            save_file(tensors, partial, metadata)
 
     @classmethod
-    def load(cls, path, fingerprint=None):
+    def load(cls, path):
         """Reads a store.
 
         Arguments
         ---------
         path : str or Path
             File of `save`.
-        fingerprint : str
-            Of the model whose embeddings are wanted; any if None.
 
         Returns
         -------
@@ -89,28 +95,97 @@ class EmbeddingStore:
         Raises
         ------
         InputError
-            If the file is no store, or was made by another model.
+            If the file is no store.
         """
         try:
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata()
-                embeddings = file.get_tensor("embeddings")
-            store = cls(
+                tensors = {name: file.get_tensor(name) for name in file.keys()}
+            return cls(
                 json.loads(metadata["ids"]),
-                embeddings,
+                tensors["embeddings"],
                 json.loads(metadata["speakers"]),
                 json.loads(metadata["durations"]),
                 metadata["fingerprint"],
+                tensors.get("row_keys"),
             )
         except (SafetensorError, KeyError, TypeError) as error:
             raise InputError(
                 f"'{path}' is no embedding store ({error}); delete it and "
                 "extract the embeddings again"
             ) from None
-        if fingerprint not in (None, store.fingerprint):
-            raise InputError(
-                f"the embeddings in '{path}' were made by another model "
-                f"({store.fingerprint[:12]}, not {fingerprint[:12]}); delete "
-                "the file, or give another output_folder"
-            )
-        return store
+
+
+def row_keys_of(utterances, windows=None):
+    """What the embedding of each utterance depends on, beside the model.
+
+    Arguments
+    ---------
+    utterances : dict
+        As of `read_manifest`; one with a start (seconds) is a crop.
+    windows : Windows
+        How long recordings are embedded; as a whole if None.
+
+    Returns
+    -------
+    torch.Tensor
+        Of shape (n_utterance, len(ROW_PARTS)), dtype long: a hash of each part.
+
+    Example
+    -------
+    >>> wav = getfixture("tmpdir") / "a.wav"
+    >>> wav.write_text("before", "utf-8")
+    >>> item = {"wav": str(wav), "speaker": "a", "duration": 1.5}
+    >>> before = row_keys_of({"a/1": item})
+    >>> wav.write_text("afterwards", "utf-8")
+    >>> (row_keys_of({"a/1": item}) == before)[0].tolist()[:2]
+    [True, False]
+    """
+    keys = torch.empty(len(utterances), len(ROW_PARTS), dtype=torch.long)
+    for row, item in enumerate(utterances.values()):
+        key = {
+            **file_key(item["wav"]),
+            "start": item.get("start"),
+            "duration": item["duration"],
+            "windows": None,
+        }
+        if windows is not None and item["duration"] > windows.length:
+            key["windows"] = [windows.length, windows.overlap]
+        keys[row] = torch.tensor([_short_hash(key[part]) for part in ROW_PARTS])
+    return keys
+
+
+def same_parts(kept, wanted):
+    """Which parts of what embeddings were made from are what they should be.
+
+    A file that is gone cannot have changed: its size and time count as the same.
+
+    Arguments
+    ---------
+    kept : torch.Tensor
+        Of shape (n_utterance, part), as of `row_keys_of`.
+    wanted : torch.Tensor
+        Likewise.
+
+    Returns
+    -------
+    torch.Tensor
+        Booleans, of that shape.
+
+    Example
+    -------
+    >>> key = row_keys_of({"a": {"wav": "gone.wav", "duration": 1.5}})
+    >>> same_parts(key, key).all()
+    tensor(True)
+    """
+    is_gone = wanted[:, ROW_PARTS.index("size")] == _short_hash(None)
+    is_same = kept == wanted
+    for part in ("size", "time"):
+        is_same[:, ROW_PARTS.index(part)] |= is_gone
+    return is_same
+
+
+def _short_hash(value):
+    # A hash of 64 bits, signed as PyTorch's integers are.
+    digest = bytes.fromhex(stable_hash(value)[:16])
+    return int.from_bytes(digest, "big", signed=True)

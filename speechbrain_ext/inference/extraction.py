@@ -1,73 +1,102 @@
 """Embeddings of a corpus, extracted once and resumable."""
 
+import contextlib
 import hashlib
 import os
 import shutil
 import time
+from collections import Counter
 from pathlib import Path
 
 import torch
-from speechbrain.utils.distributed import ddp_barrier, if_main_process
+from speechbrain.utils.distributed import if_main_process
 from speechbrain.utils.logger import get_logger
 from tqdm import tqdm
 
 from speechbrain_ext.dataio.datasets import embedding_loader
-from speechbrain_ext.dataio.embedding_store import EmbeddingStore
+from speechbrain_ext.dataio.embedding_store import (
+    ROW_PARTS,
+    EmbeddingStore,
+    row_keys_of,
+    same_parts,
+)
+from speechbrain_ext.dataio.windows import Windows, cut_recording
+from speechbrain_ext.utils.cache_keys import stable_hash
+from speechbrain_ext.utils.distributed import in_all_processes, together
+from speechbrain_ext.utils.errors import InputError
+from speechbrain_ext.utils.fingerprints import fingerprint_differences
 
 logger = get_logger(__name__)
 
 SECONDS_BETWEEN_PARTS = 60
 
 
-def model_fingerprint(speaker_model):
-    """Hash of a model's parameters and buffers.
+def store_path(speaker_model, manifest, suffix="", store_folder=None):
+    """Where the embeddings of a manifest are kept.
+
+    Named by the model, so that a further trained one extracts its own.
 
     Arguments
     ---------
-    speaker_model : torch.nn.Module
+    speaker_model : SpeakerRecognition
         The model.
+    manifest : str or Path
+        The utterances; their store is beside it where that folder can be
+        written to.
+    suffix : str
+        Of what is not the utterances themselves, such as crops of them.
+    store_folder : str or Path
+        For the store where the folder of the manifest is read-only.
 
     Returns
     -------
-    str
-        Hexadecimal SHA-256.
-
-    Example
-    -------
-    >>> layer = torch.nn.Linear(1, 1)
-    >>> before = model_fingerprint(layer)
-    >>> _ = torch.nn.init.constant_(layer.bias, 7.0)
-    >>> model_fingerprint(layer) == before
-    False
+    Path
+        A .safetensors file.
     """
-    digest = hashlib.sha256()
-    for name, value in sorted(speaker_model.state_dict().items()):
-        digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
-        flat = value.detach().cpu().contiguous().flatten()
-        digest.update(flat.view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+    manifest = Path(manifest)
+    folder = manifest.parent
+    if store_folder is not None and not os.access(folder, os.W_OK):
+        folder = Path(store_folder)
+    model = stable_hash(speaker_model.fingerprint)[:12]
+    return folder / f"{manifest.stem}{suffix}-{model}.safetensors"
 
 
 def extract_embeddings(
-    speaker_model, utterances, path, max_batch_duration=120.0, num_workers=0
+    speaker_model,
+    utterances,
+    path,
+    max_batch_duration=120.0,
+    num_workers=0,
+    window_length=None,
+    window_overlap=None,
 ):
     """Embeds each utterance once, or reads the store where that was done.
 
-    After a kill the utterances that are missing are embedded. Under torchrun
-    the processes share the work, and all get the whole store.
+    What is in the store is used where model, audio file (path, size and time
+    of change), start, duration and windows are the same; what is not is
+    embedded again, and the log says how much and why. A file that is gone
+    counts as unchanged. After a kill the utterances that are missing are
+    embedded. Under torchrun the processes share the work, and all get the
+    whole store.
 
     Arguments
     ---------
     speaker_model : SpeakerRecognition
         The model.
     utterances : dict
-        As of `read_manifest`.
+        As of `read_manifest`; one with a start (seconds) is a crop.
     path : str or Path
         File of the store.
     max_batch_duration : float
         Seconds of speech in a batch.
     num_workers : int
         Processes that read audio.
+    window_length : float
+        Seconds of the windows that longer utterances are cut into, whose
+        embeddings are averaged with their lengths as weights; each utterance
+        as a whole if None.
+    window_overlap : float
+        Seconds that windows share, at the least; none if None.
 
     Returns
     -------
@@ -77,104 +106,180 @@ def extract_embeddings(
     Raises
     ------
     InputError
-        If the file or its parts were made by another model.
+        If the file is no embedding store, an utterance is too long to be
+        embedded as a whole, or memory does not suffice.
     """
     path = Path(path)
+    windows = Windows.of_settings(window_length, window_overlap)
     fingerprint = speaker_model.fingerprint
-    if path.is_file():
-        store = EmbeddingStore.load(path, fingerprint)
-        if set(utterances) <= set(store.ids):
-            return _select(store, utterances)
     parts = path.with_name(f"{path.name}.parts")
-    done = _read_parts(path, parts, fingerprint)
     # All processes read the parts before one writes another.
-    ddp_barrier()
-    rank = int(os.environ.get("RANK", 0))
-    n_processes = int(os.environ.get("WORLD_SIZE", 1))
-    missing = sorted(set(utterances) - set(done.ids))[rank::n_processes]
-    if done.ids:
-        logger.info(f"{len(done.ids)} utterances were embedded before.")
-    if missing:
-        _embed_in_parts(
-            speaker_model,
-            {name: utterances[name] for name in missing},
-            parts,
-            fingerprint,
-            max_batch_duration,
-            num_workers,
-        )
-    ddp_barrier()
-    if if_main_process():
-        _read_parts(path, parts, fingerprint).save(path)
-        shutil.rmtree(parts, ignore_errors=True)
-    ddp_barrier()
-    return _select(EmbeddingStore.load(path, fingerprint), utterances)
+    with together():
+        keys = row_keys_of(utterances, windows)
+        rows, stale = _read_rows(path, parts, fingerprint, utterances, keys)
+        missing = sorted(set(utterances) - set(rows))
+        pieces = {name: cut_recording(utterances[name], windows) for name in missing}
+    if stale and if_main_process():
+        reasons = ", ".join(f"{count} of other {part}" for part, count in stale.items())
+        logger.warning(f"Stale embeddings in '{path}', {reasons}: embedded again.")
+    # What one process finds, another may not see yet; they go the same way.
+    if not in_all_processes(not missing and not parts.exists()):
+        if rows:
+            logger.info(f"{len(rows)} utterances were embedded before.")
+        rank = int(os.environ.get("RANK", 0))
+        n_processes = int(os.environ.get("WORLD_SIZE", 1))
+        mine = {name: pieces[name] for name in missing[rank::n_processes]}
+        row_of = {name: row for row, name in enumerate(utterances)}
+        with together():
+            for embeddings in _embed(
+                speaker_model, mine, max_batch_duration, num_workers
+            ):
+                own_keys = keys[[row_of[name] for name in embeddings]]
+                _write_part(embeddings, utterances, own_keys, parts, fingerprint)
+        with together():
+            if if_main_process():
+                rows, _ = _read_rows(path, parts, fingerprint, utterances, keys)
+                _store_of(rows, fingerprint).save(path)
+                shutil.rmtree(parts, ignore_errors=True)
+    return _select(EmbeddingStore.load(path), utterances)
 
 
-def _embed_in_parts(
-    speaker_model, utterances, parts, fingerprint, max_batch_duration, num_workers
-):
+def _embed(speaker_model, pieces, max_batch_duration, num_workers):
+    """Gives the embeddings of whole utterances, some at a time."""
+    numbered = [(name, piece) for name, own in pieces.items() for piece in own]
+    items = {str(number): piece for number, (_, piece) in enumerate(numbered)}
+    if not items:
+        return
     loader = embedding_loader(
-        utterances, speaker_model.sample_rate, max_batch_duration, num_workers
+        items, speaker_model.sample_rate, max_batch_duration, num_workers
     )
-    seconds = sum(item["duration"] for item in utterances.values())
-    pending, written = {}, time.monotonic()
+    left = {name: len(own) for name, own in pieces.items()}
+    sums, weights = {}, Counter()
+    done, written = {}, time.monotonic()
+    seconds = sum(piece["duration"] for piece in items.values())
     with tqdm(
         total=round(seconds), unit="s", desc="Embedding", dynamic_ncols=True
     ) as bar:
         for batch in loader:
-            encoded = speaker_model.encode_batch(*batch.sig)
-            pending.update(zip(batch.id, encoded.squeeze(1).float().cpu()))
-            bar.update(
-                round(sum(utterances[name]["duration"] for name in batch.id))
-            )
-            if time.monotonic() - written > SECONDS_BETWEEN_PARTS:
-                _write_part(pending, utterances, parts, fingerprint)
-                pending, written = {}, time.monotonic()
-    if pending:
-        _write_part(pending, utterances, parts, fingerprint)
+            wavs, lengths = batch.sig
+            longest = max((items[n] for n in batch.id), key=lambda i: i["duration"])
+            with _memory_errors(longest):
+                encoded = speaker_model.encode_batch(wavs, lengths)
+            # In double precision a mean over one piece is the piece itself.
+            for number, embedding, weight in zip(
+                batch.id, encoded.squeeze(1).double().cpu(), lengths.tolist()
+            ):
+                name, piece = numbered[int(number)]
+                weight = round(weight * wavs.shape[1])
+                sums[name] = sums.get(name, 0.0) + weight * embedding
+                weights[name] += weight
+                left[name] -= 1
+                if not left[name]:
+                    done[name] = (sums.pop(name) / weights.pop(name)).float()
+                bar.update(round(piece["duration"]))
+            if done and time.monotonic() - written > SECONDS_BETWEEN_PARTS:
+                yield done
+                done, written = {}, time.monotonic()
+    if done:
+        yield done
 
 
-def _write_part(embeddings, utterances, parts, fingerprint):
+@contextlib.contextmanager
+def _memory_errors(item):
+    """Says in one line what to do where memory does not suffice."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "memory" not in str(error):
+            raise
+        raise InputError(
+            f"memory does not suffice for the batch with '{item['wav']}' "
+            f"({item['duration']:.0f} s); give a smaller max_batch_duration, or a "
+            "window_length (seconds) that is shorter"
+        ) from error
+
+
+def _write_part(embeddings, utterances, keys, parts, fingerprint):
     ids = list(embeddings)
     # Named by its content: no process or restart overwrites another's part.
-    name = hashlib.sha256("\n".join(ids).encode()).hexdigest()[:16]
+    name = hashlib.sha256("\n".join(ids).encode(errors="surrogatepass")).hexdigest()
     EmbeddingStore(
         ids,
         torch.stack(list(embeddings.values())),
         [utterances[i]["speaker"] for i in ids],
         [utterances[i]["duration"] for i in ids],
         fingerprint,
-    ).save(parts / f"{name}.safetensors")
+        keys,
+    ).save(parts / f"{name[:16]}.safetensors")
 
 
-def _read_parts(path, parts, fingerprint):
-    """One store of what the file and its parts hold."""
-    rows = {}
-    for file in [path, *sorted(parts.glob("*.safetensors"))]:
-        if file.is_file():
-            store = EmbeddingStore.load(file, fingerprint)
-            columns = (store.embeddings, store.speakers, store.durations)
-            rows.update(zip(store.ids, zip(*columns)))
-    if not rows:
-        return EmbeddingStore([], torch.empty(0, 0), [], [], fingerprint)
-    embeddings, speakers, durations = zip(*rows.values())
+def _read_rows(path, parts, fingerprint, utterances, keys):
+    """What the file and its parts hold, and how much of it is stale and why."""
+    row_of = {name: row for row, name in enumerate(utterances)}
+    rows, stale = {}, {}
+    # A part that is being written, or was when its process was killed, is hidden.
+    for file in (path, *sorted(parts.glob("[!.]*.safetensors"))):
+        if not file.is_file():
+            continue
+        try:
+            store = EmbeddingStore.load(file)
+        except InputError as error:
+            # Whatever else it may be, the file that was asked for is not ours
+            # to overwrite.
+            if file == path:
+                raise
+            logger.warning(f"{error}; its utterances are embedded again.")
+            continue
+        other_model = fingerprint_differences(store.fingerprint, fingerprint)
+        if other_model:
+            reason = f"model ({', '.join(other_model)})"
+            stale.update(dict.fromkeys(store.ids, reason))
+            continue
+        kept = store.row_keys
+        if kept is None:
+            kept = torch.zeros(len(store.ids), len(ROW_PARTS), dtype=torch.long)
+        wanted = [row_of.get(name, -1) for name in store.ids]
+        is_same = same_parts(kept, keys[wanted])
+        is_current = is_same.all(dim=1).tolist()
+        columns = zip(store.ids, store.embeddings, store.speakers, store.durations)
+        for i, (name, *row) in enumerate(columns):
+            if wanted[i] == -1:
+                # Another call's; checked when it is wanted.
+                rows.setdefault(name, (*row, kept[i]))
+            elif is_current[i]:
+                rows[name] = (*row, kept[i])
+            else:
+                other = [
+                    p for p, same in zip(ROW_PARTS, is_same[i].tolist()) if not same
+                ]
+                stale[name] = ", ".join(other)
+    reasons = Counter(
+        reason for name, reason in stale.items() if name in row_of and name not in rows
+    )
+    return rows, reasons
+
+
+def _store_of(rows, fingerprint):
+    embeddings, speakers, durations, keys = zip(*rows.values())
     return EmbeddingStore(
         list(rows),
         torch.stack(embeddings),
         list(speakers),
         list(durations),
         fingerprint,
+        torch.stack(keys),
     )
 
 
 def _select(store, utterances):
-    row = {name: i for i, name in enumerate(store.ids)}
-    rows = [row[name] for name in utterances]
+    """The utterances' rows, with the speakers that they have now."""
+    row_of = {name: row for row, name in enumerate(store.ids)}
+    rows = torch.tensor([row_of[name] for name in utterances])
     return EmbeddingStore(
         list(utterances),
-        store.embeddings[torch.tensor(rows)],
-        [store.speakers[i] for i in rows],
-        [store.durations[i] for i in rows],
+        store.embeddings[rows],
+        [item["speaker"] for item in utterances.values()],
+        [item["duration"] for item in utterances.values()],
         store.fingerprint,
+        store.row_keys[rows],
     )

@@ -1,24 +1,23 @@
 """Trained speaker models, ready to embed and verify."""
 
-import functools
 import statistics
 from pathlib import Path
 
 import torch
 from hyperpyyaml import load_hyperpyyaml
-from ruamel.yaml import YAML
 from speechbrain.utils.checkpoints import average_checkpoints
 
-from speechbrain_ext.analysis.layer_attention import attends_to_layers
-from speechbrain_ext.config import select_keys
-from speechbrain_ext.dataio.audio import read_crop
-from speechbrain_ext.inference.extraction import model_fingerprint
+from speechbrain_ext.config import resolve, select_keys
+from speechbrain_ext.dataio.audio import read_crop, read_header
+from speechbrain_ext.dataio.windows import Windows, cut_recording
+from speechbrain_ext.nnet.pooling import attends_to_layers
 from speechbrain_ext.utils.checkpoints import (
     best_checkpoint,
     best_checkpoints,
     load_parameters,
 )
 from speechbrain_ext.utils.errors import InputError
+from speechbrain_ext.utils.fingerprints import model_fingerprint
 
 MODEL_KEYS = ("encoder", "embedding_model", "sample_rate")
 
@@ -47,6 +46,9 @@ class SpeakerRecognition(torch.nn.Module):
     >>> model.encode_batch(torch.rand(2, 16000)).shape
     torch.Size([2, 1, 512])
     """
+
+    # Decides on scores, not on embeddings.
+    fingerprint_ignores = ("threshold",)
 
     def __init__(self, encoder, embedding_model, sample_rate, threshold):
         super().__init__()
@@ -86,7 +88,7 @@ class SpeakerRecognition(torch.nn.Module):
         hparams_file = output_folder / "hyperparams.yaml"
         if not hparams_file.is_file():
             raise InputError(f"'{output_folder}' has no hyperparams.yaml")
-        content = YAML().load(hparams_file.read_text(encoding="utf-8"))
+        content = resolve(hparams_file.read_text(encoding="utf-8"), hparams_file)
         checkpoints = best_checkpoints(
             output_folder / "save", content.get("average_checkpoints", 1)
         )
@@ -129,9 +131,54 @@ class SpeakerRecognition(torch.nn.Module):
         features, lengths = self.encoder(wavs.to(self.device), wav_lens.to(self.device))
         return self.embedding_model(features, lengths)
 
-    @functools.cached_property
+    def encode_file(self, path, window_length=None, window_overlap=None):
+        """Embeds an audio file; a long one in windows, read one by one.
+
+        Arguments
+        ---------
+        path : str or Path
+            Audio file of any sample rate and number of channels.
+        window_length : float
+            Seconds of the windows that a longer recording is cut into, whose
+            embeddings are averaged with their lengths as weights; the recording
+            as a whole if None.
+        window_overlap : float
+            Seconds that windows share, at the least; none if None.
+
+        Returns
+        -------
+        torch.Tensor
+            On the CPU, of shape (dim,).
+
+        Raises
+        ------
+        InputError
+            If the recording is too long to be embedded as a whole, or shorter
+            than its header says.
+        """
+        windows = Windows.of_settings(window_length, window_overlap)
+        item = {"wav": str(path), "duration": read_header(path).duration}
+        total, n_samples = 0.0, 0
+        for piece in cut_recording(item, windows):
+            if "start" in piece:
+                crop = piece["start"], piece["duration"]
+                wav = read_crop(path, self.sample_rate, *crop)
+                if len(wav) == 0:
+                    raise InputError(f"'{path}' is shorter than its header says")
+            else:
+                wav = self.load_audio(path)
+            embedding = self.encode_batch(wav.unsqueeze(0))[0, 0]
+            # In double precision a mean over one piece is the piece itself.
+            total = total + len(wav) * embedding.double().cpu()
+            n_samples += len(wav)
+        return (total / n_samples).float()
+
+    @property
     def fingerprint(self):
-        """Hash of the parameters, for embedding stores; computed once."""
+        """Hash of all that embeddings depend on, as of `model_fingerprint`.
+
+        Computed anew each time, as parameters and attributes can change.
+        """
         return model_fingerprint(self)
 
     @property
@@ -200,7 +247,7 @@ class SpeakerRecognition(torch.nn.Module):
         )
         return scores, scores > self.threshold
 
-    def verify_files(self, path_x, path_y):
+    def verify_files(self, path_x, path_y, window_length=None, window_overlap=None):
         """Scores two audio files.
 
         Arguments
@@ -209,6 +256,10 @@ class SpeakerRecognition(torch.nn.Module):
             Audio file.
         path_y : str or Path
             Audio file.
+        window_length : float
+            As of `encode_file`.
+        window_overlap : float
+            As of `encode_file`.
 
         Returns
         -------
@@ -217,8 +268,10 @@ class SpeakerRecognition(torch.nn.Module):
         torch.Tensor
             Whether the score is above `threshold`.
         """
-        scores, decisions = self.verify_batch(
-            self.load_audio(path_x).unsqueeze(0),
-            self.load_audio(path_y).unsqueeze(0),
+        score = torch.cosine_similarity(
+            *(
+                self.encode_file(path, window_length, window_overlap).unsqueeze(0)
+                for path in (path_x, path_y)
+            )
         )
-        return scores[0], decisions[0]
+        return score, score > self.threshold

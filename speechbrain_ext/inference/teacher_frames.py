@@ -45,6 +45,9 @@ class TeacherFrames(nn.Module):
     torch.Size([2, 101, 2012])
     """
 
+    # Of the last call.
+    fingerprint_ignores = ("_outputs",)
+
     def __init__(self, teacher, layers, channels_first=False):
         super().__init__()
         self.teacher = teacher.requires_grad_(False)

@@ -7,6 +7,7 @@ from pathlib import Path
 from speechbrain.utils.distributed import if_main_process
 from speechbrain.utils.logger import get_logger
 
+from speechbrain_ext.dataio.audio import read_crop
 from speechbrain_ext.dataio.enrolments import (
     enrolment_path,
     match_trials,
@@ -16,7 +17,8 @@ from speechbrain_ext.dataio.enrolments import (
 from speechbrain_ext.dataio.prepare import read_manifest
 from speechbrain_ext.dataio.scores import write_scores
 from speechbrain_ext.dataio.trials import Trials, draw_trials, read_trials
-from speechbrain_ext.inference.extraction import extract_embeddings
+from speechbrain_ext.dataio.windows import MAX_WHOLE_DURATION
+from speechbrain_ext.inference.extraction import extract_embeddings, store_path
 from speechbrain_ext.metrics.bootstrap import eer_interval
 from speechbrain_ext.metrics.calibration import Cllr, actDCF, minCllr
 from speechbrain_ext.metrics.conditions import condition_metrics
@@ -88,7 +90,9 @@ def verification_metrics(trials, scores, threshold=None, speaker_of=None):
     return metrics
 
 
-def cohort_embeddings(speaker_model, manifest, per_speaker=None, **extraction):
+def cohort_embeddings(
+    speaker_model, manifest, per_speaker=None, store_folder=None, **extraction
+):
     """Embeddings of the training set, for score normalisation.
 
     Arguments
@@ -99,6 +103,8 @@ def cohort_embeddings(speaker_model, manifest, per_speaker=None, **extraction):
         Training utterances; the embedding store is beside it.
     per_speaker : int
         Utterances of each speaker, those of the first ids; all if None.
+    store_folder : str or Path
+        As of `store_path`.
     **extraction
         As of `extract_embeddings`.
 
@@ -112,12 +118,20 @@ def cohort_embeddings(speaker_model, manifest, per_speaker=None, **extraction):
         counts[item["speaker"]] += 1
         if per_speaker is None or counts[item["speaker"]] <= per_speaker:
             chosen[name] = item
-    path = store_path(speaker_model, manifest)
+    path = store_path(speaker_model, manifest, store_folder=store_folder)
     return extract_embeddings(speaker_model, chosen, path, **extraction)
 
 
 def train_calibration(
-    kind, speaker_model, backend, manifest, output_folder, n_trials, seed, **extraction
+    kind,
+    speaker_model,
+    backend,
+    manifest,
+    output_folder,
+    n_trials,
+    seed,
+    store_folder=None,
+    **extraction,
 ):
     """Trains a calibration on crops of the training speakers.
 
@@ -137,6 +151,8 @@ def train_calibration(
         Trials to draw, 30,000 usual.
     seed : int
         Of the draw.
+    store_folder : str or Path
+        As of `store_path`.
     **extraction
         As of `extract_embeddings`.
 
@@ -158,14 +174,12 @@ def train_calibration(
     store = extract_embeddings(
         speaker_model,
         crops,
-        store_path(speaker_model, manifest, f"-crops-{seed}"),
+        store_path(speaker_model, manifest, f"-crops-{seed}", store_folder),
         **extraction,
     )
     trials = draw_trials(store.speaker_of(), n_trials, seed)
     scores = backend.score(store, trials)
-    names, columns = quality_columns(
-        scores, trials, store, backend.cohort_means(store)
-    )
+    names, columns = quality_columns(scores, trials, store, backend.cohort_means(store))
     if kind == "linear":
         names, columns = names[:1], columns[:, :1]
     calibration = Calibration.fit(names, columns, trials.labels, p_target=0.05)
@@ -254,6 +268,7 @@ def verify(
     gender_of=None,
     details=None,
     average="embeddings",
+    store_folder=None,
     **extraction,
 ):
     """Embeds each utterance once, scores all trials, writes the results.
@@ -286,6 +301,8 @@ def verify(
     average : str
         What is averaged over the utterances of a model, "embeddings" or
         "scores".
+    store_folder : str or Path
+        As of `store_path`.
     **extraction
         As of `extract_embeddings`.
 
@@ -298,7 +315,7 @@ def verify(
     store = extract_embeddings(
         speaker_model,
         trial_set.utterances,
-        store_path(speaker_model, manifest),
+        store_path(speaker_model, manifest, store_folder=store_folder),
         **extraction,
     )
     if not if_main_process():
@@ -314,7 +331,9 @@ def verify(
         details,
         average,
     )
-    plot_attention(speaker_model, trial_set, output_folder)
+    plot_attention(
+        speaker_model, trial_set, output_folder, extraction.get("window_length")
+    )
     return metrics
 
 
@@ -387,7 +406,7 @@ def verify_embeddings(
     return metrics
 
 
-def plot_attention(speaker_model, trial_set, output_folder):
+def plot_attention(speaker_model, trial_set, output_folder, duration=None):
     """Draws the layer weights of the first test utterance, where there are any.
 
     Arguments
@@ -398,11 +417,18 @@ def plot_attention(speaker_model, trial_set, output_folder):
         The trials.
     output_folder : str or Path
         Where to write layer_attention.png and .pdf.
+    duration : float
+        Seconds of it to draw; None for the longest that is embedded whole.
     """
     if not speaker_model.has_layer_weights:
         return
     first = trial_set.utterances[trial_set.trials.test[0]]
-    wav = speaker_model.load_audio(first["wav"])
+    # A long recording's beginning: it may not fit into memory as a whole.
+    wav = read_crop(
+        first["wav"],
+        speaker_model.sample_rate,
+        duration=duration or MAX_WHOLE_DURATION,
+    )
     plot_layer_attention(
         Path(output_folder) / "layer_attention",
         wav,
@@ -475,35 +501,8 @@ def report(
         *split_scores,
         {"EER": metrics["EER_threshold"], "validation": threshold},
     )
-    logger.info(
-        f"{len(trials)} trials: " + summary(metrics) + f"; see {output_folder}"
-    )
+    logger.info(f"{len(trials)} trials: " + summary(metrics) + f"; see {output_folder}")
     return metrics
-
-
-def store_path(speaker_model, manifest, suffix=""):
-    """Path of the embeddings of a manifest's utterances, beside it.
-
-    Arguments
-    ---------
-    speaker_model : SpeakerRecognition
-        The model.
-    manifest : str or Path
-        The manifest.
-    suffix : str
-        Of the name, for other embeddings of the same utterances.
-
-    Returns
-    -------
-    Path
-        The file.
-    """
-    # Named by the model, so that a further trained one extracts its own.
-    fingerprint = speaker_model.fingerprint[:12]
-    manifest = Path(manifest)
-    return manifest.with_name(
-        f"{manifest.stem}{suffix}-{fingerprint}.safetensors"
-    )
 
 
 def summary(metrics):
@@ -525,9 +524,7 @@ def summary(metrics):
     'EER 5.00 %, minDCF 0.400 (p=0.01) 0.300 (p=0.05)'
     """
     eer_star = (
-        f"EER* {100 * metrics['EER_star']:.2f} %, "
-        if "EER_star" in metrics
-        else ""
+        f"EER* {100 * metrics['EER_star']:.2f} %, " if "EER_star" in metrics else ""
     )
     return (
         f"EER {100 * metrics['EER']:.2f} %, {eer_star}"

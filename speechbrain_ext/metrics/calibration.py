@@ -29,9 +29,7 @@ def Cllr(positive_scores, negative_scores):
     >>> Cllr(torch.zeros(3), torch.zeros(5))
     1.0
     """
-    positive_scores, negative_scores = checked_scores(
-        positive_scores, negative_scores
-    )
+    positive_scores, negative_scores = checked_scores(positive_scores, negative_scores)
     target = torch.nn.functional.softplus(-positive_scores.double()).mean()
     nontarget = torch.nn.functional.softplus(negative_scores.double()).mean()
     return (target + nontarget).item() / (2 * math.log(2))
@@ -59,9 +57,7 @@ def minCllr(positive_scores, negative_scores):
     >>> minCllr(torch.tensor([2.0, 3.0]), torch.tensor([0.0, 1.0]))
     0.0
     """
-    positive_scores, negative_scores = checked_scores(
-        positive_scores, negative_scores
-    )
+    positive_scores, negative_scores = checked_scores(positive_scores, negative_scores)
     scores = torch.cat([positive_scores, negative_scores])
     # Only the order of the scores counts, and infinite ones have one too.
     _, ranks = torch.unique(scores, return_inverse=True)
@@ -105,9 +101,7 @@ def actDCF(positive_scores, negative_scores, c_miss=1.0, c_fa=1.0, p_target=0.01
     >>> actDCF(torch.tensor([9.0]), torch.tensor([-9.0]))
     0.0
     """
-    positive_scores, negative_scores = checked_scores(
-        positive_scores, negative_scores
-    )
+    positive_scores, negative_scores = checked_scores(positive_scores, negative_scores)
     miss_cost, fa_cost = c_miss * p_target, c_fa * (1 - p_target)
     threshold = math.log(fa_cost / miss_cost)
     frr = (positive_scores <= threshold).double().mean().item()

@@ -149,9 +149,7 @@ def _closest_point(far, frr):
     return closest
 
 
-def minDCF(
-    positive_scores, negative_scores, c_miss=1.0, c_fa=1.0, p_target=0.01
-):
+def minDCF(positive_scores, negative_scores, c_miss=1.0, c_fa=1.0, p_target=0.01):
     """Minimum of the detection cost, not normalised, as SpeechBrain's.
 
     C_det = c_miss * FRR * p_target + c_fa * FAR * (1 - p_target)
@@ -261,9 +259,7 @@ def EER_star(positive_scores, negative_scores, threshold):
     >>> EER_star(positive_scores, negative_scores, threshold=0.55)
     0.125
     """
-    positive_scores, negative_scores = checked_scores(
-        positive_scores, negative_scores
-    )
+    positive_scores, negative_scores = checked_scores(positive_scores, negative_scores)
     frr = (positive_scores <= threshold).double().mean().item()
     far = (negative_scores > threshold).double().mean().item()
     return (far + frr) / 2

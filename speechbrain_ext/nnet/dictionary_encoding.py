@@ -4,9 +4,10 @@ import torch
 from torch import nn
 
 from speechbrain_ext.nnet.masking import frame_mask
+from speechbrain_ext.nnet.pooling import FramePooling
 
 
-class LearnableDictionaryEncoding(nn.Module):
+class LearnableDictionaryEncoding(FramePooling):
     """Means of the frames' residuals to learned components (arXiv 1804.05160).
 
     Each frame belongs to each component by a softmax over negative scaled

@@ -5,7 +5,8 @@ frame is valid, or None where every frame is.
 """
 
 import torch
-from torch.distributed.nn.functional import all_reduce
+
+from speechbrain_ext.nnet.batch_norm import n_processes, train_batch_norm
 
 
 def frame_counts(lengths, n_frames):
@@ -149,8 +150,8 @@ def masked_batch_norm(norm, x, mask):
     Arguments
     ---------
     norm : torch.nn.BatchNorm1d or torch.nn.BatchNorm2d or torch.nn.SyncBatchNorm
-        The module; a plain one, so that SpeechBrain can turn it into
-        SyncBatchNorm for several GPUs.
+        The module; a plain one, so that it can be turned into one that
+        counts the frames of all processes.
     x : torch.Tensor
         Of shape (batch, channel, time) or (batch, channel, layer, time).
     mask : torch.Tensor or None
@@ -165,25 +166,12 @@ def masked_batch_norm(norm, x, mask):
     -------
     >>> norm = torch.nn.BatchNorm1d(1)
     >>> x = torch.tensor([[[1.0, 3.0, 50.0]]])
-    >>> masked_batch_norm(norm, x, torch.tensor([[True, True, False]]))[..., :2]
-    tensor([[[-1.0000,  1.0000]]], grad_fn=<SliceBackward0>)
+    >>> masked_batch_norm(norm, x, torch.tensor([[True, True, False]])).detach()
+    tensor([[[-1.0000,  1.0000,  0.0000]]])
     """
-    if mask is None or not norm.training:
+    # Where processes share their statistics, a rank without padding takes the
+    # same way as the others, which wait for it.
+    if not norm.training or (mask is None and n_processes(norm) == 1):
         return norm(x)
-    x32 = zero_padding(x, mask).float()
-    dims = [0, *range(2, x.dim())]
-    count = mask.sum() * x[0, 0, ..., 0].numel()
-    sums = torch.stack([x32.sum(dims), (x32 * x32).sum(dims)])
-    if isinstance(norm, torch.nn.SyncBatchNorm):
-        sums, count = all_reduce(sums), all_reduce(count)
-    mean, square = sums / count
-    variance = (square - mean**2).clamp(min=0.0)
-    with torch.no_grad():
-        unbiased = variance * count / (count - 1).clamp(min=1)
-        norm.running_mean.lerp_(mean, norm.momentum)
-        norm.running_var.lerp_(unbiased, norm.momentum)
-        norm.num_batches_tracked += 1
-    scale = norm.weight * torch.rsqrt(variance + norm.eps)
-    shift = norm.bias - mean * scale
-    shape = (1, -1, *[1] * (x.dim() - 2))
-    return (x32 * scale.view(shape) + shift.view(shape)).to(x.dtype)
+    valid = None if mask is None else expand_mask(mask, x.dim())
+    return train_batch_norm(norm, x, valid)

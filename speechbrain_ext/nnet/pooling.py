@@ -1,4 +1,6 @@
-"""Pooling over layers and over frames."""
+"""Pooling over layers and over frames, and what every such module keeps to."""
+
+import abc
 
 import torch
 from torch import nn
@@ -9,9 +11,125 @@ from speechbrain_ext.nnet.masking import (
     masked_batch_norm,
     masked_mean,
 )
+from speechbrain_ext.utils.distributed import without_wrapper
 
 
-class WeightedLayerSum(nn.Module):
+class LayerAttention(nn.Module, abc.ABC):
+    """What weighs the layers of an SSL encoder and gives the weights on request.
+
+    The layer poolings, and the embedding models that begin with one. A model
+    of another package that is to be found by `attends_to_layers` inherits
+    from it.
+    """
+
+    @abc.abstractmethod
+    def forward(self, hidden_states, lengths=None, return_weights=False):
+        """Takes all layers in.
+
+        Arguments
+        ---------
+        hidden_states : torch.Tensor
+            Of shape (layer, batch, time, channel).
+        lengths : torch.Tensor
+            Relative lengths, of shape (batch,).
+        return_weights : bool
+            Whether to return the layer weights too.
+
+        Returns
+        -------
+        torch.Tensor
+            Of a layer pooling frames, of shape (batch, time, channel); of an
+            embedding model embeddings, of shape (batch, 1, dim).
+        torch.Tensor
+            With return_weights, the layer weights, of shape
+            (batch, head, time, layer).
+        """
+
+
+class LayerPooling(LayerAttention):
+    """From all layers to frames of shape (batch, time, channel)."""
+
+
+class FramePooling(nn.Module, abc.ABC):
+    """From frames to one vector for each utterance.
+
+    Attributes
+    ----------
+    out_channels : int
+        Dimension of the vector.
+    """
+
+    out_channels: int
+
+    @abc.abstractmethod
+    def forward(self, frames, lengths=None):
+        """Pools the valid frames.
+
+        Arguments
+        ---------
+        frames : torch.Tensor
+            Of shape (batch, time, channel).
+        lengths : torch.Tensor
+            Relative lengths, of shape (batch,).
+
+        Returns
+        -------
+        torch.Tensor
+            Of shape (batch, 1, out_channels).
+        """
+
+
+class MultiHeadFramePooling(FramePooling):
+    """A pooling each head of which weighs the frames, and gives the weights."""
+
+    @abc.abstractmethod
+    def forward(self, frames, lengths=None, return_weights=False):
+        """Pools the valid frames.
+
+        Arguments
+        ---------
+        frames : torch.Tensor
+            Of shape (batch, time, channel).
+        lengths : torch.Tensor
+            Relative lengths, of shape (batch,).
+        return_weights : bool
+            Whether to return the frame weights too.
+
+        Returns
+        -------
+        torch.Tensor
+            Of shape (batch, 1, out_channels).
+        torch.Tensor
+            With return_weights, the weights of the frames, of shape
+            (batch, head, time).
+        """
+
+
+def attends_to_layers(module):
+    """Whether a module gives its weights of layers on request.
+
+    Arguments
+    ---------
+    module : torch.nn.Module
+        An embedding model or a layer pooling, also one that is wrapped for
+        several processes.
+
+    Returns
+    -------
+    bool
+        Whether it is a `LayerAttention`.
+
+    Example
+    -------
+    >>> attends_to_layers(WeightedLayerSum(n_layers=13))
+    True
+    >>> attends_to_layers(nn.Linear(13, 1))
+    False
+    """
+    return isinstance(without_wrapper(module), LayerAttention)
+
+
+class WeightedLayerSum(LayerPooling):
     """SUPERB's weighted sum of layers: one softmax weight for each layer.
 
     Arguments
@@ -57,7 +175,7 @@ class WeightedLayerSum(nn.Module):
         return frames, weights.expand(*frames.shape[:2], -1).unsqueeze(1)
 
 
-class LayerAttentivePooling(nn.Module):
+class LayerAttentivePooling(LayerPooling):
     """Frame-adaptive aggregation of layers (arXiv 2409.07770, section 2.3).
 
     For each head and frame, the mean and the maximum over the head's channels
@@ -195,7 +313,7 @@ class LayerAttentivePooling(nn.Module):
         return (x, weights) if return_weights else x
 
 
-class AttentiveStatisticsPooling(nn.Module):
+class AttentiveStatisticsPooling(FramePooling):
     """Attentive statistics over frames with global context (arXiv 2409.07770).
 
     The attention of a frame sees its features and the utterance's mean and
@@ -297,7 +415,7 @@ class AttentiveStatisticsPooling(nn.Module):
         return variance.clamp(min=self.MIN_VARIANCE).sqrt()
 
 
-class MultiHeadAttnPooling(nn.Module):
+class MultiHeadAttnPooling(MultiHeadFramePooling):
     """Self multi-head attention pooling over frames (arXiv 1906.09890).
 
     The channels are split into heads. Each head has a trainable query, whose
@@ -405,7 +523,7 @@ class MultiHeadAttnPooling(nn.Module):
         return pooled.flatten(1).unsqueeze(1), weights.flatten(1, 2)
 
 
-class DoubleMultiHeadAttnPooling(nn.Module):
+class DoubleMultiHeadAttnPooling(MultiHeadFramePooling):
     """Attention over the heads of multi-head attention (arXiv 2007.13199).
 
     The heads' weighted means are themselves pooled by self attention into one

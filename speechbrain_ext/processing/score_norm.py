@@ -179,9 +179,7 @@ def normalize_scores(
         raise InputError(f"score_norm '{kind}': use one of {', '.join(KINDS)}")
     sides = trial_sides(embeddings, trials, enrolments)
     directions = torch.nn.functional.normalize(sides.embeddings, dim=1)
-    mean, std = cohort_statistics(
-        sides.mean(directions), cohort, cohort_size, unbiased
-    )
+    mean, std = cohort_statistics(sides.mean(directions), cohort, cohort_size, unbiased)
     by_enrol = (scores - mean[sides.enrol]) / std[sides.enrol]
     by_test = (scores - mean[sides.test]) / std[sides.test]
     if kind == "z-norm":

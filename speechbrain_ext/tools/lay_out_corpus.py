@@ -37,7 +37,7 @@ from speechbrain_ext.dataio.trials import (
     draw_trials,
     write_trials,
 )
-from speechbrain_ext.utils.errors import InputError, one_line_errors
+from speechbrain_ext.utils.errors import InputError, add_debug_option, one_line_errors
 from speechbrain_ext.utils.files import atomic_path
 
 COLUMNS = ("path", "speaker", "gender", "age")
@@ -254,6 +254,7 @@ def main():
     parser.add_argument("table", help="CSV of the utterances")
     parser.add_argument("--layout", choices=LAYOUTS, required=True)
     parser.add_argument("--output_folder", required=True)
+    add_debug_option(parser)
     lay_out_corpus(**vars(parser.parse_args()))
 
 

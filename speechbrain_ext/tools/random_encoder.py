@@ -25,7 +25,7 @@ from transformers import (
     WavLMModel,
 )
 
-from speechbrain_ext.utils.errors import one_line_errors
+from speechbrain_ext.utils.errors import add_debug_option, one_line_errors
 
 FAMILIES = {
     "wav2vec2": (Wav2Vec2Config, Wav2Vec2Model),
@@ -95,6 +95,7 @@ def main():
     )
     parser.add_argument("family", choices=FAMILIES)
     parser.add_argument("folder")
+    add_debug_option(parser)
     save_random_encoder(**vars(parser.parse_args()))
 
 

@@ -32,7 +32,8 @@ from speechbrain_ext.dataio.prepare import resolve_test_trials
 from speechbrain_ext.inference.speaker import SpeakerRecognition
 from speechbrain_ext.plots.training import plot_costs
 from speechbrain_ext.training.grids import over_seeds, read_metrics
-from speechbrain_ext.utils.errors import InputError, one_line_errors
+from speechbrain_ext.utils.cache_keys import make_once, stable_hash
+from speechbrain_ext.utils.errors import InputError, add_debug_option, one_line_errors
 from speechbrain_ext.utils.files import write_json
 from speechbrain_ext.utils.tables import write_table
 
@@ -83,9 +84,7 @@ def find_trainings(folder):
         raise InputError(
             f"'{folder}' has no test results of trainings (test/metrics.json)"
         )
-    return {
-        name: [run for _, run in sorted(found[name])] for name in sorted(found)
-    }
+    return {name: [run for _, run in sorted(found[name])] for name in sorted(found)}
 
 
 def published_eer(system, stage, encoder, dataset, trials):
@@ -213,7 +212,7 @@ def model_name(metrics):
 
 
 def latency_of(run, device):
-    """Latency of a training's model on this machine, measured once.
+    """Latency of a training's model, measured once for model and machine.
 
     Arguments
     ---------
@@ -228,19 +227,23 @@ def latency_of(run, device):
         As of `measure_latency`.
     """
     file = run / "test" / "latency.json"
-    machine = {
+    key = {
         "host": platform.node(),
         "device": torch.cuda.get_device_name() if "cuda" in device else "cpu",
         "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        # Time depends on the architecture, not on the weights.
+        "hyperparams": stable_hash((run / "hyperparams.yaml").read_text("utf-8")),
+        "durations": DURATIONS,
+        "n_repeats": N_REPEATS,
     }
-    if file.is_file():
-        kept = json.loads(file.read_text(encoding="utf-8"))
-        if kept["machine"] == machine:
-            return kept["milliseconds"]
-    model = SpeakerRecognition.from_training(run, device)
-    milliseconds = measure_latency(model)
-    write_json(file, {"machine": machine, "milliseconds": milliseconds})
-    return milliseconds
+
+    def measure():
+        model = SpeakerRecognition.from_training(run, device)
+        write_json(file, {"milliseconds": measure_latency(model)})
+
+    make_once(file, key, measure)
+    return json.loads(file.read_text(encoding="utf-8"))["milliseconds"]
 
 
 def table_row(name, runs, latency):
@@ -301,6 +304,7 @@ def main():
     parser.add_argument("results", help="folder with the trainings")
     parser.add_argument("--output_folder", help="where to write; the same folder")
     parser.add_argument("--device", default="cpu", help="where to measure latency")
+    add_debug_option(parser)
     options = parser.parse_args()
     output_folder = Path(options.output_folder or options.results)
     rows, costs = [], {}

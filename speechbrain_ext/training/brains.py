@@ -1,22 +1,21 @@
 """The Brains: steps and schedules, and the training of embedding models."""
 
-import re
-
 import speechbrain as sb
 import torch
+from speechbrain.utils.distributed import ddp_broadcast
 from speechbrain.utils.epoch_loop import EpochCounterWithStopper
 from speechbrain.utils.logger import get_logger
 
-from speechbrain_ext.analysis.layer_attention import (
-    attends_to_layers,
-    layer_usage,
-)
+from speechbrain_ext.analysis.layer_attention import layer_usage
 from speechbrain_ext.inference.verification import (
     summary,
     verification_metrics,
 )
+from speechbrain_ext.nnet.batch_norm import synchronise_on_cpus
+from speechbrain_ext.nnet.pooling import attends_to_layers
 from speechbrain_ext.processing.scoring import cosine_scores
 from speechbrain_ext.utils.checkpoints import other_architecture
+from speechbrain_ext.utils.distributed import in_all_processes, without_wrapper
 from speechbrain_ext.utils.errors import InputError
 
 logger = get_logger(__name__)
@@ -81,6 +80,18 @@ class StepBrain(sb.Brain):
                 self.checkpointer.add_recoverable(name, optimizer)
                 self.checkpointer.add_recoverable(f"{name}_lr", scheduler)
 
+    def _wrap_distributed(self):
+        """As SpeechBrain's, which needs GPUs for its synchronised batch norm."""
+        if not self.distributed_launch or self.device_type != "cpu":
+            super()._wrap_distributed()
+            return
+        for name, module in self.modules.items():
+            if any(p.requires_grad for p in module.parameters()):
+                self.modules[name] = torch.nn.parallel.DistributedDataParallel(
+                    synchronise_on_cpus(module),
+                    find_unused_parameters=self.find_unused_parameters,
+                )
+
     def on_fit_start(self):
         """Sets up the optimizers and resumes from the latest checkpoint."""
         try:
@@ -111,7 +122,7 @@ class StepBrain(sb.Brain):
                 scheduler.step()
 
     def check_loss_isfinite(self, loss):
-        """Stops at the first loss that is NaN or infinite.
+        """Stops all processes at the first loss that is NaN or infinite.
 
         Arguments
         ---------
@@ -123,7 +134,7 @@ class StepBrain(sb.Brain):
         InputError
             If the loss is not finite. Checkpoints are left as they are.
         """
-        if not torch.isfinite(loss):
+        if not in_all_processes(torch.isfinite(loss)):
             raise InputError(
                 f"the loss is {loss.item()} after {self.optimizer_step} "
                 "optimiser steps; training stops and the last checkpoint in "
@@ -295,7 +306,8 @@ class SpeakerBrain(StepBrain):
         scores = cosine_scores(self.valid_embeddings, self.valid_trials)
         metrics = verification_metrics(self.valid_trials, scores)
         if isinstance(self.hparams.epoch_counter, EpochCounterWithStopper):
-            self.hparams.epoch_counter.update_metric(metrics["EER"])
+            # One decision: scores of two GPUs may differ in the last digit.
+            self.hparams.epoch_counter.update_metric(ddp_broadcast(metrics["EER"]))
         self.end_validation(
             {"EER": metrics["EER"], "minDCF": metrics["minDCF_0.01"]},
             summary(metrics),
@@ -310,7 +322,8 @@ def layer_groups(encoder, decay):
     Arguments
     ---------
     encoder : torch.nn.Module
-        With transformer layers named `encoder.layers.N`.
+        With `transformer_layers`, from the lowest to the highest, unless
+        decay is 1.
     decay : float
         The rate of a layer is that of the next one times decay; what is below
         the layers counts as one more layer.
@@ -320,24 +333,32 @@ def layer_groups(encoder, decay):
     list of dict
         Groups with params and lr_scale, from the lowest to the highest.
 
+    Raises
+    ------
+    InputError
+        If decay is not 1 and the encoder has no such layers.
+
     Example
     -------
-    >>> from speechbrain_ext.lobes.encoders.small_wavlm import small_wavlm
-    >>> groups = layer_groups(small_wavlm(n_layers=2), decay=0.9)
+    >>> from speechbrain_ext.lobes.encoders.small_wavlm import save_small_wavlm
+    >>> from speechbrain_ext.lobes.encoders.ssl_encoder import SSLEncoder
+    >>> folder = save_small_wavlm(getfixture("tmpdir") / "wavlm", n_layers=2)
+    >>> groups = layer_groups(SSLEncoder(folder, freeze=False), decay=0.9)
     >>> [round(group["lr_scale"], 2) for group in groups]
     [0.81, 0.9, 1.0]
     """
-    layer_of = {}
-    for name, _ in encoder.named_parameters():
-        found = re.search(r"encoder\.layers\.(\d+)\.", name)
-        layer_of[name] = int(found[1]) if found else -1
-    top = max(layer_of.values(), default=-1)
+    encoder = without_wrapper(encoder)
+    layers = getattr(encoder, "transformer_layers", ())
+    if decay != 1 and not layers:
+        raise InputError(
+            f"layer_lr_decay: {decay}, but {type(encoder).__name__} has no "
+            "transformer layers whose rates could fall; leave it at 1"
+        )
+    in_layers = [list(layer.parameters()) for layer in layers]
+    of_layers = {p for parameters in in_layers for p in parameters}
+    below = [p for p in encoder.parameters() if p not in of_layers]
+    groups = [below, *in_layers]
     return [
-        {
-            "params": [
-                p for n, p in encoder.named_parameters() if layer_of[n] == layer
-            ],
-            "lr_scale": decay ** (top - layer),
-        }
-        for layer in range(-1, top + 1)
+        {"params": parameters, "lr_scale": decay ** (len(groups) - 1 - height)}
+        for height, parameters in enumerate(groups)
     ]

@@ -9,7 +9,12 @@ from torch import nn
 from torch.nn import functional as F
 
 from speechbrain_ext.dataio.datasets import training_dataset
-from speechbrain_ext.dataio.embedding_store import EmbeddingStore
+from speechbrain_ext.dataio.embedding_store import (
+    ROW_PARTS,
+    EmbeddingStore,
+    row_keys_of,
+    same_parts,
+)
 from speechbrain_ext.training.brains import SpeakerBrain
 from speechbrain_ext.utils.errors import InputError
 
@@ -58,6 +63,7 @@ class TargetEmbeddings:
             stores[name] = EmbeddingStore.load(path)
         self.sizes = {name: store.embeddings.shape[1] for name, store in stores.items()}
         self._of_utterance = {}
+        self._stores = list(stores.values())
         for store in stores.values():
             mean = store.embeddings.mean(0) if subtract_mean else 0.0
             for utterance, embedding in zip(store.ids, store.embeddings - mean):
@@ -78,6 +84,36 @@ class TargetEmbeddings:
             Of shape (sum of sizes,).
         """
         return torch.cat(self._of_utterance[utterance])
+
+    def stale(self, utterances):
+        """Utterances whose audio is not what a target was made from.
+
+        By size and duration, so that a copy of the corpus elsewhere counts as
+        the same.
+
+        Arguments
+        ---------
+        utterances : dict
+            As of `read_manifest`.
+
+        Returns
+        -------
+        list of str
+            Sorted.
+        """
+        compared = [ROW_PARTS.index(part) for part in ("size", "duration")]
+        keys = row_keys_of(utterances)
+        row_of = {name: row for row, name in enumerate(utterances)}
+        found = set()
+        for store in self._stores:
+            if store.row_keys is None:
+                continue
+            rows = [row for row, name in enumerate(store.ids) if name in row_of]
+            names = [store.ids[row] for row in rows]
+            wanted = keys[[row_of[name] for name in names]]
+            is_same = same_parts(store.row_keys[rows], wanted)[:, compared].all(dim=1)
+            found.update(name for name, same in zip(names, is_same) if not same)
+        return sorted(found)
 
     def missing(self, utterances):
         """Utterances that lack a target.
@@ -127,7 +163,8 @@ def distillation_dataset(
     Raises
     ------
     InputError
-        If an utterance has no targets, or there are other speeds.
+        If an utterance has no targets or those of other audio, or there are
+        other speeds.
     """
     if set(speeds) != {100}:
         raise InputError(
@@ -140,6 +177,12 @@ def distillation_dataset(
             f"{len(missing)} training utterances have no targets, such as "
             f"{missing[0]}: the teacher was trained on other data; give "
             "another teacher, a folder where it is or will be trained"
+        )
+    stale = targets.stale(utterances)
+    if stale:
+        raise InputError(
+            f"the targets of {len(stale)} training utterances are of other audio, "
+            f"such as {stale[0]}; recipes/VoxCeleb/train_kd.py makes them again"
         )
     dataset = training_dataset(utterances, label_encoder, sample_rate, crop_duration)
 

@@ -1,11 +1,14 @@
 """Grids of trainings: what to run, and the row of a table for each."""
 
+import dataclasses
 import json
 import statistics
+import sys
 from pathlib import Path
 
-from ruamel.yaml import YAML
+from ruamel.yaml import YAML, YAMLError
 
+from speechbrain_ext.config import read_configuration
 from speechbrain_ext.utils.errors import InputError
 
 
@@ -38,13 +41,99 @@ def read_grid(path):
     path = Path(path)
     if not path.is_file():
         raise InputError(f"there is no grid '{path}'")
+    try:
+        content = YAML(typ="safe").load(path.read_text("utf-8"))
+    except YAMLError as error:
+        what = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise InputError(f"'{path}': this is no YAML ({what})") from None
+    if not isinstance(content, dict):
+        raise InputError(f"'{path}' names no settings to train")
     grid = {}
-    for name, settings in YAML(typ="safe").load(path.read_text("utf-8")).items():
-        if "hparams" not in settings:
+    for name, settings in content.items():
+        if not isinstance(settings, dict) or "hparams" not in settings:
             raise InputError(f"'{path}': {name} has no hparams, a YAML to train")
         hparams_file = settings.pop("hparams")
         grid[name] = hparams_file, settings
     return grid
+
+
+@dataclasses.dataclass
+class GridRun:
+    """One training of a grid.
+
+    Arguments
+    ---------
+    output_folder : Path
+        Of the training.
+    command : list of str
+        That runs it.
+    settings : dict
+        All that its results depend on, for `check_settings`.
+    """
+
+    output_folder: Path
+    command: list
+    settings: dict
+
+
+def grid_run(script, hparams_file, options, overrides):
+    """The run of one setting with one seed.
+
+    Arguments
+    ---------
+    script : str or Path
+        Of the recipe.
+    hparams_file : str
+        YAML of the system.
+    options : list of str
+        Of the command line, for all settings.
+    overrides : dict
+        Of the setting, with seed and output_folder; they take precedence.
+
+    Returns
+    -------
+    GridRun
+        To run where it is not finished.
+
+    Raises
+    ------
+    InputError
+        If an option or a value cannot be used.
+    """
+    arguments = [
+        hparams_file,
+        *options,
+        *(f"--{key}={option_text(value)}" for key, value in overrides.items()),
+    ]
+    configuration = read_configuration(arguments, demo=False)
+    return GridRun(
+        Path(overrides["output_folder"]),
+        [sys.executable, str(script), *arguments],
+        {"script": str(Path(script).resolve()), **configuration.settings()},
+    )
+
+
+def option_text(value):
+    """A value as text that the command line reads as that value.
+
+    Arguments
+    ---------
+    value : object
+        Of a grid's YAML.
+
+    Returns
+    -------
+    str
+        For `--key=value`.
+
+    Example
+    -------
+    >>> option_text(None), option_text(["a", 1.5]), option_text("001")
+    ('null', '["a", 1.5]', '001')
+    """
+    if isinstance(value, (str, Path)):
+        return str(value)
+    return json.dumps(value)
 
 
 def grid_row(name, output_folders):

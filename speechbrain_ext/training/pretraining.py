@@ -2,6 +2,7 @@
 
 import copy
 import csv
+import functools
 import shutil
 from pathlib import Path
 
@@ -16,6 +17,14 @@ from speechbrain_ext.lobes.encoders.small_wavlm import save_encoder
 from speechbrain_ext.lobes.encoders.ssl_encoder import normalize_waveform
 from speechbrain_ext.plots.training import plot_losses
 from speechbrain_ext.training.brains import StepBrain
+from speechbrain_ext.utils.cache_keys import (
+    file_key,
+    make_once,
+    stable_hash,
+    stale_parts,
+)
+from speechbrain_ext.utils.errors import InputError
+from speechbrain_ext.utils.fingerprints import model_fingerprint
 
 HISTORY_FIELDS = (
     "step", "train_loss", "valid_prediction", "valid_contrast",
@@ -138,8 +147,21 @@ class PretrainingBrain(StepBrain):
             writer.writerow(row)
 
 
-def fit_units(units, path, dataset, n_utterances, loading):
-    """Clusters targets, unless they are there.
+def fit_units(
+    units,
+    path,
+    dataset,
+    n_utterances,
+    loading,
+    crop_duration,
+    change_voice=None,
+    is_training=False,
+):
+    """Clusters targets, unless they are there and were made from the same.
+
+    They depend on what the units are of and how many, on the utterances (ids,
+    durations and sizes, so that a copy of the corpus elsewhere counts as the
+    same), on how many are drawn and on how they are cropped.
 
     Arguments
     ---------
@@ -153,10 +175,45 @@ def fit_units(units, path, dataset, n_utterances, loading):
         How many to cluster, drawn at random.
     loading : dict
         Arguments of the loader.
+    crop_duration : float
+        Of the dataset, in seconds.
+    change_voice : torch.nn.Module
+        Of the dataset.
+    is_training : bool
+        Whether a training that has learned the units goes on.
+
+    Raises
+    ------
+    InputError
+        If the units of a training that goes on are of something else.
     """
-    if Path(path).is_file():
-        return
     n_utterances = min(n_utterances, len(dataset))
+    utterances = {
+        name: [item["duration"], file_key(item["wav"])["size"]]
+        for name, item in dataset.data.items()
+    }
+    key = {
+        "features": model_fingerprint(units.features),
+        "n_units": units.n_units,
+        "seed": units.seed,
+        "utterances": stable_hash(utterances),
+        "n_utterances": n_utterances,
+        "crop_duration": crop_duration,
+        "change_voice": (
+            None if change_voice is None else model_fingerprint(change_voice)
+        ),
+    }
+    stale = stale_parts(path, key)
+    if stale and is_training:
+        raise InputError(
+            f"the training in '{Path(path).parent}' learns units of other "
+            f"{', '.join(stale)}; give another output_folder"
+        )
+    fit = functools.partial(_fit_units, units, path, dataset, n_utterances, loading)
+    make_once(path, key, fit)
+
+
+def _fit_units(units, path, dataset, n_utterances, loading):
     sampler = RandomSampler(
         dataset,
         num_samples=n_utterances,

@@ -3,39 +3,36 @@
 from pathlib import Path
 
 import speechbrain as sb
-from hyperpyyaml import load_hyperpyyaml
-from speechbrain.utils.distributed import if_main_process, run_on_main
+from speechbrain.utils.distributed import if_main_process
 
 from speechbrain_ext.dataio.prepare import (
     manifest_paths,
     prepare_trials,
     read_manifest,
 )
-from speechbrain_ext.inference.extraction import extract_embeddings
+from speechbrain_ext.inference.extraction import extract_embeddings, store_path
 from speechbrain_ext.inference.speaker import SpeakerRecognition
 from speechbrain_ext.inference.verification import (
     TrialSet,
     cohort_embeddings,
     plot_attention,
-    store_path,
     train_calibration,
     verify_embeddings,
 )
 from speechbrain_ext.metrics.conditions import read_genders
-from speechbrain_ext.training.recipes import (
-    init_process_group,
-    parse_recipe_arguments,
-)
+from speechbrain_ext.schema import check_effect
+from speechbrain_ext.training.recipes import init_process_group, start_experiment
+from speechbrain_ext.utils.distributed import on_main_process
 from speechbrain_ext.utils.errors import InputError
 
 
-def run_verification(arguments):
+def run_verification(configuration):
     """Verifies a trained model from its embeddings, with any back end.
 
     Arguments
     ---------
-    arguments : list of str
-        As of sys.argv[1:]: a verification YAML, and overrides.
+    configuration : Configuration
+        Of a verification YAML.
 
     Returns
     -------
@@ -47,20 +44,14 @@ def run_verification(arguments):
     InputError
         If the model, the corpus, the trial list or the back end cannot be used.
     """
-    # Hyperparameters
-    hparams_file, run_opts, overrides = parse_recipe_arguments(arguments)
-    init_process_group(run_opts)
-    with open(hparams_file, encoding="utf-8") as fin:
-        hparams = load_hyperpyyaml(fin, overrides)
-    check_verification(hparams)
+    # Hyperparameters: the back end, not trained yet, is among them
+    init_process_group(configuration.run_opts)
+    hparams = configuration.build()
+    check_effect(configuration.given, [hparams])
 
     # Model: the best checkpoint of the training
-    speaker_model = load_speaker_model(hparams, run_opts)
-    sb.create_experiment_directory(
-        experiment_directory=hparams["output_folder"],
-        hyperparams_to_save=hparams_file,
-        overrides=overrides,
-    )
+    speaker_model = load_speaker_model(hparams, configuration.run_opts)
+    start_experiment(configuration, hparams["output_folder"])
 
     # Trials, and the embeddings of their utterances
     manifest, trial_list = prepare_verification(hparams, speaker_model)
@@ -68,41 +59,15 @@ def run_verification(arguments):
     store = extract_embeddings(
         speaker_model,
         trial_set.utterances,
-        store_path(speaker_model, manifest),
+        store_path(speaker_model, manifest, store_folder=hparams["output_folder"]),
         **extraction_options(hparams),
     )
 
-    # Back end and calibration, from the embeddings of the training set
+    # Back end, from the embeddings of the training set where it needs them
     train_backend(hparams, speaker_model)
 
-    # Scores, metrics and plots
+    # Calibration, scores, metrics and plots
     return score_and_report(hparams, speaker_model, store, trial_set)
-
-
-def check_verification(hparams):
-    """Refuses keys of a verification YAML that would have no effect.
-
-    Arguments
-    ---------
-    hparams : dict
-        Of the YAML.
-
-    Raises
-    ------
-    InputError
-        If there are any; the message names the key.
-    """
-    if hparams["trials_from"] is None:
-        for key in ("test_folder", "verification_file", "enrolments"):
-            if hparams[key] is not None:
-                raise InputError(
-                    f"{key} '{hparams[key]}' has no effect without trials_from, the "
-                    "corpus that it is of, such as folder or voxceleb1"
-                )
-    if hparams["calibration"] not in (None, "linear", "quality"):
-        raise InputError(
-            f"calibration '{hparams['calibration']}': use linear or quality"
-        )
 
 
 def load_speaker_model(hparams, run_opts):
@@ -147,21 +112,19 @@ def prepare_verification(hparams, speaker_model):
     if hparams["trials_from"] is None:
         return of_training["test"], of_training["test_trials"]
     train_utterances = read_manifest(of_training["train"]).values()
-    run_on_main(
+    on_main_process(
         prepare_trials,
-        kwargs={
-            "dataset": hparams["trials_from"],
-            "data_folder": hparams["test_folder"],
-            "save_folder": hparams["output_folder"],
-            "sample_rate": speaker_model.sample_rate,
-            "verification_file": hparams["verification_file"],
-            "n_trials": hparams["n_test_trials"],
-            "min_duration": hparams["min_duration"],
-            "allow_broken": hparams["allow_broken"],
-            "train_speakers": {i["speaker"] for i in train_utterances},
-            "seed": hparams["seed"],
-            "enrolment_file": hparams["enrolments"],
-        },
+        dataset=hparams["trials_from"],
+        data_folder=hparams["test_folder"],
+        save_folder=hparams["output_folder"],
+        sample_rate=speaker_model.sample_rate,
+        verification_file=hparams["verification_file"],
+        n_trials=hparams["n_test_trials"],
+        min_duration=hparams["min_duration"],
+        allow_broken=hparams["allow_broken"],
+        train_speakers={i["speaker"] for i in train_utterances},
+        seed=hparams["seed"],
+        enrolment_file=hparams["enrolments"],
     )
     paths = manifest_paths(hparams["output_folder"])
     return paths["test"], paths["test_trials"]
@@ -180,7 +143,8 @@ def extraction_options(hparams):
     dict
         Keyword arguments.
     """
-    return {key: hparams[key] for key in ("max_batch_duration", "num_workers")}
+    keys = ("max_batch_duration", "num_workers", "window_length", "window_overlap")
+    return {key: hparams[key] for key in keys}
 
 
 def train_backend(hparams, speaker_model):
@@ -199,6 +163,7 @@ def train_backend(hparams, speaker_model):
         speaker_model,
         manifest_paths(Path(hparams["trained_model"]) / "save")["train"],
         hparams["utterances_per_training_speaker"],
+        hparams["output_folder"],
         **extraction_options(hparams),
     )
     hparams["backend"].fit(cohort)
@@ -238,6 +203,7 @@ def score_and_report(hparams, speaker_model, store, trial_set):
             hparams["output_folder"],
             hparams["n_calibration_trials"],
             hparams["seed"],
+            hparams["output_folder"],
             **extraction_options(hparams),
         )
     if not if_main_process():
@@ -261,5 +227,7 @@ def score_and_report(hparams, speaker_model, store, trial_set):
         {"trained_model": str(hparams["trained_model"])},
         hparams["average"],
     )
-    plot_attention(speaker_model, trial_set, hparams["output_folder"])
+    plot_attention(
+        speaker_model, trial_set, hparams["output_folder"], hparams["window_length"]
+    )
     return metrics

@@ -1,7 +1,9 @@
 """The error of bad input, and how recipes report it."""
 
 import contextlib
+import logging
 import sys
+import traceback
 
 
 class InputError(ValueError):
@@ -17,8 +19,17 @@ class InputError(ValueError):
 
 
 @contextlib.contextmanager
-def one_line_errors():
-    """Ends the program with one line, not a traceback, on bad input.
+def one_line_errors(debug=None):
+    """Ends the program with one line, not a traceback, on an error.
+
+    The line says what to do. For errors that nobody foresaw, that is to look at
+    the traceback, which the log.txt of a training has and `--debug` shows.
+
+    Arguments
+    ---------
+    debug : bool
+        Whether to show the traceback; if None, where the command line of the
+        program has `--debug`.
 
     Example
     -------
@@ -28,8 +39,52 @@ def one_line_errors():
         ...
     SystemExit: error: data_folder 'x' does not exist
     """
+    if debug is None:
+        debug = "--debug" in sys.argv[1:]
     try:
         yield
-    except (InputError, OSError) as error:
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        # SpeechBrain logs what ends a training by another hook.
         sys.excepthook = sys.__excepthook__
-        raise SystemExit(f"error: {error}") from error
+        raise SystemExit(f"error: {_line(error)}") from error
+
+
+def add_debug_option(parser):
+    """Adds `--debug`, which `one_line_errors` heeds, to a command line.
+
+    Arguments
+    ---------
+    parser : argparse.ArgumentParser
+        Of a script or of a sub-command.
+    """
+    parser.add_argument(
+        "--debug", action="store_true", help="show the traceback of an error"
+    )
+
+
+def _line(error):
+    if isinstance(error, (InputError, OSError)):
+        return str(error)
+    files = _log_traceback(error)
+    where = "".join(f"'{file}' has the traceback, and " for file in files)
+    message = " ".join(str(error).split()) or "no message"
+    return (
+        f"{type(error).__name__}: {message}; {where}--debug shows "
+        f"{'it' if files else 'the traceback'}"
+    )
+
+
+def _log_traceback(error):
+    """Writes the traceback to the log files, and names them."""
+    files = []
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.FileHandler):
+            record = logging.LogRecord(
+                __name__, logging.ERROR, __file__, 0, "Unforeseen error", None,
+                (type(error), error, error.__traceback__),
+            )  # fmt: skip
+            handler.handle(record)
+            files.append(handler.baseFilename)
+    return files

@@ -2,8 +2,10 @@
 
 import codecs
 import contextlib
+import glob
 import json
 import os
+import socket
 from pathlib import Path
 
 from speechbrain_ext.utils.errors import InputError
@@ -12,6 +14,8 @@ from speechbrain_ext.utils.errors import InputError
 @contextlib.contextmanager
 def atomic_path(path):
     """Gives a temporary path that becomes `path` when the block succeeds.
+
+    What a killed process left of the same file is deleted.
 
     Arguments
     ---------
@@ -33,12 +37,28 @@ def atomic_path(path):
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
+    host = f".partial-{socket.gethostname()}-"
+    for left in path.parent.glob(f"{glob.escape(host)}*-{glob.escape(path.name)}"):
+        process = left.name.removeprefix(host).partition("-")[0]
+        if process.isdecimal() and not _is_running(int(process)):
+            left.unlink(missing_ok=True)
+    partial = path.with_name(f"{host}{os.getpid()}-{path.name}")
     try:
         yield partial
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _is_running(process):
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        # It belongs to someone else.
+        return True
+    return True
 
 
 def write_json(path, content):

@@ -1,7 +1,9 @@
 """A small WavLM in Hugging Face format, for runs without the hub."""
 
+import inspect
 import math
 import os
+import shutil
 from pathlib import Path
 
 import torch
@@ -11,6 +13,7 @@ from transformers import (
     WavLMModel,
 )
 
+from speechbrain_ext.utils.cache_keys import key_file, make_once
 from speechbrain_ext.utils.errors import InputError
 
 PHASES = 3  # filters of a band, for an envelope that hardly ripples
@@ -125,8 +128,9 @@ def mel_filters_of_phases(n_bands, kernel_size, sample_rate=16000):
 def save_small_wavlm(folder, **arguments):
     """Saves a randomly initialised small WavLM as a hub folder.
 
-    Its weights are random, so its layers say little. A complete folder is
-    left as it is.
+    Its weights are random, so its layers say little. A folder of the same
+    arguments is left as it is; one of others is made again, and the log says
+    so.
 
     Arguments
     ---------
@@ -152,8 +156,18 @@ def save_small_wavlm(folder, **arguments):
     1
     """
     folder = Path(folder)
-    if not (folder / "config.json").is_file():
+    defaults = inspect.signature(small_wavlm).bind(**arguments)
+    defaults.apply_defaults()
+    key = dict(defaults.arguments)
+
+    def save():
+        shutil.rmtree(folder, ignore_errors=True)
         save_encoder(small_wavlm(**arguments), folder)
+
+    # What is not of this function may be a trained encoder.
+    if folder.exists() and not key_file(folder).is_file():
+        raise FileExistsError(f"'{folder}' is there already")
+    make_once(folder, key, save)
     return str(folder)
 
 

@@ -40,6 +40,9 @@ class LengthAwareGroupNorm(nn.GroupNorm):
     True
     """
 
+    # Set before each call.
+    fingerprint_ignores = ("counts",)
+
     def __init__(self, n_channels, eps=1e-5):
         super().__init__(n_channels, n_channels, eps=eps)
         self.counts = None
@@ -106,6 +109,8 @@ class SSLEncoder(Wav2Vec2):
         Samples from frame to frame.
     receptive_field : int
         Samples that the front end sees for a frame.
+    transformer_layers : torch.nn.ModuleList
+        The layers of the transformer, from the lowest to the highest.
 
     Raises
     ------
@@ -172,8 +177,14 @@ class SSLEncoder(Wav2Vec2):
             self.receptive_field = kernel + stride * (self.receptive_field - 1)
         if gradient_checkpointing and not freeze:
             self.model.gradient_checkpointing_enable()
-        # Without SpecAugment no gradient reaches it, which stops DDP.
+        # A trained parameter that no gradient reaches stops DDP: that of
+        # SpecAugment, and what comes after the highest layer that is returned.
         self.model.masked_spec_embed.requires_grad = False
+        self.transformer_layers[max(self.layers) :].requires_grad_(False)
+        if max(self.layers) < n_hidden_states - 1 and getattr(
+            self.config, "do_stable_layer_norm", False
+        ):
+            self.model.encoder.layer_norm.requires_grad_(False)
         if self.config.feat_extract_norm == "group":
             first = self.model.feature_extractor.conv_layers[0]
             norm = LengthAwareGroupNorm(
@@ -213,6 +224,11 @@ class SSLEncoder(Wav2Vec2):
             )
         config.layerdrop = 0.0
         return config
+
+    @property
+    def transformer_layers(self):
+        """Layers of the transformer, from the lowest to the highest."""
+        return self.model.encoder.layers
 
     def train(self, mode=True):
         """Sets the mode, but for what is frozen, which stays in eval mode."""

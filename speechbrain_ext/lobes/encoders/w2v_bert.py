@@ -54,6 +54,8 @@ class W2VBertEncoder(W2VBert):
         Samples from frame to frame.
     receptive_field : int
         Samples that the shortest utterance needs.
+    transformer_layers : torch.nn.ModuleList
+        The layers of the transformer, from the lowest to the highest.
 
     Raises
     ------
@@ -128,6 +130,7 @@ class W2VBertEncoder(W2VBert):
         self.train(self.training)
 
     override_config = SSLEncoder.override_config  # checks the family
+    transformer_layers = SSLEncoder.transformer_layers
 
     def train(self, mode=True):
         """Sets the mode, but for a frozen encoder, which stays in eval mode."""

@@ -26,7 +26,7 @@ class ASTP(nn.Module):
         Likewise.
     unbiased : bool
         Likewise.
-    frame_pooling : torch.nn.Module
+    frame_pooling : FramePooling
         Another pooling, with out_channels, in its place, such as
         `MultiHeadAttnPooling(in_channels, n_heads)`.
 

@@ -11,7 +11,7 @@ class ECAPA_TDNN(speechbrain_ecapa.ECAPA_TDNN):
     ---------
     *args
         As of SpeechBrain's ECAPA_TDNN.
-    frame_pooling : torch.nn.Module
+    frame_pooling : FramePooling
         From (batch, time, channel) and relative lengths to (batch, 1,
         out_channels), such as `MultiHeadAttnPooling`; SpeechBrain's own if
         None.

@@ -27,7 +27,7 @@ class LAP_ASTP(LayerPooled):
         Dropout probability of layer weights and of frames.
     pool : str
         What is kept of the weighted layers: "max", "sum" or "mean".
-    frame_pooling : torch.nn.Module
+    frame_pooling : FramePooling
         As of `ASTP`, on pooled_channels.
 
     Raises

@@ -1,9 +1,9 @@
 """Any aggregation of layers before any embedding model on frames."""
 
-from torch import nn
+from speechbrain_ext.nnet.pooling import LayerAttention
 
 
-class LayerPooled(nn.Module):
+class LayerPooled(LayerAttention):
     """Layer pooling, then an embedding model of SpeechBrain's kind.
 
     Makes SUPERB's weighted sum or layer attentive pooling the front of an
@@ -11,7 +11,7 @@ class LayerPooled(nn.Module):
 
     Arguments
     ---------
-    layer_pooling : torch.nn.Module
+    layer_pooling : LayerPooling
         `WeightedLayerSum` or `LayerAttentivePooling`.
     embedding_model : torch.nn.Module
         From (batch, time, channel) and relative lengths to (batch, 1, dim).

@@ -13,7 +13,7 @@ from speechbrain_ext.nnet.masking import (
     masked_mean,
     zero_padding,
 )
-from speechbrain_ext.nnet.pooling import LayerAttentivePooling
+from speechbrain_ext.nnet.pooling import LayerAttention, LayerAttentivePooling
 
 
 class ConvReLUNorm(nn.Module):
@@ -273,7 +273,7 @@ class LayerAwareConvolutions(nn.Module):
         return torch.relu(self.fusion(torch.cat(outputs, dim=1)))
 
 
-class LTDNN(nn.Module):
+class LTDNN(LayerAttention):
     """Speaker embeddings from all hidden states of an SSL encoder.
 
     Layer-aware convolutions, frame-adaptive layer aggregation and attentive
@@ -306,7 +306,7 @@ class LTDNN(nn.Module):
         padded frames out, so an embedding does not depend on its batch.
         "pooling": only the pooling over frames does, as in the published
         implementation.
-    frame_pooling : torch.nn.Module
+    frame_pooling : FramePooling
         As of `ASTP`, on pooled_channels.
 
     Raises

@@ -4,9 +4,10 @@ import torch
 from torch import nn
 
 from speechbrain_ext.nnet.masking import frame_mask
+from speechbrain_ext.nnet.pooling import LayerAttention
 
 
-class MHFA(nn.Module):
+class MHFA(LayerAttention):
     """Speaker embeddings from two aggregations of the layers.
 
     One aggregation, the keys, says which frames each head attends to; the
@@ -16,9 +17,9 @@ class MHFA(nn.Module):
 
     Arguments
     ---------
-    key_pooling : torch.nn.Module
+    key_pooling : LayerPooling
         `WeightedLayerSum` or `LayerAttentivePooling`, for the keys.
-    value_pooling : torch.nn.Module
+    value_pooling : LayerPooling
         Another one, for the values.
     in_channels : int
         Channels after the layer poolings.

@@ -1,0 +1,488 @@
+"""What the values of the YAMLs may be, and which of them belong together.
+
+`KEYS` has the type of each key, `TOGETHER` what must hold between keys, and
+`WITHOUT_EFFECT` what a user cannot have meant. A key that is not here, of a YAML
+of one's own, may have any value, and so may what `!new:` and its like build.
+"""
+
+from typing import Annotated, Literal, NamedTuple
+
+from pydantic import AllowInfNan, ConfigDict, Field, TypeAdapter, ValidationError
+
+from speechbrain_ext.utils.errors import InputError
+
+
+class Kind(NamedTuple):
+    """A type of values and how a message calls it.
+
+    Arguments
+    ---------
+    type : type
+        As pydantic takes it.
+    description : str
+        After "must be".
+    is_text : bool
+        Whether text on the command line stays as it is, as 001 does.
+    is_list : bool
+        Whether `[a, b]` on the command line is a list.
+    """
+
+    type: object
+    description: str
+    is_text: bool = False
+    is_list: bool = False
+
+    def or_null(self):
+        """The same, or null."""
+        return self._replace(
+            type=self.type | None, description=f"{self.description}, or null"
+        )
+
+
+def _number(description, **bounds):
+    return Kind(Annotated[float, AllowInfNan(False), Field(**bounds)], description)
+
+
+def _whole(minimum):
+    return Kind(
+        Annotated[int, Field(ge=minimum)], f"a whole number of at least {minimum}"
+    )
+
+
+def _choice(*names):
+    return Kind(Literal[names], f"one of {', '.join(names)}", is_text=True)
+
+
+_Text = Annotated[str, Field(min_length=1)]
+_Share = Annotated[float, AllowInfNan(False), Field(gt=0, lt=1)]
+
+TEXT = Kind(_Text, "text", is_text=True)
+TEXTS = Kind(
+    Annotated[list[_Text], Field(min_length=1)],
+    "a list of names such as [a, b]",
+    is_text=True,
+    is_list=True,
+)
+PATHS = Kind(
+    _Text | Annotated[list[_Text], Field(min_length=1)],
+    "a folder, or a list of folders such as [/a, /b]",
+    is_text=True,
+    is_list=True,
+)
+SWITCH = Kind(bool, "True or False")
+MAPPING = Kind(dict, "a mapping such as {lr: 0.001}")
+NUMBER = _number("a number")
+ABOVE_ZERO = _number("a number above 0", gt=0)
+FROM_ZERO = _number("a number of at least 0", ge=0)
+SHARE = _number("a share from 0 to 1", ge=0, le=1)
+COUNT = _whole(1)
+COUNT_OR_ZERO = _whole(0)
+SPEAKERS = Kind(
+    Annotated[int, Field(ge=2)] | _Share,
+    "a share of the speakers between 0 and 1, or a whole number of at least 2",
+)
+SPEEDS = Kind(
+    Annotated[
+        list[Annotated[int, Field(ge=50, le=200)]], Field(min_length=1)
+    ],
+    "a list of whole per cents from 50 to 200, such as [100]",
+)  # fmt: skip
+COUNTS = Kind(
+    Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)],
+    "a list of whole numbers of at least 1",
+)
+
+KEYS = {
+    # Data
+    "seed": COUNT_OR_ZERO,
+    "dataset": TEXT,
+    "data_folder": PATHS.or_null(),
+    "save_folder": TEXT,
+    "output_folder": TEXT,
+    "verification_file": TEXT.or_null(),
+    "valid_verification_file": TEXT.or_null(),
+    "valid_speakers": SPEAKERS,
+    "test_speakers": SPEAKERS,
+    "n_valid_trials": COUNT,
+    "n_test_trials": COUNT,
+    "min_duration": FROM_ZERO,
+    "allow_broken": SWITCH,
+    "sample_rate": _whole(1000),
+    # Training
+    "train_log": TEXT,
+    "start_from": TEXT.or_null(),
+    "stage": TEXT.or_null(),
+    "stages": MAPPING,
+    "number_of_steps": COUNT,
+    "steps_per_epoch": COUNT,
+    "batch_size": COUNT,
+    "grad_accumulation_factor": COUNT,
+    "sentence_len": ABOVE_ZERO,
+    "speeds": SPEEDS,
+    "lr": ABOVE_ZERO,
+    "min_lr": ABOVE_ZERO,
+    "encoder_lr": ABOVE_ZERO,
+    "encoder_frozen_steps": COUNT_OR_ZERO,
+    "layer_lr_decay": _number("a number above 0, at most 1", gt=0, le=1),
+    "warmup": SHARE,
+    "weight_decay": FROM_ZERO,
+    "patience": COUNT,
+    "precision": _choice("fp32", "fp16", "bf16"),
+    "keep_checkpoints": COUNT,
+    "average_checkpoints": COUNT,
+    "ckpt_interval_minutes": FROM_ZERO,
+    "num_workers": COUNT_OR_ZERO,
+    "max_batch_duration": ABOVE_ZERO,
+    "modules": MAPPING,
+    # Augmentation
+    "augment": SWITCH,
+    "noise_annotation": TEXT.or_null(),
+    "noise_folder": TEXT.or_null(),
+    "noise_url": TEXT.or_null(),
+    "rir_folder": TEXT.or_null(),
+    "rir_url": TEXT.or_null(),
+    "n_rooms": COUNT,
+    "vocal_tract_low": ABOVE_ZERO,
+    "vocal_tract_high": ABOVE_ZERO,
+    "span_drop": Kind(None, "null"),
+    "span_drop_utterance_prob": SHARE,
+    "span_drop_start_prob": SHARE,
+    "span_drop_length": COUNT,
+    # Features and encoders
+    "n_mels": COUNT,
+    "n_mfcc": COUNT,
+    "f_min": FROM_ZERO,
+    "f_max": ABOVE_ZERO,
+    "preemphasis": _number("a number from 0 to below 1", ge=0, lt=1),
+    "keep_spectrum": SWITCH,
+    "frame_channels": COUNT,
+    "ssl_hub": TEXT,
+    "ssl_folder": TEXT,
+    "freeze": SWITCH,
+    "gradient_checkpointing": SWITCH,
+    "lora_rank": COUNT_OR_ZERO,
+    "lora_alpha": ABOVE_ZERO,
+    "lora_targets": TEXTS,
+    # Embedding models
+    "emb_dim": COUNT,
+    "n_heads": COUNT,
+    "context": COUNT_OR_ZERO,
+    "compressed_channels": COUNT,
+    "conv_channels": COUNT,
+    "pooled_channels": COUNT,
+    "adapter_channels": COUNT,
+    "ecapa_channels": COUNT,
+    "xvector_channels": COUNT,
+    "bottleneck_channels": COUNT,
+    "n_components": COUNT,
+    "student_channels": COUNT,
+    "vgg_width": COUNT,
+    "vgg_channels": COUNTS,
+    "vgg_out_channels": COUNT,
+    "vgg_pooled_channels": COUNT,
+    "head_dropout": _number("a share from 0 to below 1", ge=0, lt=1),
+    "pool": _choice("max", "sum", "mean"),
+    "frame_pooling": Kind(None, "null, or a pooling that !new: builds"),
+    # Losses
+    "loss": _choice("softmax", "am-softmax", "aam-softmax"),
+    "scale": ABOVE_ZERO,
+    "margin": FROM_ZERO,
+    "margin_course": _choice("log", "exp", "cos"),
+    "margin_steps": COUNT_OR_ZERO,
+    "margin_schedule": Kind(None, "null, or a schedule that !new: builds"),
+    "n_subcenters": COUNT,
+    "top_k": COUNT_OR_ZERO,
+    "penalty": FROM_ZERO,
+    # Distillation
+    "teacher": TEXT,
+    "teacher_hparams": TEXT,
+    "teacher_overrides": MAPPING,
+    "teacher_training": MAPPING,
+    "lde": TEXT,
+    "lde_hparams": TEXT,
+    "lde_overrides": MAPPING,
+    "frame_layers": TEXTS,
+    "sp_aggr_layers": TEXTS,
+    "channels_first": SWITCH,
+    "targets": TEXTS,
+    "targets_folder": TEXT,
+    "target_models": MAPPING,
+    "subtract_target_mean": SWITCH,
+    "mse_weight": FROM_ZERO,
+    "aam_weight": FROM_ZERO,
+    # Pre-training
+    "first_iteration": TEXT.or_null(),
+    "history": TEXT,
+    "encoder_layers": COUNT,
+    "encoder_channels": COUNT,
+    "n_units": _whole(2),
+    "n_units_utterances": COUNT,
+    "units_layer": COUNT_OR_ZERO,
+    "mask_prob": _number("a share above 0, at most 1", gt=0, le=1),
+    "mask_length": COUNT,
+    "masked_weight": SHARE,
+    "contrast_layer": COUNT_OR_ZERO,
+    "contrast_weight": FROM_ZERO,
+    # Verification
+    "trained_model": TEXT,
+    "trials_from": TEXT.or_null(),
+    "test_folder": PATHS.or_null(),
+    "trial_lists": Kind(
+        Annotated[list[_Text | None], Field(min_length=1)],
+        "a list of trial lists such as [vox1-o, vox1-e]",
+        is_text=True,
+        is_list=True,
+    ),
+    "speaker_genders": TEXT.or_null(),
+    "steps": MAPPING,
+    "subtract_mean": SWITCH,
+    "score_norm": _choice("z-norm", "t-norm", "s-norm").or_null(),
+    "cohort_size": COUNT.or_null(),
+    "utterances_per_cohort_speaker": COUNT.or_null(),
+    "utterances_per_training_speaker": COUNT.or_null(),
+    "calibration": _choice("linear", "quality").or_null(),
+    "n_calibration_trials": COUNT,
+    "threshold": NUMBER.or_null(),
+    "lda_dim": Kind(
+        Annotated[int, Field(ge=1)] | Literal["auto"] | None,
+        "a whole number of at least 1, auto, or null",
+    ),
+    "unbiased_std": SWITCH,
+    "unit_length_cohort": SWITCH,
+    "backend": Kind(None, "null, or a Backend that !new: builds"),
+    "enrolments": TEXT.or_null(),
+    "average": _choice("embeddings", "scores"),
+    "adapt": SWITCH,
+}
+
+# Keys; what must hold between their values; what to say where it does not
+TOGETHER = [
+    (
+        ("keep_checkpoints", "average_checkpoints"),
+        lambda keep, average: average <= keep,
+        "of {0} kept checkpoints {1} cannot be averaged; keep more or average fewer",
+    ),
+    (
+        ("min_lr", "lr"),
+        lambda low, high: low <= high,
+        "min_lr {0} is above lr {1}; lower min_lr or raise lr",
+    ),
+    (
+        ("f_min", "f_max"),
+        lambda low, high: low < high,
+        "f_min {0} is not below f_max {1}; lower f_min or raise f_max",
+    ),
+    (
+        ("f_max", "sample_rate"),
+        lambda high, rate: high <= rate / 2,
+        "f_max {0} is above half of sample_rate {1}; lower f_max",
+    ),
+    (
+        ("ssl_hub", "sample_rate"),
+        lambda hub, rate: rate == 16000,
+        "{0} was pre-trained on speech at 16000 Hz, not {1}; give 16000, to which "
+        "other recordings are resampled",
+    ),
+    (
+        ("first_iteration", "sample_rate"),
+        lambda encoder, rate: encoder is None or rate == 16000,
+        "{0} was pre-trained on speech at 16000 Hz, not {1}; give 16000, to which "
+        "other recordings are resampled",
+    ),
+    (
+        ("valid_speakers", "test_speakers"),
+        lambda *shares: any(share > 1 for share in shares) or sum(shares) < 1,
+        "shares of {0} and {1} leave no speakers to train on; give smaller ones",
+    ),
+    (
+        ("vocal_tract_low", "vocal_tract_high"),
+        lambda low, high: low <= high,
+        "vocal_tract_low {0} is above vocal_tract_high {1}; swap them",
+    ),
+    (
+        ("contrast_layer", "encoder_layers"),
+        lambda layer, n_layers: layer <= n_layers,
+        "contrast_layer {0} is not among the {1} layers; give a lower one",
+    ),
+    (
+        ("n_mfcc", "n_mels"),
+        lambda n_mfcc, n_mels: n_mfcc <= n_mels,
+        "{0} coefficients of {1} mel bands; lower n_mfcc or raise n_mels",
+    ),
+]  # fmt: skip
+
+# Of keys that a user gives: another key, the value of it with which the first has
+# no effect, and the remedy
+WITHOUT_EFFECT = {
+    "encoder_lr": ("freeze", True, "give --freeze=False to train the encoder"),
+    "layer_lr_decay": ("freeze", True, "give --freeze=False to train the encoder"),
+    "encoder_frozen_steps": (
+        "freeze", True, "give --freeze=False to train the encoder",
+    ),
+    "gradient_checkpointing": (
+        "freeze", True, "give --freeze=False to train the encoder",
+    ),
+    "noise_annotation": ("augment", False, "give --augment=True"),
+    "noise_folder": ("augment", False, "give --augment=True"),
+    "rir_folder": ("augment", False, "give --augment=True"),
+    "noise_url": ("noise_folder", None, "give --noise_folder, where it goes"),
+    "rir_url": ("rir_folder", None, "give --rir_folder, where it goes"),
+    "lora_alpha": ("lora_rank", 0, "give a --lora_rank above 0"),
+    "lora_targets": ("lora_rank", 0, "give a --lora_rank above 0"),
+    "penalty": ("top_k", 0, "give a --top_k above 0"),
+    "margin_course": ("margin_steps", 0, "give --margin_steps above 0"),
+    "test_folder": ("trials_from", None, "give --trials_from, the kind of corpus"),
+    "n_test_trials": ("trials_from", None, "give --trials_from and --test_folder"),
+    "verification_file": (
+        "trials_from", None, "give --trials_from and --test_folder",
+    ),
+    "enrolments": ("trials_from", None, "give --trials_from and --test_folder"),
+    "trial_lists": ("trials_from", None, "give --trials_from and --test_folder"),
+    "cohort_size": ("score_norm", None, "give --score_norm"),
+    "unbiased_std": ("score_norm", None, "give --score_norm"),
+    "unit_length_cohort": ("score_norm", None, "give --score_norm"),
+    "n_calibration_trials": ("calibration", None, "give --calibration"),
+}  # fmt: skip
+
+
+def check_values(values, source):
+    """Checks the values of a YAML.
+
+    Arguments
+    ---------
+    values : dict
+        Of the YAML, with its references resolved.
+    source : str or Path
+        The YAML, for messages.
+
+    Raises
+    ------
+    InputError
+        If a value is of another type or out of range, or values of several keys
+        do not go together.
+
+    Example
+    -------
+    >>> check_values({"lr": 0.1, "batch_size": 0}, "train.yaml")
+    Traceback (most recent call last):
+        ...
+    speechbrain_ext.utils.errors.InputError: batch_size: 0 in 'train.yaml' must ...
+    """
+    plain = {
+        key: plain_value(value)
+        for key, value in values.items()
+        if key in KEYS and not has_tag(value)
+    }
+    for key, value in plain.items():
+        kind = KEYS[key]
+        try:
+            TypeAdapter(kind.type, config=ConfigDict(strict=True)).validate_python(
+                value
+            )
+        except ValidationError:
+            hint = ""
+            if kind.is_text and isinstance(value, (int, float)):
+                hint = "; text that looks like a number needs quotes in a YAML"
+            raise InputError(
+                f"{key}: {_shown(value)} in '{source}' must be {kind.description}{hint}"
+            ) from None
+    for keys, holds, message in TOGETHER:
+        if all(key in plain for key in keys):
+            given = [plain[key] for key in keys]
+            if not holds(*given):
+                raise InputError(f"{' and '.join(keys)}: {message.format(*given)}")
+
+
+def check_effect(given, runs):
+    """Checks that each key that a user gives has an effect.
+
+    Arguments
+    ---------
+    given : collection of str
+        Keys of the command line.
+    runs : list of dict
+        The values of a training, or of each stage of it.
+
+    Raises
+    ------
+    InputError
+        If a key has no effect in any of the runs.
+
+    Example
+    -------
+    >>> check_effect(["encoder_lr"], [{"freeze": True}, {"freeze": False}])
+    >>> check_effect(["encoder_lr"], [{"freeze": True}])
+    Traceback (most recent call last):
+        ...
+    speechbrain_ext.utils.errors.InputError: encoder_lr has no effect with freeze: ...
+    """
+    for key in given:
+        if key not in WITHOUT_EFFECT:
+            continue
+        other, value, remedy = WITHOUT_EFFECT[key]
+        if all(other in run and run[other] == value for run in runs):
+            raise InputError(
+                f"{key} has no effect with {other}: {_shown(value)}; {remedy}, "
+                f"or leave {key} out"
+            )
+
+
+def has_tag(value):
+    """Whether HyperPyYAML builds a value, as with `!new:`.
+
+    Arguments
+    ---------
+    value : object
+        Of a YAML that ruamel.yaml has loaded.
+
+    Returns
+    -------
+    bool
+        Whether it has a tag.
+
+    Example
+    -------
+    >>> from ruamel.yaml import YAML
+    >>> content = YAML().load("a: !new:torch.nn.ReLU\\nb: {c: 1}")
+    >>> has_tag(content["a"]), has_tag(content["b"])
+    (True, False)
+    """
+    tag = getattr(getattr(value, "tag", None), "value", None)
+    return tag is not None and tag.startswith("!")
+
+
+def plain_value(value):
+    """A value of ruamel.yaml as Python's own types have it.
+
+    Arguments
+    ---------
+    value : object
+        Of a YAML that ruamel.yaml has loaded.
+
+    Returns
+    -------
+    object
+        Mappings, lists, numbers, text; what has a tag stays as it is.
+
+    Example
+    -------
+    >>> from ruamel.yaml import YAML
+    >>> plain_value(YAML().load("{lr: 1e-3, speeds: [90, 100]}"))
+    {'lr': 0.001, 'speeds': [90, 100]}
+    """
+    if has_tag(value):
+        return value
+    if isinstance(value, dict):
+        return {key: plain_value(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [plain_value(item) for item in value]
+    if isinstance(value, bool) or value is None:
+        return value
+    for kind in (int, float, str):
+        if isinstance(value, kind):
+            return kind(value)
+    return value
+
+
+def _shown(value):
+    return "null" if value is None else str(value)

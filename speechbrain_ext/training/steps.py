@@ -1,0 +1,191 @@
+"""Steps of a training that the recipes call by name, from top to bottom."""
+
+from pathlib import Path
+
+import speechbrain as sb
+
+from speechbrain_ext.config import not_built
+from speechbrain_ext.dataio.datasets import (
+    embedding_loader,
+    speaker_classes,
+    step_sampler,
+)
+from speechbrain_ext.dataio.prepare import manifest_paths, read_manifest
+from speechbrain_ext.inference.speaker import SpeakerRecognition
+from speechbrain_ext.inference.verification import verify
+from speechbrain_ext.training.recipes import run_details
+from speechbrain_ext.utils.checkpoints import start_from_training
+from speechbrain_ext.utils.distributed import on_main_process
+from speechbrain_ext.utils.errors import InputError
+from speechbrain_ext.utils.files import write_json
+
+
+def prepare_data(hparams):
+    """Writes manifests and trial lists, in the main process.
+
+    Arguments
+    ---------
+    hparams : dict
+        Of the training.
+
+    Returns
+    -------
+    dict
+        Their paths, as of `manifest_paths`.
+    """
+    on_main_process(hparams["prepare_data"])
+    return manifest_paths(hparams["save_folder"])
+
+
+def training_speakers(hparams, manifest):
+    """Lists the classes of a training and leaves them in speakers.json.
+
+    Arguments
+    ---------
+    hparams : dict
+        Of the training.
+    manifest : str or Path
+        Of its utterances.
+
+    Returns
+    -------
+    list of str
+        As of `speaker_classes`.
+    """
+    speakers = speaker_classes(read_manifest(manifest), hparams["speeds"])
+    speakers_file = Path(hparams["save_folder"]) / "speakers.json"
+    on_main_process(write_json, speakers_file, speakers)
+    return speakers
+
+
+def speaker_datasets(hparams, paths, speakers):
+    """The data set to train on and the loader of whole utterances to validate.
+
+    Arguments
+    ---------
+    hparams : dict
+        Of the training.
+    paths : dict
+        Of the manifests.
+    speakers : list of str
+        Of `training_speakers`.
+
+    Returns
+    -------
+    train_data : DynamicItemDataset
+        Of crops and their speakers.
+    valid_loader : SaveableDataLoader
+        Of the utterances of the validation trials.
+    """
+    label_encoder = sb.dataio.encoder.CategoricalEncoder()
+    label_encoder.update_from_iterable(speakers)
+    label_encoder.expect_len(len(speakers))
+    train_data = hparams["training_dataset"](
+        read_manifest(paths["train"]),
+        label_encoder,
+        hparams["sample_rate"],
+        hparams["sentence_len"],
+        hparams["speeds"],
+    )
+    valid_loader = embedding_loader(
+        read_manifest(paths["valid"]),
+        hparams["sample_rate"],
+        hparams["max_batch_duration"],
+        hparams["num_workers"],
+    )
+    return train_data, valid_loader
+
+
+def speaker_modules(hparams, speakers):
+    """The modules of the YAML and a classifier of the speakers.
+
+    What is trained is added to the checkpointer. Where the YAML says start_from,
+    the modules start from the best checkpoint of that training.
+
+    Arguments
+    ---------
+    hparams : dict
+        Of the training.
+    speakers : list of str
+        Of `training_speakers`.
+
+    Returns
+    -------
+    dict
+        encoder, embedding_model and classifier.
+
+    Raises
+    ------
+    InputError
+        If the classifier cannot be built, or start_from does not fit.
+    """
+    modules, checkpointer = hparams["modules"], hparams["checkpointer"]
+    try:
+        modules["classifier"] = hparams["classifier"](out_neurons=len(speakers))
+    except InputError:
+        raise
+    except Exception as error:
+        raise not_built("classifier", hparams["classifier"], error, []) from error
+    if hparams["start_from"] is not None:
+        start_from_training(modules, hparams["start_from"], speakers)
+    checkpointer.add_recoverable("classifier", modules["classifier"])
+    if any(p.requires_grad for p in modules["encoder"].parameters()):
+        checkpointer.add_recoverable("encoder", modules["encoder"])
+    return modules
+
+
+def train_loader_kwargs(hparams, train_data, brain):
+    """How `Brain.fit` draws the batches of a training that counts steps.
+
+    Arguments
+    ---------
+    hparams : dict
+        Of the training.
+    train_data : DynamicItemDataset
+        To draw from.
+    brain : StepBrain
+        With its grad_accumulation_factor.
+
+    Returns
+    -------
+    dict
+        For `Brain.fit`.
+    """
+    return {
+        "batch_size": hparams["batch_size"],
+        "num_workers": hparams["num_workers"],
+        "sampler": step_sampler(
+            train_data,
+            hparams["steps_per_epoch"],
+            hparams["batch_size"],
+            brain.grad_accumulation_factor,
+            hparams["seed"],
+        ),
+    }
+
+
+def verify_training(configuration, hparams, paths, device):
+    """Verifies the best checkpoint on the test trials, and writes test/.
+
+    Arguments
+    ---------
+    configuration : Configuration
+        Of the training.
+    hparams : dict
+        What it built.
+    paths : dict
+        Of manifests and trial lists.
+    device : str
+        Where to compute.
+    """
+    speaker_model = SpeakerRecognition.from_training(hparams["output_folder"], device)
+    verify(
+        speaker_model,
+        paths["test"],
+        paths["test_trials"],
+        Path(hparams["output_folder"]) / "test",
+        threshold=speaker_model.threshold,
+        details=run_details(configuration, hparams),
+        max_batch_duration=hparams["max_batch_duration"],
+        num_workers=hparams["num_workers"],
+    )

@@ -1,0 +1,129 @@
+"""Several processes that go on together or stop together."""
+
+import contextlib
+
+import torch
+from speechbrain.utils.distributed import (
+    MainProcessContext,
+    ddp_prevent_block,
+    if_main_process,
+)
+
+from speechbrain_ext.utils.errors import InputError
+
+
+@contextlib.contextmanager
+def together():
+    """A block after which all processes go on or, if it fails in one, none.
+
+    Without it, the processes in which it did not fail wait for the others at
+    the next exchange, for hours or for ever. The block itself must not
+    exchange anything.
+
+    Raises
+    ------
+    InputError, OSError or RuntimeError
+        In the processes where the block succeeded, if it failed in another
+        one; an error that is neither of the first two becomes the third.
+
+    Example
+    -------
+    >>> with together():
+    ...     number = 1
+    """
+    error = None
+    try:
+        yield
+    except Exception as raised:
+        error = raised
+    failures = []
+    if not ddp_prevent_block():
+        kinds = [k for k in (InputError, OSError) if isinstance(error, k)]
+        failure = None if error is None else ([*kinds, RuntimeError][0], str(error))
+        failures = [None] * torch.distributed.get_world_size()
+        torch.distributed.all_gather_object(failures, failure)
+    if error is not None:
+        raise error
+    for failure in filter(None, failures):
+        kind, message = failure
+        raise kind(message)
+
+
+def on_main_process(function, *args, **kwargs):
+    """Calls a function in the main process, for which the others wait.
+
+    As `speechbrain.utils.distributed.run_on_main`, but an error stops all
+    processes.
+
+    Arguments
+    ---------
+    function : callable
+        What to call.
+    *args
+        For the function.
+    **kwargs
+        Likewise.
+
+    Raises
+    ------
+    InputError, OSError or RuntimeError
+        In the other processes, as of `together`.
+
+    Example
+    -------
+    >>> on_main_process(print, "once")
+    once
+    """
+    with together():
+        if if_main_process():
+            with MainProcessContext():
+                function(*args, **kwargs)
+
+
+def in_all_processes(condition):
+    """Whether a condition holds in every process, which all of them learn.
+
+    Arguments
+    ---------
+    condition : bool
+        Whether it holds in this one.
+
+    Returns
+    -------
+    bool
+        Whether it does.
+
+    Example
+    -------
+    >>> in_all_processes(True)
+    True
+    """
+    if ddp_prevent_block():
+        return bool(condition)
+    device = "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
+    everywhere = torch.tensor(int(condition), device=device)
+    torch.distributed.all_reduce(everywhere, torch.distributed.ReduceOp.MIN)
+    return bool(everywhere)
+
+
+def without_wrapper(module):
+    """The module that `DistributedDataParallel` or `DataParallel` wraps.
+
+    Arguments
+    ---------
+    module : torch.nn.Module
+        Wrapped or not.
+
+    Returns
+    -------
+    torch.nn.Module
+        The module itself, with its own attributes.
+
+    Example
+    -------
+    >>> layer = torch.nn.Linear(1, 1)
+    >>> without_wrapper(torch.nn.DataParallel(layer)) is layer
+    True
+    """
+    wrappers = (torch.nn.parallel.DistributedDataParallel, torch.nn.DataParallel)
+    return module.module if isinstance(module, wrappers) else module
