@@ -21,6 +21,12 @@ MOVED = {
     "pretraining": "training.pretraining",
     "dataio.demo_corpus": "dataio.corpora.demo",
     "dataio.pipelines": "dataio.datasets",
+    "dataio.prepare": {
+        "Utterance": "dataio.corpora.base",
+        "manifest_paths": "dataio.manifests",
+        "read_manifest": "dataio.manifests",
+        "write_manifest": "dataio.manifests",
+    },
     "lobes.models.cls_encoder": "lobes.encoders.cls_encoder",
     "lobes.models.small_wavlm": "lobes.encoders.small_wavlm",
     "lobes.models.ssl_encoder": "lobes.encoders.ssl_encoder",
@@ -63,6 +69,44 @@ MOVED = {
     "utils.recipes": "training.recipes",
 }
 
+# Names that were also SpeechBrain's, of something else
+RENAMED = {
+    "lobes.AttentiveStatisticsPooling": "ChannelAttentiveStatisticsPooling",
+    "lobes.models.ecapa.ECAPA_TDNN": "MaskedECAPA",
+    "nnet.pooling.AttentiveStatisticsPooling": "ChannelAttentiveStatisticsPooling",
+}
+
+
+def renamed(module, name):
+    """Looks up what a module has by a new name; its `__getattr__`.
+
+    Arguments
+    ---------
+    module : str
+        `__name__` of the module.
+    name : str
+        The old name.
+
+    Returns
+    -------
+    object
+        What has the new name.
+
+    Raises
+    ------
+    AttributeError
+        If the module has never had the name.
+    """
+    new = RENAMED.get(f"{module.removeprefix(PACKAGE)}.{name}")
+    if new is None:
+        raise AttributeError(f"module '{module}' has no attribute '{name}'")
+    warnings.warn(
+        f"{module}.{name} is called {new} now; the old name goes with the next release",
+        FutureWarning,
+        stacklevel=3,
+    )
+    return getattr(sys.modules[module], new)
+
 
 class MovedModules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     """Finds the modules of `MOVED` under their old names."""
@@ -83,21 +127,47 @@ class MovedModules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 class _MovedModule(types.ModuleType):
     def __getattr__(self, name):
-        if name.startswith("__"):
-            raise AttributeError(name)
-        new = MOVED[self.__name__.removeprefix(PACKAGE)]
-        if isinstance(new, dict):
-            new = new.get(name)
-        if new is None:
-            raise AttributeError(f"{self.__name__} has no {name}")
-        value = getattr(importlib.import_module(PACKAGE + new), name)
-        warnings.warn(
-            f"{self.__name__}.{name} has moved to {PACKAGE}{new}.{name}; the old "
-            "path goes with the next release",
-            FutureWarning,
-            stacklevel=2,
-        )
-        return value
+        return find_moved(self.__name__, name)
+
+
+def find_moved(module, name):
+    """Finds what has moved from a module, and warns.
+
+    A module that is still there, but lost some of its names, calls it from its
+    own `__getattr__`.
+
+    Arguments
+    ---------
+    module : str
+        Old module, in full.
+    name : str
+        What was looked up in it.
+
+    Returns
+    -------
+    object
+        What the new module has by that name.
+
+    Raises
+    ------
+    AttributeError
+        If nothing of that name has moved.
+    """
+    if name.startswith("__"):
+        raise AttributeError(name)
+    new = MOVED[module.removeprefix(PACKAGE)]
+    if isinstance(new, dict):
+        new = new.get(name)
+    if new is None:
+        raise AttributeError(f"module '{module}' has no attribute '{name}'")
+    value = getattr(importlib.import_module(PACKAGE + new), name)
+    warnings.warn(
+        f"{module}.{name} has moved to {PACKAGE}{new}.{name}; the old path goes "
+        "with the next release",
+        FutureWarning,
+        stacklevel=3,
+    )
+    return value
 
 
 def install():

@@ -233,6 +233,8 @@ KEYS = {
         is_text=True,
         is_list=True,
     ),
+    "window_length": ABOVE_ZERO.or_null(),
+    "window_overlap": FROM_ZERO.or_null(),
     "speaker_genders": TEXT.or_null(),
     "steps": MAPPING,
     "subtract_mean": SWITCH,
@@ -300,6 +302,11 @@ TOGETHER = [
         "vocal_tract_low {0} is above vocal_tract_high {1}; swap them",
     ),
     (
+        ("window_overlap", "window_length"),
+        lambda overlap, length: None in (overlap, length) or overlap < length,
+        "windows of {1} s cannot share {0} s; lower window_overlap",
+    ),
+    (
         ("contrast_layer", "encoder_layers"),
         lambda layer, n_layers: layer <= n_layers,
         "contrast_layer {0} is not among the {1} layers; give a lower one",
@@ -332,6 +339,7 @@ WITHOUT_EFFECT = {
     "penalty": ("top_k", 0, "give a --top_k above 0"),
     "margin_course": ("margin_steps", 0, "give --margin_steps above 0"),
     "test_folder": ("trials_from", None, "give --trials_from, the kind of corpus"),
+    "window_overlap": ("window_length", None, "give --window_length"),
     "n_test_trials": ("trials_from", None, "give --trials_from and --test_folder"),
     "verification_file": (
         "trials_from", None, "give --trials_from and --test_folder",
@@ -371,7 +379,10 @@ def check_values(values, source):
     plain = {
         key: plain_value(value)
         for key, value in values.items()
-        if key in KEYS and not has_tag(value)
+        # A list may refer to other keys item by item, as vgg_channels does.
+        if key in KEYS
+        and not has_tag(value)
+        and not (isinstance(value, list) and any(map(has_tag, value)))
     }
     for key, value in plain.items():
         kind = KEYS[key]

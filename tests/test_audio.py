@@ -93,6 +93,7 @@ def test_truncated_flac(tmp_path):
 
 
 def test_m4a_without_ffmpeg_says_what_to_do(tmp_path, monkeypatch):
+    (tmp_path / "a.m4a").write_bytes(b"m4a")
     monkeypatch.setattr(audio.shutil, "which", lambda program: None)
     with pytest.raises(InputError, match="install it or convert"):
         read_header(tmp_path / "a.m4a")

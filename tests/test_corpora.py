@@ -6,13 +6,16 @@ import pytest
 import soundfile
 from conftest import write_voice
 
-from speechbrain_ext.dataio import prepare
-from speechbrain_ext.dataio.corpora.layouts import librispeech_speakers, vctk_speakers
+from speechbrain_ext.dataio import corpora
+from speechbrain_ext.dataio.corpora import get_corpus, voxceleb
+from speechbrain_ext.dataio.corpora.base import PublishedTrials
+from speechbrain_ext.dataio.corpora.librispeech import LibriSpeech
+from speechbrain_ext.dataio.corpora.vctk import VCTK
+from speechbrain_ext.dataio.manifests import read_manifest
 from speechbrain_ext.dataio.prepare import (
     list_utterances,
     prepare_corpus,
     prepare_trials,
-    read_manifest,
 )
 from speechbrain_ext.dataio.trials import (
     Trials,
@@ -23,7 +26,7 @@ from speechbrain_ext.dataio.trials import (
 from speechbrain_ext.utils.errors import InputError
 
 ACCENTS = ("English", "Scottish")
-SPEAKERS = [f"p{number}" for number in range(225, 245)]
+SPEAKERS = [*(f"p{number}" for number in range(225, 244)), "p280"]
 
 
 def write_flac(path, speaker, utterance):
@@ -36,7 +39,7 @@ def write_flac(path, speaker, utterance):
 def write_vctk(root, release):
     """Twenty speakers, of which one lacks metadata, and the two left out."""
     lines = ["ID  AGE  GENDER  ACCENTS  REGION COMMENTS"]
-    for number, speaker in enumerate([*SPEAKERS, "p280", "p315"]):
+    for number, speaker in enumerate([*SPEAKERS, "p315", "s5"]):
         for utterance in (1, 24, 25, 30, 400):
             name = f"{speaker}_{utterance:03}"
             if release == "0.80":
@@ -48,7 +51,7 @@ def write_vctk(root, release):
                 if utterance != 30:
                     write_flac(folder / f"{name}_mic2.flac", number, utterance)
         listed = speaker[1:] if release == "0.80" else speaker
-        if speaker != "p244":
+        if speaker != "p280":
             lines.append(
                 f"{listed}  2{number % 4}  {'FM'[number % 2]}    "
                 f"{ACCENTS[number // 2 % 2]}    Southern  England"
@@ -76,9 +79,9 @@ def test_vctk(tmp_path, release):
         for utterance in (25, 30, 400)
     }
     # Non-targets: as many for each combination of gender and accent
-    of_speaker = vctk_speakers(tmp_path / "VCTK")
+    of_speaker = VCTK().speakers(tmp_path / "VCTK")
     assert of_speaker["p225"]["region"] == "Southern England"
-    assert "p244" not in of_speaker and "p999" in of_speaker
+    assert "p280" not in of_speaker and "p999" in of_speaker
     trials = read_trials(paths["test_trials"])
     counts = Counter()
     for label, enrol, test in zip(trials.labels, trials.enrol, trials.test):
@@ -91,6 +94,27 @@ def test_vctk(tmp_path, release):
     assert trials.labels.count(0) == trials.labels.count(1) > 20
     assert len(counts) == 4
     assert max(counts.values()) - min(counts.values()) <= 8
+
+
+def test_splits_of_vctk_are_stratified_whatever_the_seed(tmp_path):
+    """Each combination of gender and accent has its share in each split."""
+    write_vctk(tmp_path / "VCTK", "0.80")
+    lists = []
+    for seed in (1, 2):
+        paths = prepare_corpus(
+            "vctk", tmp_path / "VCTK", tmp_path / str(seed),
+            valid_speakers=4, test_speakers=5, seed=seed,
+        )  # fmt: skip
+        lists.append(read_trials(paths["test_trials"]))
+    assert lists[0] == lists[1]
+    of_speaker = VCTK().speakers(tmp_path / "VCTK")
+    for split, most in (("test", 2), ("valid", 2), ("train", 4)):
+        manifest = read_manifest(paths[split]).values()
+        counts = Counter(
+            (of_speaker[name]["gender"], of_speaker[name]["accent"])
+            for name in {item["speaker"] for item in manifest} & set(of_speaker)
+        )
+        assert len(counts) == 4 and max(counts.values()) <= most
 
 
 def test_librispeech(tmp_path):
@@ -113,7 +137,7 @@ def test_librispeech(tmp_path):
         assert {s.rjust(2, "0")[0] for s in speakers} == set(places)
         assert len(speakers) == 8
     assert "dev-clean/20/7/20-7-0000.flac" in read_manifest(paths["valid"])
-    genders = librispeech_speakers(root)
+    genders = LibriSpeech().speakers(root)
     trials = read_trials(paths["test_trials"])
     same = Counter(
         genders[enrol.split("/")[1]] == genders[test.split("/")[1]]
@@ -197,7 +221,7 @@ def write_voxceleb(root, in_one_folder):
 @pytest.mark.parametrize("in_one_folder", [False, True])
 def test_voxceleb_protocols(tmp_path, in_one_folder, monkeypatch):
     vox1_o = write_voxceleb(tmp_path, in_one_folder)
-    monkeypatch.setitem(prepare.VOXCELEB_TRIALS, "vox1-o", vox1_o)
+    monkeypatch.setitem(voxceleb.PUBLISHED_TRIALS, "vox1-o", PublishedTrials(vox1_o))
     folders = [tmp_path / "vox1", tmp_path / "vox2"]
     expected = {
         "voxceleb1": [{"id10001", "id10002"}, {"id00017", "id00061"}, "vox1-o"],
@@ -226,7 +250,7 @@ def test_voxceleb_protocols(tmp_path, in_one_folder, monkeypatch):
 
 def test_voxceleb2_without_its_test_part(tmp_path, monkeypatch, caplog):
     vox1_o = write_voxceleb(tmp_path, in_one_folder=False)
-    monkeypatch.setitem(prepare.VOXCELEB_TRIALS, "vox1-o", vox1_o)
+    monkeypatch.setitem(voxceleb.PUBLISHED_TRIALS, "vox1-o", PublishedTrials(vox1_o))
     folders = [tmp_path / "vox1", tmp_path / "vox2" / "dev"]
     with pytest.raises(InputError, match="test trials: .*118 speakers"):
         prepare_corpus("voxceleb2", folders, tmp_path / "save")
@@ -238,6 +262,99 @@ def test_voxceleb2_without_its_test_part(tmp_path, monkeypatch, caplog):
     assert "training speakers are held out" in caplog.text
     valid = read_manifest(paths["valid"])
     assert {i["speaker"][:3] for i in valid.values()} == {"id1"}
+
+
+@pytest.mark.parametrize(
+    "dataset, test, valid, expected",
+    [
+        ("voxceleb1", None, None, ("vox1-o", "vox2-test")),
+        ("voxceleb2", None, None, ("vox2-test", "vox1-o")),
+        ("voxceleb2", "vox1-h", None, ("vox1-h", "vox2-test")),
+        ("voxceleb2", "vox2-test-original", None, ("vox2-test-original", "vox1-o")),
+        ("voxceleb2", None, "vox2-test-original", ("vox1-o", "vox2-test-original")),
+        ("voxceleb1", None, "vox1-o-original", ("vox2-test", "vox1-o-original")),
+        ("voxceleb1", None, "mine.txt", ("vox1-o", "mine.txt")),
+    ],
+)
+def test_speakers_of_voxceleb_do_not_test_and_validate(dataset, test, valid, expected):
+    sources = get_corpus(dataset).trial_sources(test, valid)
+    assert (sources["test"], sources["valid"]) == expected
+
+
+NEW_CORPUS = """
+from speechbrain_ext.dataio.corpora.base import Corpus, Utterance, audio_files
+
+class Flat(Corpus):
+    name = "flat"
+    expected = "<speaker>_<number>.wav"
+
+    def utterances(self, root, left_out):
+        for file in audio_files(root, left_out):
+            name = file.path.name
+            yield Utterance.of_file(file, name, name.partition("_")[0])
+
+CORPORA = (Flat(),)
+"""
+
+
+def test_a_new_corpus_is_one_module(tmp_path, monkeypatch):
+    (tmp_path / "modules").mkdir()
+    (tmp_path / "modules" / "flat.py").write_text(NEW_CORPUS)
+    folders = [*corpora.__path__, str(tmp_path / "modules")]
+    monkeypatch.setattr(corpora, "__path__", folders)
+    corpora._modules.cache_clear()
+    try:
+        for speaker in range(6):
+            for utterance in range(2):
+                write_voice(tmp_path / f"data/s{speaker}_{utterance}.wav", speaker, 0)
+        paths = prepare_corpus(
+            "flat", tmp_path / "data", tmp_path / "save",
+            valid_speakers=2, test_speakers=2,
+        )  # fmt: skip
+        assert len(read_manifest(paths["train"])) == 4
+    finally:
+        corpora._modules.cache_clear()
+
+
+def test_original_trials_of_voxceleb2():
+    """Numbers of arXiv 2409.07770, with as many utterances as it takes."""
+    speaker_of = {
+        f"{speaker}/video{video}/{utterance:05}.m4a": speaker
+        for speaker in sorted(voxceleb.VOXCELEB2_TEST_SPEAKERS)
+        for video in range(5)
+        for utterance in range(9)
+    }
+    trials = voxceleb.draw_original_vox2_trials(speaker_of, seed=0)
+    assert trials.labels.count(1) == 32096 and trials.labels.count(0) == 34515
+    same_video, of_speaker, of_pair = Counter(), Counter(), Counter()
+    for label, *names in zip(trials.labels, trials.enrol, trials.test):
+        first, second = (name.split("/") for name in names)
+        assert label == (first[0] == second[0])
+        if label:
+            of_speaker[first[0]] += 1
+            same_video[first[1] == second[1]] += 1
+        else:
+            of_pair[frozenset((first[0], second[0]))] += 1
+    assert set(of_speaker.values()) == {272}
+    assert same_video[True] == same_video[False] == 16048
+    assert len(of_pair) == 6903 and set(of_pair.values()) == {5}
+    assert len(set(zip(trials.enrol, trials.test))) == len(trials)
+    assert trials == voxceleb.draw_original_vox2_trials(speaker_of, seed=0)
+    assert trials != voxceleb.draw_original_vox2_trials(speaker_of, seed=1)
+
+
+def test_original_trials_of_voxceleb2_are_prepared(tmp_path, monkeypatch):
+    vox1_o = write_voxceleb(tmp_path, in_one_folder=False)
+    monkeypatch.setitem(voxceleb.PUBLISHED_TRIALS, "vox1-o", PublishedTrials(vox1_o))
+    paths = prepare_corpus(
+        "voxceleb2", [tmp_path / "vox1", tmp_path / "vox2"], tmp_path / "save",
+        verification_file="vox2-test-original",
+    )  # fmt: skip
+    trials = read_trials(paths["test_trials"])
+    # Three utterances of one video for each of two speakers
+    assert trials.labels.count(1) == 6 and trials.labels.count(0) == 5
+    valid = read_manifest(paths["valid"]).values()
+    assert {item["speaker"] for item in valid} == {"id10270", "id10271"}
 
 
 def test_corpora_that_are_something_else(tmp_path):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from speechbrain_ext.dataio import demo_corpus
+from speechbrain_ext.dataio.corpora import demo as demo_corpus
 from speechbrain_ext.dataio.corpora.demo import build_demo_corpus
 from speechbrain_ext.dataio.trials import read_trials
 
@@ -16,9 +16,7 @@ def few_speakers(monkeypatch):
 
 
 def test_size():
-    n_utterances = (
-        demo_corpus.N_SESSIONS * demo_corpus.N_UTTERANCES_PER_SESSION
-    )
+    n_utterances = demo_corpus.N_SESSIONS * demo_corpus.N_UTTERANCES_PER_SESSION
     assert demo_corpus.N_SPEAKERS >= 40 and n_utterances >= 10
 
 

@@ -13,6 +13,7 @@ ROOT = Path(speechbrain_ext.__file__).parent
 
 # From low to high; a module imports from its own layer and lower ones only.
 LAYERS = [
+    "_moved",
     "utils",
     "nnet",
     "metrics",

@@ -9,12 +9,11 @@ import pytest
 import soundfile
 from conftest import write_voice
 
+from speechbrain_ext.dataio.manifests import manifest_paths, read_manifest
 from speechbrain_ext.dataio.prepare import (
     check_disjoint,
-    manifest_paths,
     prepare_corpus,
     prepare_trials,
-    read_manifest,
 )
 from speechbrain_ext.dataio.trials import read_trials
 from speechbrain_ext.utils.errors import InputError
@@ -88,9 +87,7 @@ def test_prepared_again_only_when_something_changed(corpus, tmp_path):
 
 def test_speakers_of_given_trials_are_kept_out_of_training(corpus, tmp_path):
     trial_list = tmp_path / "mine.txt"
-    trial_list.write_text(
-        "1 spk0/0.wav spk0/1.wav\n0 spk0/0.wav spk1/1.wav\n"
-    )
+    trial_list.write_text("1 spk0/0.wav spk0/1.wav\n0 spk0/0.wav spk1/1.wav\n")
     paths = prepare(corpus, tmp_path, verification_file=str(trial_list))
     assert speakers(paths["test"]) == {"spk0", "spk1"}
     assert len(speakers(paths["train"])) == 6
@@ -172,9 +169,7 @@ def test_no_speakers_left_for_training(voxceleb, tmp_path):
 
 def test_download_that_fails_says_what_to_do(corpus, tmp_path):
     with pytest.raises(InputError, match="give its path as verification_file"):
-        prepare(
-            corpus, tmp_path, verification_file="http://127.0.0.1:9/veri.txt"
-        )
+        prepare(corpus, tmp_path, verification_file="http://127.0.0.1:9/veri.txt")
 
 
 @pytest.mark.parametrize(
@@ -232,8 +227,7 @@ def test_many_broken_files_stop_unless_allowed(corpus, tmp_path, caplog):
     assert "4 of 44 audio files are broken" in caplog.text
     with open(tmp_path / "save" / "broken_files.csv", newline="") as file:
         reasons = {
-            os.path.basename(row["wav"]): row["reason"]
-            for row in csv.DictReader(file)
+            os.path.basename(row["wav"]): row["reason"] for row in csv.DictReader(file)
         }
     assert reasons["empty.wav"] == "zero length"
     assert reasons["nan.wav"] == "NaN samples"

@@ -19,7 +19,8 @@ from speechbrain_ext.analysis.probing import (
     read_phones,
 )
 from speechbrain_ext.dataio.corpora.demo import build_demo_corpus
-from speechbrain_ext.dataio.prepare import prepare_corpus, read_manifest
+from speechbrain_ext.dataio.manifests import read_manifest
+from speechbrain_ext.dataio.prepare import prepare_corpus
 from speechbrain_ext.lobes.encoders.ssl_encoder import SSLEncoder
 from speechbrain_ext.plots.representations import plot_probes
 from speechbrain_ext.utils.errors import add_debug_option, one_line_errors

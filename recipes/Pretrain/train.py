@@ -13,8 +13,8 @@ from pathlib import Path
 from speechbrain.dataio.dataloader import make_dataloader
 
 from speechbrain_ext.config import read_configuration
-from speechbrain_ext.dataio.datasets import crop_pair_dataset, step_sampler
-from speechbrain_ext.dataio.prepare import manifest_paths, read_manifest
+from speechbrain_ext.dataio.datasets import crop_pair_dataset
+from speechbrain_ext.dataio.manifests import manifest_paths, read_manifest
 from speechbrain_ext.schema import check_effect
 from speechbrain_ext.training.pretraining import (
     PretrainingBrain,
@@ -77,18 +77,11 @@ def main(arguments):
         checkpointer=hparams["checkpointer"],
         units=hparams["units"],
     )
-    sampler = step_sampler(
-        train_data,
-        hparams["steps_per_epoch"],
-        hparams["batch_size"],
-        brain.grad_accumulation_factor,
-        hparams["seed"],
-    )
     brain.fit(
         hparams["epoch_counter"],
         train_data,
         make_dataloader(valid_data, drop_last=True, **loading),
-        train_loader_kwargs={**loading, "sampler": sampler},
+        train_loader_kwargs=loading,
     )
     on_main_process(export_encoder, hparams["encoder"], hparams["output_folder"])
 

@@ -4,7 +4,7 @@
         --data_folder /data/VCTK-Corpus-0.92 --save_folder results/vctk
 
 Reads release 0.80 (wav48) and 0.92 (wav48_silence_trimmed, first microphone).
-Speakers p280 and p315 and utterances 000 to 024, which all speakers read, are
+Speakers p315 and s5 and utterances 000 to 024, which all speakers read, are
 left out; 48 kHz becomes 16 kHz when a file is read. Splits, trials and their
 numbers are those of hparams/corpora/vctk.yaml. train.py does the same by itself.
 """

@@ -13,7 +13,7 @@ import argparse
 from pathlib import Path
 
 from speechbrain_ext.analysis.frame_attention import frame_weights
-from speechbrain_ext.dataio.prepare import manifest_paths, read_manifest
+from speechbrain_ext.dataio.manifests import manifest_paths, read_manifest
 from speechbrain_ext.inference.speaker import SpeakerRecognition
 from speechbrain_ext.plots.attention import plot_cumulative_weights, plot_frame_weights
 from speechbrain_ext.training.recipes import model_names

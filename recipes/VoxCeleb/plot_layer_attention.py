@@ -14,7 +14,7 @@ from pathlib import Path
 
 from speechbrain_ext.analysis.layer_attention import layer_usage
 from speechbrain_ext.analysis.probing import read_phones
-from speechbrain_ext.dataio.prepare import manifest_paths, read_manifest
+from speechbrain_ext.dataio.manifests import manifest_paths, read_manifest
 from speechbrain_ext.inference.speaker import SpeakerRecognition
 from speechbrain_ext.plots.attention import plot_layer_attention, plot_layer_usage
 from speechbrain_ext.utils.errors import InputError, add_debug_option, one_line_errors

@@ -17,7 +17,6 @@ from speechbrain_ext.training.steps import (
     prepare_data,
     speaker_datasets,
     speaker_modules,
-    train_loader_kwargs,
     training_speakers,
     verify_training,
 )
@@ -65,7 +64,10 @@ def train_stage(configuration):
         hparams["epoch_counter"],
         train_data,
         valid_loader,
-        train_loader_kwargs=train_loader_kwargs(hparams, train_data, brain),
+        train_loader_kwargs={
+            "batch_size": hparams["batch_size"],
+            "num_workers": hparams["num_workers"],
+        },
     )
 
     # Test; SpeechBrain's debug mode leaves no checkpoint

@@ -19,7 +19,8 @@ from speechbrain.utils.distributed import infer_device
 from speechbrain.utils.logger import get_logger
 
 from speechbrain_ext.config import read_configuration, training_stages
-from speechbrain_ext.dataio.prepare import manifest_paths, read_manifest
+from speechbrain_ext.dataio.manifests import manifest_paths, read_manifest
+from speechbrain_ext.dataio.settings import DataSettings
 from speechbrain_ext.inference.extraction import extract_embeddings
 from speechbrain_ext.training.finished import (
     check_settings,
@@ -36,11 +37,11 @@ logger = get_logger("train_kd")
 
 # What teacher and student have in common
 DATA_KEYS = (
-    "seed", "dataset", "data_folder", "verification_file",
-    "valid_verification_file", "valid_speakers", "test_speakers",
-    "n_valid_trials", "n_test_trials", "min_duration", "allow_broken",
-    "sample_rate", "precision", "num_workers", "max_batch_duration",
-)  # fmt: skip
+    *(field.name for field in dataclasses.fields(DataSettings)),
+    "precision",
+    "num_workers",
+    "max_batch_duration",
+)
 
 
 def main(arguments):

@@ -1,5 +1,6 @@
 """Recorded noise and rooms, such as MUSAN and RIRS_NOISES."""
 
+import os
 import random
 import shutil
 from pathlib import Path
@@ -73,6 +74,29 @@ class RecordedNoise:
             for _ in waveforms
         ]
         return torch.stack(crops).to(waveforms)
+
+
+def draw_anew(augmenter):
+    """Lets SpeechBrain's readers of recordings draw from the current seed.
+
+    `AddNoise` and `AddReverb` read on where their last call has ended, in an
+    order that was drawn at their first one. After this call the order is of
+    SB_GLOBAL_SEED and starts anew.
+
+    Arguments
+    ---------
+    augmenter : speechbrain.augment.augmenter.Augmenter
+        Its augmentations; None has none.
+    """
+    for augmentation in getattr(augmenter, "augmentations", {}).values():
+        loader = getattr(augmentation, "data_loader", None)
+        if loader is None:
+            continue
+        loader.sampler.seed = int(os.environ["SB_GLOBAL_SEED"])
+        for reader in ("noise_data", "rir_data"):
+            if hasattr(augmentation, reader):
+                # At its end, which makes the next call start anew
+                setattr(augmentation, reader, iter(()))
 
 
 def audio_below(folder):

@@ -7,7 +7,10 @@ the format of VoxCeleb2, goes through the `ffmpeg` program where it is there.
 import dataclasses
 import functools
 import json
+import math
+import os
 import shutil
+import stat
 import subprocess
 from pathlib import Path
 
@@ -18,7 +21,17 @@ from speechbrain.dataio.preprocess import AudioNormalizer
 
 from speechbrain_ext.utils.errors import InputError
 
+# In order of preference, where a recording is there in several
 AUDIO_EXTENSIONS = (".wav", ".flac", ".opus", ".ogg", ".mp3", ".m4a")
+# What a header may claim, in Hz; another rate is an error in the header, and the
+# filters that resample from it would be as large as it is wrong.
+SAMPLE_RATES = range(4000, 384001)
+# Weights of the largest resampling filter, 128 MiB; rates without a large common
+# divisor, such as 44,101 and 16,000 Hz, need gigabytes.
+MAX_FILTER = 2**25
+FLOATS = ("FLOAT", "DOUBLE")  # samples that can be infinite or NaN
+BLOCK = 2**16  # samples that are checked at a time
+MAX_BLOCKS = 256  # all of 17 minutes at 16 kHz in mono
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +66,10 @@ class AudioHeader:
 def read_header(path):
     """Reads the header of an audio file and probes that the file is whole.
 
+    Of integer samples the last tenth of a second is read. Floating point
+    samples are checked to be finite, all of them in files of up to 16 million
+    samples; of longer files that many, spread evenly.
+
     Arguments
     ---------
     path : str or Path
@@ -66,7 +83,9 @@ def read_header(path):
     Raises
     ------
     InputError
-        If the file is unreadable, cut short, empty or has NaN samples.
+        If the file is missing, unreadable, cut short, empty, cannot be read
+        from the middle, claims an impossible sample rate or has infinite or NaN
+        samples. The message leaves the path to the caller.
 
     Example
     -------
@@ -75,27 +94,109 @@ def read_header(path):
     >>> read_header(path)
     AudioHeader(sample_rate=16000, n_samples=8000, n_channels=1)
     """
+    missing = _why_no_file(path)
+    if missing:
+        raise InputError(missing)
     if Path(path).suffix.lower() == ".m4a":
-        return _m4a_header(path)
+        return _checked(_m4a_header(path))
     try:
         with soundfile.SoundFile(path) as audio:
-            header = AudioHeader(
-                audio.samplerate, audio.frames, audio.channels
+            header = _checked(
+                AudioHeader(audio.samplerate, audio.frames, audio.channels)
             )
-            if header.n_samples == 0:
-                raise InputError("zero length")
-            # Only floating point samples can be NaN.
-            if audio.subtype in ("FLOAT", "DOUBLE"):
-                if np.isnan(audio.read(dtype="float32")).any():
-                    raise InputError("NaN samples")
+            if not audio.seekable():
+                raise InputError(
+                    f"{audio.subtype_info} has no random access; convert it to "
+                    "16-bit wav or flac"
+                )
+            if audio.subtype in FLOATS:
+                _check_finite(audio)
             else:
                 tail = min(header.n_samples, header.sample_rate // 10)
                 audio.seek(header.n_samples - tail)
                 if len(audio.read(tail, dtype="int16")) < tail:
                     raise InputError("cut short")
-    except soundfile.LibsndfileError as error:
-        raise InputError(f"unreadable: {error.error_string}") from None
+    except soundfile.SoundFileError as error:
+        raise InputError(f"unreadable: {_reason(error)}") from None
     return header
+
+
+def _why_no_file(path):
+    """Says why there is nothing to read; a pipe would never end, for one."""
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        return "there is no such file"
+    except OSError as error:
+        return f"unreadable: {error.strerror}"
+    return None if stat.S_ISREG(mode) else "not a regular file"
+
+
+def _checked(header):
+    if header.n_samples == 0:
+        raise InputError("zero length")
+    if header.sample_rate not in SAMPLE_RATES:
+        raise InputError(
+            f"its header claims a sample rate of {header.sample_rate} Hz; "
+            f"{SAMPLE_RATES[0]} to {SAMPLE_RATES[-1]} Hz can be read"
+        )
+    return header
+
+
+def _check_finite(audio):
+    block = max(1, BLOCK // audio.channels)
+    n_blocks = -(-audio.frames // block)
+    for number in np.unique(
+        np.linspace(0, n_blocks - 1, min(n_blocks, MAX_BLOCKS)).astype(int)
+    ):
+        start = int(number) * block
+        audio.seek(start)
+        samples = audio.read(block, dtype="float32")
+        if len(samples) < min(block, audio.frames - start):
+            raise InputError("cut short")
+        _require_finite(samples)
+
+
+def _require_finite(samples):
+    if not np.isfinite(samples).all():
+        kind = "NaN" if np.isnan(samples).any() else "infinite"
+        raise InputError(f"{kind} samples")
+
+
+def _reason(error):
+    return getattr(error, "error_string", str(error))
+
+
+def why_not_resampled(sample_rate, wanted):
+    """Says why one sample rate cannot become another one, if so.
+
+    Arguments
+    ---------
+    sample_rate : int
+        Of the file, in Hz.
+    wanted : int
+        Of the model, in Hz.
+
+    Returns
+    -------
+    str or None
+        The reason.
+
+    Example
+    -------
+    >>> why_not_resampled(44100, 16000) is None
+    True
+    >>> why_not_resampled(44101, 16000)
+    'its sample rate of 44101 Hz has too small a divisor in common with 16000 Hz; \
+convert it to a usual rate'
+    """
+    divisor = math.gcd(sample_rate, wanted)
+    if sample_rate == wanted or sample_rate * wanted // divisor**2 <= MAX_FILTER:
+        return None
+    return (
+        f"its sample rate of {sample_rate} Hz has too small a divisor in common "
+        f"with {wanted} Hz; convert it to a usual rate"
+    )
 
 
 def read_crop(path, sample_rate, start=0.0, duration=None):
@@ -120,7 +221,8 @@ def read_crop(path, sample_rate, start=0.0, duration=None):
     Raises
     ------
     InputError
-        If the file cannot be decoded.
+        If the file is missing, cannot be decoded or has infinite or NaN
+        samples; the message names it.
 
     Example
     -------
@@ -129,19 +231,25 @@ def read_crop(path, sample_rate, start=0.0, duration=None):
     >>> read_crop(path, sample_rate=16000, start=0.5, duration=0.25).shape
     torch.Size([4000])
     """
-    if Path(path).suffix.lower() == ".m4a":
-        return _m4a_crop(path, sample_rate, start, duration)
+    missing = _why_no_file(path)
+    if missing:
+        raise InputError(f"'{path}': {missing}")
     try:
+        if Path(path).suffix.lower() == ".m4a":
+            return _m4a_crop(path, sample_rate, start, duration)
         with soundfile.SoundFile(path) as audio:
             audio.seek(min(round(start * audio.samplerate), audio.frames))
-            n_samples = (
-                -1 if duration is None else round(duration * audio.samplerate)
-            )
+            n_samples = -1 if duration is None else round(duration * audio.samplerate)
             samples = audio.read(n_samples, dtype="float32", always_2d=True)
             file_rate = audio.samplerate
-    except soundfile.LibsndfileError as error:
+            reason = why_not_resampled(file_rate, sample_rate)
+            if reason:
+                raise InputError(reason)
+            if audio.subtype in FLOATS:
+                _require_finite(samples)
+    except (InputError, soundfile.SoundFileError) as error:
         raise InputError(
-            f"'{path}' cannot be decoded ({error.error_string}); repair or "
+            f"'{path}' cannot be decoded ({_reason(error)}); repair or "
             "remove the file and start again"
         ) from None
     return _normalizer(sample_rate)(torch.from_numpy(samples), file_rate)
@@ -179,11 +287,12 @@ def _m4a_header(path):
     if not found.get("streams"):
         raise InputError("unreadable: no audio stream")
     stream = found["streams"][0]
-    sample_rate = int(stream["sample_rate"])
-    n_samples = round(float(found["format"]["duration"]) * sample_rate)
-    if n_samples == 0:
-        raise InputError("zero length")
-    return AudioHeader(sample_rate, n_samples, int(stream["channels"]))
+    try:
+        sample_rate = int(stream["sample_rate"])
+        n_samples = round(float(found["format"]["duration"]) * sample_rate)
+        return AudioHeader(sample_rate, n_samples, int(stream["channels"]))
+    except (KeyError, ValueError, OverflowError):
+        raise InputError("unreadable: no duration or sample rate") from None
 
 
 def _m4a_crop(path, sample_rate, start, duration):

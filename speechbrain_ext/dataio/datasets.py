@@ -1,21 +1,43 @@
 """SpeechBrain datasets and loaders for speaker embedding models."""
 
-import os
 import random
 
+import numpy as np
 import speechbrain as sb
 import torch
 from speechbrain.augment.time_domain import SpeedPerturb
 from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.dataio.dataloader import SaveableDataLoader
 from speechbrain.dataio.dataset import DynamicItemDataset
-from speechbrain.dataio.sampler import (
-    DynamicBatchSampler,
-    ReproducibleRandomSampler,
-)
+from speechbrain.dataio.sampler import DynamicBatchSampler
+from torch.utils.data import Sampler
 
 from speechbrain_ext.dataio.audio import read_crop
 from speechbrain_ext.utils.errors import InputError
+from speechbrain_ext.utils.randomness import seeded
+from speechbrain_ext.utils.signals import outlive_first_signal
+
+
+class DrawnDataset(DynamicItemDataset):
+    """A DynamicItemDataset whose random items are those of their key.
+
+    A key is an index, or an index and any numbers that tell a draw, such as
+    those of `StepSampler`. All that the pipeline draws depends on the key, in
+    whatever process it runs and whatever ran before.
+
+    Example
+    -------
+    >>> dataset = DrawnDataset({"a": {"wav": "a.wav"}, "b": {"wav": "b.wav"}})
+    >>> dataset.add_dynamic_item(lambda wav: random.random(), "wav", "start")
+    >>> dataset.set_output_keys(["id", "start"])
+    >>> dataset[1, 1986, 7] == dataset[1, 1986, 7], dataset[1] == dataset[1, 5]
+    (True, False)
+    """
+
+    def __getitem__(self, key):
+        index, *draw = key if isinstance(key, tuple) else (key,)
+        with seeded(index, *draw):
+            return super().__getitem__(index)
 
 
 def training_dataset(
@@ -41,23 +63,20 @@ def training_dataset(
 
     Returns
     -------
-    DynamicItemDataset
+    DrawnDataset
         With the keys id, sig and spk_id_encoded.
     """
-    dataset = DynamicItemDataset(utterances)
+    dataset = DrawnDataset(utterances)
     n_samples = round(crop_duration * sample_rate)
     change_speed = {
-        speed: SpeedPerturb(sample_rate, [speed])
-        for speed in set(speeds) - {100}
+        speed: SpeedPerturb(sample_rate, [speed]) for speed in set(speeds) - {100}
     }
 
     @sb.utils.data_pipeline.takes("wav", "duration", "speaker")
     @sb.utils.data_pipeline.provides("sig", "spk_id_encoded")
     def random_crop(wav, duration, speaker):
         speed = random.choice(speeds)
-        crop = read_random_crop(
-            wav, duration, sample_rate, crop_duration * speed / 100
-        )
+        crop = read_random_crop(wav, duration, sample_rate, crop_duration * speed / 100)
         if speed != 100:
             crop = change_speed[speed](crop.unsqueeze(0)).squeeze(0)
         # A resampled crop may lack a sample.
@@ -115,9 +134,7 @@ def speaker_classes(utterances, speeds=(100,)):
     """
     speakers = {item["speaker"] for item in utterances.values()}
     return sorted(
-        speaker_class(speaker, speed)
-        for speaker in speakers
-        for speed in set(speeds)
+        speaker_class(speaker, speed) for speaker in speakers for speed in set(speeds)
     )
 
 
@@ -171,10 +188,10 @@ def crop_pair_dataset(utterances, sample_rate, crop_duration, change_voice=None)
 
     Returns
     -------
-    DynamicItemDataset
+    DrawnDataset
         With the keys id, first and second.
     """
-    dataset = DynamicItemDataset(utterances)
+    dataset = DrawnDataset(utterances)
     n_samples = round(crop_duration * sample_rate)
     read_duration = crop_duration if change_voice is None else 1.25 * crop_duration
 
@@ -198,35 +215,116 @@ def crop_pair_dataset(utterances, sample_rate, crop_duration, change_voice=None)
     return dataset
 
 
-def step_sampler(dataset, n_steps, batch_size, grad_accumulation_factor, seed):
-    """Sampler whose epoch is a number of optimiser steps.
+class StepSampler(Sampler):
+    """Batches of a training, an epoch of which is a number of steps.
 
-    It runs through the whole data set again and again, however small.
+    The batches run through the whole data set again and again, however small,
+    in an order of its own each time. They and the seeds of their crops depend
+    on the optimiser step alone: a resumed training goes on with the batches
+    that an uninterrupted one gets, and all processes together get those of
+    one process with as many times the batch size. The last epoch may be
+    shorter.
 
     Arguments
     ---------
-    dataset : DynamicItemDataset
-        To sample from.
-    n_steps : int
+    n_items : int
+        Items of the data set.
+    number_of_steps : int
+        Optimiser steps of the training.
+    steps_per_epoch : int
         Optimiser steps of an epoch.
     batch_size : int
         Of each process.
     grad_accumulation_factor : int
         Batches of a step.
     seed : int
-        Of the order.
+        Of the order and of the crops.
+    rank : int
+        Of this process.
+    n_processes : int
+        How many there are.
 
-    Returns
+    Example
     -------
-    ReproducibleRandomSampler
-        Gives the same order after a restart.
+    >>> sampler = StepSampler(
+    ...     8, number_of_steps=3, steps_per_epoch=2, batch_size=4, seed=1986
+    ... )
+    >>> sorted(index for batch in sampler for index, *_ in batch)
+    [0, 1, 2, 3, 4, 5, 6, 7]
+    >>> sampler.set_epoch(2)
+    >>> len(sampler), len(list(sampler))
+    (1, 1)
     """
-    n_processes = int(os.environ.get("WORLD_SIZE", 1))  # set by torchrun
-    return ReproducibleRandomSampler(
-        dataset,
-        seed=seed,
-        num_samples=n_steps * batch_size * grad_accumulation_factor * n_processes,
-    )
+
+    def __init__(
+        self,
+        n_items,
+        number_of_steps,
+        steps_per_epoch,
+        batch_size,
+        grad_accumulation_factor=1,
+        seed=0,
+        rank=0,
+        n_processes=1,
+    ):
+        self.n_items = n_items
+        self.number_of_steps = number_of_steps
+        self.steps_per_epoch = steps_per_epoch
+        self.batch_size = batch_size
+        self.grad_accumulation_factor = grad_accumulation_factor
+        self.seed = seed
+        self.rank = rank
+        self.n_processes = n_processes
+        self.epoch = 1
+        self.steps_done = 0
+
+    def set_epoch(self, epoch):
+        """Chooses the epoch of the next iteration.
+
+        Arguments
+        ---------
+        epoch : int
+            From 1.
+        """
+        self.epoch = epoch
+
+    def resume(self, steps_done):
+        """Leaves out the steps before a checkpoint.
+
+        Arguments
+        ---------
+        steps_done : int
+            Optimiser steps of the checkpoint.
+        """
+        self.steps_done = steps_done
+
+    def _steps(self):
+        """The epoch's steps, those before a checkpoint among them."""
+        first = (self.epoch - 1) * self.steps_per_epoch
+        last = min(first + self.steps_per_epoch, self.number_of_steps)
+        return range(first, last)
+
+    def __len__(self):
+        return len(self._steps()) * self.grad_accumulation_factor
+
+    def __iter__(self):
+        """Yields lists of keys of a `DrawnDataset`."""
+        order_of = None
+        for step in self._steps():
+            if step < self.steps_done:
+                continue
+            for part in range(self.grad_accumulation_factor):
+                number = step * self.grad_accumulation_factor + part
+                first = (number * self.n_processes + self.rank) * self.batch_size
+                batch = []
+                for position in range(first, first + self.batch_size):
+                    round_, place = divmod(position, self.n_items)
+                    if round_ != order_of:
+                        rng = np.random.default_rng([self.seed, round_])
+                        order = rng.permutation(self.n_items).tolist()
+                        order_of = round_
+                    batch.append((order[place], self.seed, position))
+                yield batch
 
 
 def embedding_loader(utterances, sample_rate, max_batch_duration, num_workers=0):
@@ -279,4 +377,5 @@ def embedding_loader(utterances, sample_rate, max_batch_duration, num_workers=0)
         batch_sampler=sampler,
         collate_fn=PaddedBatch,
         num_workers=num_workers,
+        worker_init_fn=outlive_first_signal,
     )

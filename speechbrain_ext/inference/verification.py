@@ -14,7 +14,7 @@ from speechbrain_ext.dataio.enrolments import (
     read_enrolments,
     trial_utterances,
 )
-from speechbrain_ext.dataio.prepare import read_manifest
+from speechbrain_ext.dataio.manifests import read_manifest
 from speechbrain_ext.dataio.scores import write_scores
 from speechbrain_ext.dataio.trials import Trials, draw_trials, read_trials
 from speechbrain_ext.dataio.windows import MAX_WHOLE_DURATION
@@ -228,13 +228,13 @@ class TrialSet:
         InputError
             If utterances are unknown or models are not enrolled.
         """
+        utterances, trials = read_manifest(manifest), read_trials(trial_list)
         enrolments = None
         if enrolment_path(trial_list).is_file():
-            enrolments = read_enrolments(enrolment_path(trial_list))
-        utterances = read_manifest(manifest)
-        trials, enrolments = match_trials(
-            read_trials(trial_list), enrolments, utterances, trial_list
-        )
+            # A model that is a recording itself needs no enrolment.
+            alone = {name: [name] for name in trials.enrol if name in utterances}
+            enrolments = {**alone, **read_enrolments(enrolment_path(trial_list))}
+        trials, enrolments = match_trials(trials, enrolments, utterances, trial_list)
         used = trial_utterances(trials, enrolments)
         return cls(
             trials,

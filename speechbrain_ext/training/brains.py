@@ -1,12 +1,25 @@
 """The Brains: steps and schedules, and the training of embedding models."""
 
+import re
+import shlex
+import sys
+from pathlib import Path
+
 import speechbrain as sb
 import torch
-from speechbrain.utils.distributed import ddp_broadcast
+from speechbrain.dataio.dataloader import make_dataloader
+from speechbrain.utils.distributed import (
+    ddp_all_reduce,
+    ddp_broadcast,
+    if_main_process,
+    is_distributed_initialized,
+)
 from speechbrain.utils.epoch_loop import EpochCounterWithStopper
 from speechbrain.utils.logger import get_logger
 
 from speechbrain_ext.analysis.layer_attention import layer_usage
+from speechbrain_ext.augment.recordings import draw_anew
+from speechbrain_ext.dataio.datasets import StepSampler
 from speechbrain_ext.inference.verification import (
     summary,
     verification_metrics,
@@ -17,6 +30,13 @@ from speechbrain_ext.processing.scoring import cosine_scores
 from speechbrain_ext.utils.checkpoints import other_architecture
 from speechbrain_ext.utils.distributed import in_all_processes, without_wrapper
 from speechbrain_ext.utils.errors import InputError
+from speechbrain_ext.utils.files import atomic_path
+from speechbrain_ext.utils.randomness import seed_generators
+from speechbrain_ext.utils.signals import (
+    Stopped,
+    outlive_first_signal,
+    stop_request,
+)
 
 logger = get_logger(__name__)
 
@@ -28,9 +48,85 @@ class StepBrain(sb.Brain):
     the training with the last checkpoint in place, and each validation ends
     with a log line, an estimate of the time left and a checkpoint.
 
-    Needs in `hparams`: lr_scheduler, train_logger, tensorboard_logger, clock,
-    keep_checkpoints, number_of_steps.
+    All that a batch draws depends on the seed, the step and the process
+    alone. A training that was killed and resumed ends with the parameters of
+    an uninterrupted one, bit for bit on a processor. SIGTERM and SIGINT save a
+    checkpoint after the step and end the program with 143 and 130.
+
+    Needs in `hparams`: seed, lr_scheduler, train_logger, tensorboard_logger,
+    clock, epoch_counter, keep_checkpoints, number_of_steps, steps_per_epoch,
+    and wav_augment where there is one.
     """
+
+    def make_dataloader(
+        self, dataset, stage, ckpt_prefix="dataloader-", **loader_kwargs
+    ):
+        """As in SpeechBrain; the training's batches are of a `StepSampler`.
+
+        Arguments
+        ---------
+        dataset : DynamicItemDataset
+            In training a `DrawnDataset`.
+        stage : Stage
+            Stage.TRAIN or Stage.VALID.
+        ckpt_prefix : str
+            Of SpeechBrain's loaders; a `StepSampler` has nothing to save.
+        **loader_kwargs
+            Of the loader, in training with batch_size.
+
+        Returns
+        -------
+        SaveableDataLoader
+            The loader.
+        """
+        if stage != sb.Stage.TRAIN:
+            return super().make_dataloader(dataset, stage, ckpt_prefix, **loader_kwargs)
+        rank, n_processes = rank_and_processes()
+        self.train_sampler = StepSampler(
+            len(dataset),
+            self.hparams.number_of_steps,
+            self.hparams.steps_per_epoch,
+            loader_kwargs.pop("batch_size"),
+            self.grad_accumulation_factor,
+            self.hparams.seed,
+            rank,
+            n_processes,
+        )
+        return make_dataloader(
+            dataset,
+            batch_sampler=self.train_sampler,
+            worker_init_fn=outlive_first_signal,
+            **loader_kwargs,
+        )
+
+    def fit(self, *args, **kwargs):
+        """As in SpeechBrain; a signal ends it after a step, with a checkpoint.
+
+        Arguments
+        ---------
+        *args
+            As of `speechbrain.Brain.fit`.
+        **kwargs
+            As of `speechbrain.Brain.fit`.
+
+        Raises
+        ------
+        SystemExit
+            With 143 after SIGTERM and 130 after SIGINT.
+        """
+        try:
+            with stop_request() as self._stop_request:
+                super().fit(*args, **kwargs)
+        except Stopped as stopped:
+            if if_main_process():
+                print(
+                    f"{stopped} after {self.optimizer_step} of "
+                    f"{self.hparams.number_of_steps} steps, which are saved in "
+                    f"'{self.checkpointer.checkpoints_dir}'. To go on: "
+                    f"{shlex.join(['python', *sys.argv])}",
+                    file=sys.stderr,
+                )
+            raise SystemExit(stopped.exit_code) from None
 
     def trained_parameters(self):
         """Parameters and schedule of each optimizer.
@@ -96,12 +192,13 @@ class StepBrain(sb.Brain):
         """Sets up the optimizers and resumes from the latest checkpoint."""
         try:
             super().on_fit_start()
-        except RuntimeError as error:
-            if "state_dict" not in str(error):
+        except (RuntimeError, ValueError) as error:
+            # Of modules, of optimizers, of files that are not there
+            if not re.search("state.dict|load path", str(error)):
                 raise
             first_line = str(error).strip().split("\n")[0]
             raise other_architecture(
-                self.checkpointer.checkpoints_dir, first_line
+                self.checkpointer.checkpoints_dir, " ".join(first_line.split())
             ) from None
         for scheduler in self.schedulers.values():
             planned = getattr(scheduler, "total_steps", None)
@@ -112,8 +209,97 @@ class StepBrain(sb.Brain):
                     f"a one-cycle schedule of {planned} steps, which cannot be "
                     "changed on the way; give another output_folder"
                 )
+        self._resume_epoch()
         if self.optimizer_step:
             logger.info(f"Resumed after {self.optimizer_step} optimiser steps.")
+
+    def _resume_epoch(self):
+        """Finds epoch and batch of the step of the checkpoint.
+
+        Batch size, accumulation and steps of an epoch may have changed.
+        """
+        counter = self.hparams.epoch_counter
+        n_steps = self.hparams.number_of_steps
+        per_epoch = self.hparams.steps_per_epoch
+        if counter.limit * per_epoch < n_steps:
+            raise InputError(
+                f"number_of_steps: {n_steps} are more than the {counter.limit} "
+                f"epochs of epoch_counter have at steps_per_epoch: {per_epoch}"
+            )
+        done = self.optimizer_step
+        if self.step:
+            # In an epoch, or after its last step and before its validation
+            counter.current = max(0, done - 1) // per_epoch
+            in_epoch = done - counter.current * per_epoch
+            self.step = in_epoch * self.grad_accumulation_factor
+        elif done < n_steps:
+            counter.current = done // per_epoch
+        self.train_sampler.resume(done)
+
+    def fit_batch(self, batch):
+        """As in SpeechBrain; what the batch draws depends on its number.
+
+        Arguments
+        ---------
+        batch : PaddedBatch
+            The batch.
+
+        Returns
+        -------
+        torch.Tensor
+            The loss.
+        """
+        part = self.step % self.grad_accumulation_factor
+        self._seed_batch(sb.Stage.TRAIN, self.optimizer_step, part)
+        return super().fit_batch(batch)
+
+    def evaluate_batch(self, batch, stage):
+        """As in SpeechBrain; each validation draws the same.
+
+        Arguments
+        ---------
+        batch : PaddedBatch
+            The batch.
+        stage : Stage
+            Stage.VALID.
+
+        Returns
+        -------
+        torch.Tensor
+            The loss.
+        """
+        self._seed_batch(stage, self.step)
+        return super().evaluate_batch(batch, stage)
+
+    def _seed_batch(self, stage, *number):
+        rank, _ = rank_and_processes()
+        seed_generators(self.hparams.seed, stage.name, rank, *number)
+        draw_anew(getattr(self.hparams, "wav_augment", None))
+
+    def _should_save_intra_epoch_ckpt(self, last_ckpt_time, steps_since_ckpt):
+        # Checkpoints do not have the gradients of a part of a step.
+        if self.step % self.grad_accumulation_factor:
+            return False
+        return bool(self._stop_signal()) or super()._should_save_intra_epoch_ckpt(
+            last_ckpt_time, steps_since_ckpt
+        )
+
+    def _save_intra_epoch_ckpt(self):
+        super()._save_intra_epoch_ckpt()
+        self._stop_if_asked()
+
+    def _stop_if_asked(self):
+        """Ends the training after a checkpoint, if a signal asked for it."""
+        signum = self._stop_signal()
+        if signum:
+            raise Stopped(signum)
+
+    def _stop_signal(self):
+        """The signal that asked any of the processes to stop, or 0."""
+        signum = torch.tensor(self._stop_request.signum, device=self.device)
+        if is_distributed_initialized():
+            ddp_all_reduce(signum, torch.distributed.ReduceOp.MAX)
+        return int(signum)
 
     def on_fit_batch_end(self, batch, outputs, loss, should_step):
         """Moves the learning rates after each optimiser step."""
@@ -168,6 +354,8 @@ class StepBrain(sb.Brain):
             "train_stats": {"loss": self.train_loss},
             "valid_stats": valid_stats,
         }
+        if if_main_process():
+            forget_steps(self.hparams.train_logger.save_file, self.optimizer_step)
         self.hparams.train_logger.log_stats(**stats)
         self.hparams.tensorboard_logger.log_stats(**stats)
         logger.info(
@@ -179,6 +367,62 @@ class StepBrain(sb.Brain):
             min_keys=[min_key],
             num_to_keep=self.hparams.keep_checkpoints,
         )
+        self._stop_if_asked()
+
+
+def rank_and_processes():
+    """The number of this process and how many train together.
+
+    Returns
+    -------
+    rank : int
+        From 0.
+    n_processes : int
+        1 without torchrun.
+
+    Example
+    -------
+    >>> rank_and_processes()
+    (0, 1)
+    """
+    if not is_distributed_initialized():
+        return 0, 1
+    return torch.distributed.get_rank(), torch.distributed.get_world_size()
+
+
+def forget_steps(path, first):
+    """Drops the lines that a killed run has logged after its last checkpoint.
+
+    Arguments
+    ---------
+    path : str or Path
+        A text file whose lines begin with a step, as `step: 5,` or `5,`; it
+        need not be there.
+    first : int
+        Lines of this step and of later ones go, and unfinished lines.
+
+    Example
+    -------
+    >>> log = getfixture("tmpdir") / "train_log.txt"
+    >>> _ = log.write_text("step: 5, loss: 2\\nstep: 10, loss: 1\\n", "utf-8")
+    >>> forget_steps(log, 10)
+    >>> log.read_text("utf-8")
+    'step: 5, loss: 2\\n'
+    """
+    if not Path(path).is_file():
+        return
+    with open(path, newline="", encoding="utf-8") as file:
+        lines = file.readlines()
+    steps = [re.match(r"(?:step: )?(\d+),", line) for line in lines]
+    kept = [
+        line
+        for line, step in zip(lines, steps)
+        if line.endswith("\n") and (step is None or int(step[1]) < first)
+    ]
+    if kept != lines:
+        with atomic_path(path) as partial:
+            with open(partial, "w", newline="", encoding="utf-8") as file:
+                file.writelines(kept)
 
 
 class SpeakerBrain(StepBrain):

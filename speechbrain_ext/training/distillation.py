@@ -157,7 +157,7 @@ def distillation_dataset(
 
     Returns
     -------
-    DynamicItemDataset
+    DrawnDataset
         With the keys of `training_dataset` and target.
 
     Raises

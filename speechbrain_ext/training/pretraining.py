@@ -16,7 +16,7 @@ from tqdm import tqdm
 from speechbrain_ext.lobes.encoders.small_wavlm import save_encoder
 from speechbrain_ext.lobes.encoders.ssl_encoder import normalize_waveform
 from speechbrain_ext.plots.training import plot_losses
-from speechbrain_ext.training.brains import StepBrain
+from speechbrain_ext.training.brains import StepBrain, forget_steps
 from speechbrain_ext.utils.cache_keys import (
     file_key,
     make_once,
@@ -139,6 +139,7 @@ class PretrainingBrain(StepBrain):
         if not if_main_process():
             return
         path = Path(self.hparams.history)
+        forget_steps(path, row["step"])
         is_new = not path.is_file()
         with open(path, "a", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, HISTORY_FIELDS)

@@ -13,6 +13,7 @@ from speechbrain_ext.config import DATA_YAML, read_configuration
 from speechbrain_ext.utils.checkpoints import check_architecture
 from speechbrain_ext.utils.distributed import on_main_process
 from speechbrain_ext.utils.errors import InputError
+from speechbrain_ext.utils.locks import hold_folder
 
 
 def start_training(configuration):
@@ -33,10 +34,11 @@ def start_training(configuration):
     Raises
     ------
     InputError
-        If a value cannot be used, or the folder holds a training of another
-        architecture.
+        If a value cannot be used, the folder holds a training of another
+        architecture, or another run writes to it.
     """
     hparams = configuration.build()
+    on_main_process(hold_folder, hparams["output_folder"])
     check_architecture(hparams["checkpointer"])
     start_experiment(configuration, hparams["output_folder"])
     return hparams

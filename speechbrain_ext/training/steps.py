@@ -8,9 +8,8 @@ from speechbrain_ext.config import not_built
 from speechbrain_ext.dataio.datasets import (
     embedding_loader,
     speaker_classes,
-    step_sampler,
 )
-from speechbrain_ext.dataio.prepare import manifest_paths, read_manifest
+from speechbrain_ext.dataio.manifests import manifest_paths, read_manifest
 from speechbrain_ext.inference.speaker import SpeakerRecognition
 from speechbrain_ext.inference.verification import verify
 from speechbrain_ext.training.recipes import run_details
@@ -132,36 +131,6 @@ def speaker_modules(hparams, speakers):
     if any(p.requires_grad for p in modules["encoder"].parameters()):
         checkpointer.add_recoverable("encoder", modules["encoder"])
     return modules
-
-
-def train_loader_kwargs(hparams, train_data, brain):
-    """How `Brain.fit` draws the batches of a training that counts steps.
-
-    Arguments
-    ---------
-    hparams : dict
-        Of the training.
-    train_data : DynamicItemDataset
-        To draw from.
-    brain : StepBrain
-        With its grad_accumulation_factor.
-
-    Returns
-    -------
-    dict
-        For `Brain.fit`.
-    """
-    return {
-        "batch_size": hparams["batch_size"],
-        "num_workers": hparams["num_workers"],
-        "sampler": step_sampler(
-            train_data,
-            hparams["steps_per_epoch"],
-            hparams["batch_size"],
-            brain.grad_accumulation_factor,
-            hparams["seed"],
-        ),
-    }
 
 
 def verify_training(configuration, hparams, paths, device):

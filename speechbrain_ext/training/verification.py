@@ -5,11 +5,8 @@ from pathlib import Path
 import speechbrain as sb
 from speechbrain.utils.distributed import if_main_process
 
-from speechbrain_ext.dataio.prepare import (
-    manifest_paths,
-    prepare_trials,
-    read_manifest,
-)
+from speechbrain_ext.dataio.manifests import manifest_paths, read_manifest
+from speechbrain_ext.dataio.prepare import prepare_trials
 from speechbrain_ext.inference.extraction import extract_embeddings, store_path
 from speechbrain_ext.inference.speaker import SpeakerRecognition
 from speechbrain_ext.inference.verification import (

@@ -1,30 +1,37 @@
 """Checkpoints that survive a kill, and their choice by a metric."""
 
 import json
+import logging
 import os
+import shutil
 import time
 from pathlib import Path
 
 import torch
 from speechbrain.utils.checkpoints import (
+    CKPT_PREFIX,
     METAFNAME,
     Checkpointer,
+    ckpt_recency,
     mark_as_loader,
     mark_as_saver,
     register_checkpoint_hooks,
 )
-from speechbrain.utils.distributed import if_main_process
+from speechbrain.utils.distributed import ddp_barrier, if_main_process
+from speechbrain.utils.logger import get_logger
 
 from speechbrain_ext.utils.errors import InputError
 
+logger = get_logger(__name__)
+
 
 class AtomicCheckpointer(Checkpointer):
-    """SpeechBrain's Checkpointer, safe against a kill while it writes.
+    """SpeechBrain's Checkpointer, safe against a kill or a full disk.
 
     A folder counts as a checkpoint when its CKPT.yaml is there. SpeechBrain
     writes that file first and deletes it in any order; here it appears last
     and goes first, so a half-written or half-deleted checkpoint is no
-    checkpoint.
+    checkpoint. The next training in the folder removes it.
 
     Example
     -------
@@ -43,17 +50,93 @@ class AtomicCheckpointer(Checkpointer):
         )
 
     def save_checkpoint(self, *args, **kwargs):
-        """As in SpeechBrain; the checkpoint appears when it is complete."""
-        checkpoint = super().save_checkpoint(*args, **kwargs)
-        if if_main_process():
-            folder = checkpoint.path
-            os.replace(folder / f".{METAFNAME}", folder / METAFNAME)
+        """As in SpeechBrain; the checkpoint appears when it is complete.
+
+        Raises
+        ------
+        InputError
+            If it cannot be written; those before are left as they are.
+        """
+        try:
+            checkpoint = super().save_checkpoint(*args, **kwargs)
+            if if_main_process():
+                folder = checkpoint.path
+                os.replace(folder / f".{METAFNAME}", folder / METAFNAME)
+        except (OSError, RuntimeError) as error:
+            if not _cannot_write(error):
+                raise
+            self.remove_incomplete()
+            raise InputError(
+                f"a checkpoint cannot be written to '{self.checkpoints_dir}', "
+                f"where {shutil.disk_usage(self.checkpoints_dir).free / 2**20:.0f}"
+                " MiB are free; those before are kept. Make room and give the "
+                "same command again, and the training goes on from the latest"
+            ) from error
         return checkpoint
 
-    @staticmethod
-    def _delete_checkpoint(checkpoint, *args, **kwargs):
-        (checkpoint.path / METAFNAME).unlink(missing_ok=True)
-        Checkpointer._delete_checkpoint(checkpoint, *args, **kwargs)
+    def recover_if_possible(self, *args, **kwargs):
+        """As in SpeechBrain, after half checkpoints are removed."""
+        self.remove_incomplete()
+        return super().recover_if_possible(*args, **kwargs)
+
+    def remove_incomplete(self):
+        """Removes what a kill has left of a checkpoint."""
+        if if_main_process():
+            for folder in self.checkpoints_dir.glob(f"{CKPT_PREFIX}*"):
+                if folder.is_dir() and not (folder / METAFNAME).is_file():
+                    shutil.rmtree(folder)
+
+    def save_and_keep_only(self, *args, num_to_keep=1, **kwargs):
+        """As in SpeechBrain, but at least one checkpoint is kept.
+
+        Raises
+        ------
+        InputError
+            If none should be kept; nothing is saved or deleted then.
+        """
+        if num_to_keep < 1:
+            raise InputError(
+                f"keep_checkpoints: {num_to_keep} would delete the training; "
+                "keep 1 or more"
+            )
+        super().save_and_keep_only(*args, num_to_keep=num_to_keep, **kwargs)
+
+    def delete_checkpoints(
+        self,
+        *,
+        num_to_keep=1,
+        min_keys=None,
+        max_keys=None,
+        importance_keys=(ckpt_recency,),
+        ckpt_predicate=None,
+        verbosity=logging.INFO,
+    ):
+        """As in SpeechBrain; what a kill leaves of one is no checkpoint."""
+        orders = [
+            *({"min_key": key} for key in min_keys or ()),
+            *({"max_key": key} for key in max_keys or ()),
+            *({"importance_key": key} for key in importance_keys),
+        ]
+        deletable, kept = set(), set()
+        for order in orders:
+            # The best of the order come first.
+            found = self.find_checkpoints(**order, ckpt_predicate=ckpt_predicate)
+            deletable.update(found)
+            kept.update(found[:num_to_keep])
+        ddp_barrier()
+        if if_main_process():
+            for checkpoint in deletable - kept:
+                (checkpoint.path / METAFNAME).unlink()
+                shutil.rmtree(checkpoint.path)
+                logger.log(verbosity, f"Deleted checkpoint in {checkpoint.path}")
+        ddp_barrier()
+
+
+def _cannot_write(error):
+    """Whether an error is of the disk; PyTorch's are RuntimeErrors."""
+    return isinstance(error, OSError) or any(
+        name in str(error) for name in ("inline_container", "PytorchStreamWriter")
+    )
 
 
 def check_architecture(checkpointer):

@@ -85,6 +85,28 @@ def write_json(path, content):
         )
 
 
+def write_lines(path, lines):
+    """Writes lines of text atomically.
+
+    Arguments
+    ---------
+    path : str or Path
+        The file to write.
+    lines : iterable of str
+        What to write.
+
+    Example
+    -------
+    >>> target = getfixture("tmpdir") / "dev.lst"
+    >>> write_lines(target, ["id00001", "id00002"])
+    >>> target.read_text("utf-8")
+    'id00001\\nid00002\\n'
+    """
+    with atomic_path(path) as partial:
+        with open(partial, "w", encoding="utf-8") as file:
+            file.writelines(f"{line}\n" for line in lines)
+
+
 @contextlib.contextmanager
 def open_text(path, newline=None):
     """Opens a file for reading that ought to be UTF-8 text.

@@ -18,6 +18,7 @@ import scipy.signal
 import soundfile
 from tqdm import tqdm
 
+from speechbrain_ext.dataio.corpora.voxceleb import VoxCeleb
 from speechbrain_ext.dataio.trials import draw_trials, write_trials
 from speechbrain_ext.utils.errors import InputError
 from speechbrain_ext.utils.files import atomic_path, write_json
@@ -104,9 +105,7 @@ class ESpeak:
         # The library's state goes on from one text to the next. A copy of its
         # own gives each instance the same start, and so the same speech.
         installed = espeakng_loader.get_library_path()
-        with tempfile.TemporaryDirectory(
-            ignore_cleanup_errors=True
-        ) as folder:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             self._library = ctypes.CDLL(shutil.copy(installed, folder))
         self.sample_rate = self._library.espeak_Initialize(
             self._SYNCHRONOUS,
@@ -181,6 +180,33 @@ class ESpeak:
         return np.concatenate(self._chunks), list(self._phones)
 
 
+class Demo(VoxCeleb):
+    """Synthetic voices in VoxCeleb's layout, made where they are not there.
+
+    Example
+    -------
+    >>> Demo().trial_sources()
+    {'test': 'demo', 'valid': None}
+    """
+
+    own_trials = {"demo": "veri_test.txt"}
+
+    def __init__(self):
+        super().__init__("demo", range(10001, 11252), "demo")
+
+    def build(self, roots):
+        """Makes the corpus unless it is there, as `Corpus.build`."""
+        for root in roots:
+            build_demo_corpus(root)
+
+    def trial_sources(self, test=None, valid=None):
+        """Where trials are from, as `Corpus.trial_sources`."""
+        return {"test": test or self.usual_test, "valid": valid}
+
+
+CORPORA = (Demo(),)
+
+
 def build_demo_corpus(folder):
     """Builds the corpus, unless it is there.
 
@@ -214,9 +240,7 @@ def build_demo_corpus(folder):
             csv.writer(file).writerows([("id", "start", "phone"), *phones])
     speaker_of = {name: name.split("/")[0] for name, _, _ in phones}
     speakers = sorted(set(speaker_of.values()))
-    test_speakers = set(
-        random.Random(VERSION).sample(speakers, N_TEST_SPEAKERS)
-    )
+    test_speakers = set(random.Random(VERSION).sample(speakers, N_TEST_SPEAKERS))
     held_out = {u: s for u, s in speaker_of.items() if s in test_speakers}
     write_trials(trial_list, draw_trials(held_out, N_TEST_TRIALS, VERSION))
     write_json(complete, {"speakers": N_SPEAKERS, "version": VERSION})
@@ -236,8 +260,7 @@ def _write_speaker(espeak, root, number):
         channel = _draw_channel(rng)
         for utterance in range(N_UTTERANCES_PER_SESSION):
             text = " ".join(
-                rng.choice(part)
-                for part in (SUBJECTS, VERBS, OBJECTS, ENDINGS)
+                rng.choice(part) for part in (SUBJECTS, VERBS, OBJECTS, ENDINGS)
             )
             wav, phones_at = espeak.speak(
                 text,
@@ -254,8 +277,7 @@ def _write_speaker(espeak, root, number):
             soundfile.write(path, wav, SAMPLE_RATE, subtype="PCM_16")
             slowed = espeak.sample_rate / played_rate
             phones += [
-                (name, round(start * slowed, 4), phone)
-                for start, phone in phones_at
+                (name, round(start * slowed, 4), phone) for start, phone in phones_at
             ]
     return phones
 

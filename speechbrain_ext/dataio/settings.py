@@ -1,0 +1,150 @@
+"""What a recipe's YAML says of its data."""
+
+import dataclasses
+import math
+import numbers
+from pathlib import Path
+
+from speechbrain_ext.dataio.corpora import get_corpus
+from speechbrain_ext.utils.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSettings:
+    """The data keys of hparams/data.yaml, checked.
+
+    Arguments
+    ---------
+    dataset : str
+        "folder" for <root>/<speaker>/**/<audio>; "voxceleb1", "voxceleb2" or
+        "voxceleb12" for the speakers to train on, in VoxCeleb's layout;
+        "vctk", release 0.80 or 0.92; "librispeech", whose dev and test parts
+        are the valid and test sets; "cnceleb", CN-Celeb1 or both; "demo" for
+        synthetic voices, which are made if need be.
+    data_folder : str or list of str
+        Root of the corpus, or several of them.
+    sample_rate : int
+        Of the model, in Hz; other files are resampled when read.
+    verification_file : str
+        Test trials: "vox1-o", "vox1-e", "vox1-h" (cleaned), "vox1-o-original",
+        a path or a URL of a list in VoxCeleb's format; "vox2-test", drawn from
+        the test part of VoxCeleb2, or "vox2-test-original", as drawn for arXiv
+        2409.07770; "cnceleb-e", those of CN-Celeb. Their speakers are kept out
+        of training. If None, Vox1-O for the training
+        speakers of VoxCeleb1, "vox2-test" for those of VoxCeleb2, "cnceleb-e"
+        for CN-Celeb, else drawn from held-out speakers.
+    valid_verification_file : str
+        Validation trials likewise. If None, for VoxCeleb "vox2-test", or Vox1-O
+        where the test is on that; where the data lacks that part, and for
+        other corpora, drawn from held-out speakers.
+    valid_speakers : float or int
+        Share or number of speakers held out for validation.
+    test_speakers : float or int
+        Share or number of speakers held out for the test.
+    n_valid_trials : int
+        Validation trials to draw.
+    n_test_trials : int
+        Test trials to draw.
+    min_duration : float
+        Shorter files, in seconds, count as broken.
+    allow_broken : bool
+        Whether to go on when more than 1 % of the files are broken.
+    seed : int
+        Of the split and the draws.
+
+    Raises
+    ------
+    InputError
+        If a value makes no sense; the key is named.
+
+    Example
+    -------
+    >>> DataSettings("folder", "data", valid_speakers=-0.1)
+    Traceback (most recent call last):
+        ...
+    speechbrain_ext.utils.errors.InputError: valid_speakers: -0.1; give a share \
+between 0 and 1, or a number of speakers, 2 or more
+    """
+
+    dataset: str
+    data_folder: str | Path | list
+    sample_rate: int = 16000
+    verification_file: str | Path | None = None
+    valid_verification_file: str | Path | None = None
+    valid_speakers: float | int = 0.1
+    test_speakers: float | int = 0.1
+    n_valid_trials: int = 10000
+    n_test_trials: int = 10000
+    min_duration: float = 0.5
+    allow_broken: bool = False
+    seed: int = 1986
+
+    def __post_init__(self):
+        get_corpus(self.dataset)
+        several = isinstance(self.data_folder, (list, tuple))
+        folders = self.data_folder if several else [self.data_folder]
+        _check(
+            self, "data_folder", folders and all(map(_is_path, folders)),
+            "the root of the corpus, or a list of roots",
+        )  # fmt: skip
+        for key in ("verification_file", "valid_verification_file"):
+            value = getattr(self, key)
+            _check(
+                self, key, value is None or _is_path(value),
+                "the name, path or URL of a trial list, or null",
+            )  # fmt: skip
+        for key in ("valid_speakers", "test_speakers"):
+            value = getattr(self, key)
+            _check(
+                self, key,
+                _is_integer(value) and value >= 2 or _is_real(value) and 0 < value < 1,
+                "a share between 0 and 1, or a number of speakers, 2 or more",
+            )  # fmt: skip
+        for key in ("n_valid_trials", "n_test_trials"):
+            value = getattr(self, key)
+            _check(
+                self, key, _is_integer(value) and value >= 2,
+                "a number of trials, 2 or more",
+            )  # fmt: skip
+        _check(
+            self, "sample_rate", _is_integer(self.sample_rate) and self.sample_rate > 0,
+            "a number of Hz",
+        )  # fmt: skip
+        _check(
+            self, "min_duration",
+            _is_real(self.min_duration) and self.min_duration >= 0,
+            "a number of seconds, 0 or more",
+        )  # fmt: skip
+        _check(
+            self, "allow_broken", isinstance(self.allow_broken, bool), "True or False"
+        )
+        _check(self, "seed", _is_integer(self.seed), "a whole number")
+
+    @property
+    def roots(self):
+        """Folders of the corpus, a list of Path."""
+        several = isinstance(self.data_folder, (list, tuple))
+        return list(map(Path, self.data_folder if several else [self.data_folder]))
+
+
+def _check(settings, key, is_right, expected):
+    if not is_right:
+        value = getattr(settings, key)
+        shown = "null" if value is None else repr(value)
+        raise InputError(f"{key}: {shown}; give {expected}")
+
+
+def _is_path(value):
+    return isinstance(value, (str, Path)) and str(value).strip() != ""
+
+
+def _is_integer(value):
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+def _is_real(value):
+    return (
+        isinstance(value, numbers.Real)
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+    )
