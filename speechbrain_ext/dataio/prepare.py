@@ -26,6 +26,7 @@ from speechbrain_ext.dataio import manifests
 from speechbrain_ext.dataio.broken_files import drop_broken
 from speechbrain_ext.dataio.corpora import get_corpus, parts, published_trials
 from speechbrain_ext.dataio.downloads import download
+from speechbrain_ext.dataio.enrolments import enrolment_path, write_enrolments
 from speechbrain_ext.dataio.settings import DataSettings
 from speechbrain_ext.dataio.splits import (
     check_disjoint,
@@ -39,12 +40,12 @@ from speechbrain_ext.dataio.trials import (
     write_trials,
 )
 from speechbrain_ext.utils.errors import InputError
-from speechbrain_ext.utils.files import write_json, write_lines
+from speechbrain_ext.utils.files import write_json
 
 logger = get_logger(__name__)
 
 # To be raised when the same files and settings give other manifests
-VERSION = 2
+VERSION = 3
 
 
 def __getattr__(name):
@@ -429,9 +430,9 @@ def _write_split(save_folder, split, trials, utterances, enrolments):
     write_trials(paths[f"{split}_trials"], trials)
     used = trials.utterances().union(*enrolments.values())
     manifests.write_manifest(paths[split], [u for u in utterances if u.id in used])
-    path = Path(save_folder) / f"{split}_enrolments.txt"
+    path = enrolment_path(paths[f"{split}_trials"])
     if enrolments:
-        write_lines(path, (" ".join([m, *names]) for m, names in enrolments.items()))
+        write_enrolments(path, enrolments)
     else:
         path.unlink(missing_ok=True)
 
