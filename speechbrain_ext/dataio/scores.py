@@ -7,6 +7,7 @@ import torch
 
 from speechbrain_ext.dataio.trials import (
     LABELS,
+    WORDS,
     Trials,
     require_both_labels,
     require_one_label,
@@ -152,7 +153,7 @@ def _text_rows(path):
     for number, (enrol, test, third, *rest) in read_fields(path, KIND, (3, 4, 8)):
         if not rest:
             label, score = None, third
-        elif len(rest) > 1 or rest[0] in ("target", "nontarget"):
+        elif len(rest) > 1 or rest[0] in WORDS:
             label, score = rest[0], third
         else:
             label, score = third, rest[0]

@@ -14,6 +14,7 @@ from speechbrain_ext.utils.files import open_text
 
 CSV_COLUMNS = ("LABEL", "SAMPLE1", "SAMPLE2")
 LABELS = {"1": 1, "target": 1, "0": 0, "nontarget": 0}
+WORDS = {"target", "nontarget"}
 
 
 @dataclasses.dataclass
@@ -69,8 +70,8 @@ class Trials:
 def read_trials(path, need_labels=True):
     """Reads a trial list: VoxCeleb's, Kaldi's, or CSV.
 
-    Lines are `label enrol test`, as VoxCeleb's, or `enrol test label`, as Kaldi's;
-    the first line tells. Labels are 1 and 0 or `target` and `nontarget`. Fields are
+    Lines are `label enrol test`, as VoxCeleb's, or `enrol test label`, as Kaldi's.
+    Labels are 1 and 0 or `target` and `nontarget`. Fields are
     those of `speechbrain_ext.utils.fields`. A file whose first line begins with
     LABEL,SAMPLE1,SAMPLE2 is read as CSV, further columns being left out.
 
@@ -103,12 +104,11 @@ def read_trials(path, need_labels=True):
     >>> read_trials(path).test
     ['a-2', 'b-1']
     """
+    rows = list(_trial_rows(path))
+    n_fields = len(rows[0][1]) if rows else None
+    label_first = _label_is_first([fields for _, fields in rows])
     trials = Trials([], [], [])
-    n_fields = label_first = None
-    for number, fields in _trial_rows(path):
-        if n_fields is None:
-            n_fields = len(fields)
-            label_first = _label_is_first(fields)
+    for number, fields in rows:
         if len(fields) != n_fields:
             raise InputError(
                 f"'{path}', line {number}: {len(fields)} fields, where the lines "
@@ -134,7 +134,7 @@ def read_trials(path, need_labels=True):
         return trials
     if need_labels:
         require_both_labels(trials, path)
-    elif not trials:
+    elif not rows:
         raise InputError(f"'{path}' has no trials; a line is 'enrol test'")
     require_one_label(trials, path)
     return trials
@@ -158,10 +158,15 @@ def _has_csv_header(path):
     return first.strip().upper().startswith(",".join(CSV_COLUMNS))
 
 
-def _label_is_first(fields):
-    """Whether it is VoxCeleb's order: an id might be called 1, not nontarget."""
-    first, last = fields[0], fields[-1]
-    return last not in LABELS or (first in LABELS and last.isdecimal())
+def _label_is_first(rows):
+    """Whether trials are in VoxCeleb's order; utterances may be called 1 or target."""
+    first, last = {row[0] for row in rows}, {row[-1] for row in rows}
+    if last <= WORDS or first <= set(LABELS):
+        return not last <= WORDS
+    if last <= set(LABELS):
+        return False
+    # Not all lines are right; those that are like the first one are.
+    return rows[0][0] in LABELS or rows[0][-1] not in LABELS
 
 
 def require_both_labels(trials, source):

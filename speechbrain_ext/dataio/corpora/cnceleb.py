@@ -7,6 +7,7 @@ from speechbrain_ext.dataio.corpora.base import (
     audio_files,
     speaker_folders,
 )
+from speechbrain_ext.dataio.trials import LABELS, Trials, require_both_labels
 from speechbrain_ext.utils.errors import InputError
 from speechbrain_ext.utils.fields import read_fields
 from speechbrain_ext.utils.files import write_lines
@@ -84,6 +85,21 @@ class CNCeleb(Corpus):
                 "speakers to train on from those of eval"
             )
         return None
+
+    def read_own_trials(self, path):
+        """Reads trials.lst, whose lines are `model test label`."""
+        trials = Trials([], [], [])
+        for number, fields in read_fields(path, "trial list"):
+            if len(fields) != 3 or fields[2] not in LABELS:
+                raise InputError(
+                    f"'{path}', line {number}: '{' '.join(fields)}'; a trial of "
+                    "CN-Celeb is 'model test label', with 1 for target trials"
+                )
+            trials.enrol.append(fields[0])
+            trials.test.append(fields[1])
+            trials.labels.append(LABELS[fields[2]])
+        require_both_labels(trials, path)
+        return trials
 
     def enrolments(self, root):
         """Utterances of each model, of enroll.map, as `Corpus.enrolments`."""
