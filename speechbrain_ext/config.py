@@ -277,17 +277,6 @@ class Configuration:
         ---------
         path : str or Path
             The file.
-
-        Example
-        -------
-        >>> folder = Path(getfixture("tmpdir"))
-        >>> (folder / "train.yaml").write_text("ssl_hub: .\\n", "utf-8")
-        >>> read_configuration([str(folder / "train.yaml")], demo=False).save(
-        ...     folder / "hyperparams.yaml"
-        ... )
-        >>> text = (folder / "hyperparams.yaml").read_text("utf-8")
-        >>> text == f"ssl_hub: {Path.cwd()}\\n"
-        True
         """
         source = self.entries["ssl_hub"].value if "ssl_hub" in self.entries else None
         portable = self

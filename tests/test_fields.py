@@ -11,6 +11,7 @@ from conftest import write_voice
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from speechbrain_ext.dataio.embedding_store import EmbeddingStore
 from speechbrain_ext.dataio.embeddings import read_embeddings
 from speechbrain_ext.dataio.enrolments import (
     match_trials,
@@ -26,7 +27,7 @@ from speechbrain_ext.dataio.trials import (
     read_trials,
     write_trials,
 )
-from speechbrain_ext.metrics.conditions import read_genders
+from speechbrain_ext.metrics.conditions import condition_metrics, read_genders
 from speechbrain_ext.utils.errors import InputError
 from speechbrain_ext.utils.fields import escaped, read_fields, unescaped, write_fields
 
@@ -266,6 +267,23 @@ def test_utt2spk_in_another_normal_form(tmp_path):
     (tmp_path / "utt2spk").write_text("Jose\u0301 jose\n", "utf-8")
     store = read_embeddings(tmp_path / "x.ark", tmp_path / "utt2spk")
     assert store.speakers == ["jose"]
+
+
+def test_genders_in_another_normal_form(tmp_path):
+    (tmp_path / "genders.csv").write_text(
+        "Speaker,age,Gender\nJose\u0301,30,M\nana,20,F\n", "utf-8"
+    )
+    ids = ["a", "b", "c"]
+    store = EmbeddingStore(
+        ids, torch.eye(3), ["Jos\u00e9", "Jos\u00e9", "ana"], [9.0] * 3, ""
+    )
+    conditions = condition_metrics(
+        Trials([1, 0], ["a", "a"], ["b", "c"]),
+        torch.tensor([0.9, 0.1]),
+        store,
+        read_genders(tmp_path / "genders.csv"),
+    )
+    assert conditions["cross gender"]["n_nontarget"] == 1
 
 
 def test_json_reads_odd_names(tmp_path):

@@ -9,7 +9,7 @@ import torch
 from speechbrain_ext.dataio.embedding_store import EmbeddingStore
 from speechbrain_ext.dataio.kaldi import read_ark, read_scp
 from speechbrain_ext.utils.errors import InputError
-from speechbrain_ext.utils.fields import read_fields, same_name
+from speechbrain_ext.utils.fields import find_same_names, read_fields
 
 
 def read_embeddings(path, utt2spk=None):
@@ -118,13 +118,12 @@ def _rows(vectors, names, path):
 
 def _speakers(utt2spk, names):
     """Speaker of each name, by a file of `utterance speaker` lines."""
-    speaker_of = {
-        same_name(name): speaker
-        for _, (name, speaker) in read_fields(utt2spk, "utt2spk file", [2])
-    }
-    missing = sorted(name for name in names if same_name(name) not in speaker_of)
+    lines = read_fields(utt2spk, "utt2spk file", [2])
+    speaker_of = {name: speaker for _, (name, speaker) in lines}
+    same = find_same_names(names, speaker_of)
+    missing = sorted(name for name in names if name not in same)
     if missing:
         raise InputError(
             f"'{utt2spk}' lacks {len(missing)} utterances: {', '.join(missing[:5])}"
         )
-    return [speaker_of[same_name(name)] for name in names]
+    return [speaker_of[same[name]] for name in names]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from speechbrain_ext.dataio.trials import Trials, match_utterances
 from speechbrain_ext.utils.errors import InputError
-from speechbrain_ext.utils.fields import read_fields, same_name, write_fields
+from speechbrain_ext.utils.fields import find_same_names, read_fields, write_fields
 
 
 def read_enrolments(path):
@@ -125,6 +125,39 @@ def require_enrolled(trials, enrolments):
         )
 
 
+def match_models(trials, enrolments):
+    """Replaces the models of a trial list by enrolled ones that mean the same.
+
+    Arguments
+    ---------
+    trials : Trials
+        With models as enrolment ids.
+    enrolments : dict
+        Utterance ids of each model.
+
+    Returns
+    -------
+    Trials
+        With the models' names as they are in the enrolments, in NFC or NFD.
+
+    Raises
+    ------
+    InputError
+        If models are missing.
+
+    Example
+    -------
+    >>> trials = Trials([1], ["Jose\\u0301"], ["a/3.wav"])
+    >>> match_models(trials, {"Jos\\u00e9": ["a/1.wav"]}).enrol == ["Jos\\u00e9"]
+    True
+    """
+    same = find_same_names(set(trials.enrol), enrolments)
+    models = [same.get(name, name) for name in trials.enrol]
+    trials = Trials(trials.labels, models, trials.test)
+    require_enrolled(trials, enrolments)
+    return trials
+
+
 def trial_utterances(trials, enrolments=None):
     """The utterances that a trial list compares.
 
@@ -189,11 +222,7 @@ def match_trials(trials, enrolments, utterances, source):
     """
     if enrolments is None:
         return match_utterances(trials, utterances, source), None
-    model_of = {same_name(model): model for model in enrolments}
-    model_of.update((model, model) for model in enrolments)
-    models = [model_of.get(name, model_of.get(same_name(name), name))
-              for name in trials.enrol]  # fmt: skip
-    trials = Trials(trials.labels, models, trials.test)
+    trials = match_models(trials, enrolments)
     named = sorted(trial_utterances(trials, enrolments))
     found = match_utterances(Trials([1] * len(named), named, named), utterances, source)
     known = dict(zip(named, found.enrol))

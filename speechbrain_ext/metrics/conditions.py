@@ -5,7 +5,7 @@ import math
 import torch
 
 from speechbrain_ext.metrics.detection import EER
-from speechbrain_ext.utils.fields import read_csv, same_name
+from speechbrain_ext.utils.fields import find_same_names, read_csv
 
 DURATION_BOUNDS = (0.0, 2.0, 4.0, 8.0, math.inf)  # seconds
 
@@ -68,10 +68,11 @@ def condition_metrics(trials, scores, store, gender_of=None, enrolments=None):
             name = f"shorter side {low:g} to {high:g} s"
         chosen[name] = (shorter >= low) & (shorter < high)
     if gender_of is not None:
-        gender_of = {same_name(speaker): g for speaker, g in gender_of.items()}
         speaker_of = store.speaker_of()
+        same = find_same_names(set(store.speakers), gender_of)
+        gender_of = {speaker: gender_of[name] for speaker, name in same.items()}
         genders = [
-            [gender_of.get(same_name(speaker_of[name])) for name in side]
+            [gender_of.get(speaker_of[name]) for name in side]
             for side in ([names[0] for names in enrolled], trials.test)
         ]
         known = torch.tensor([None not in pair for pair in zip(*genders)])

@@ -103,6 +103,37 @@ def same_name(name):
     return unicodedata.normalize("NFC", name).replace("\\", "/")
 
 
+def find_same_names(names, known):
+    """Finds for each name the known one that is the same or means the same.
+
+    Arguments
+    ---------
+    names : iterable of str
+        Sought.
+    known : collection of str
+        Where; a dict or set is quick.
+
+    Returns
+    -------
+    dict
+        Of the names that are found, the known ones.
+
+    Example
+    -------
+    >>> found = find_same_names(["Jose\\u0301", "anna"], ["Jos\\u00e9"])
+    >>> found == {"Jose\\u0301": "Jos\\u00e9"}
+    True
+    """
+    by_meaning = {same_name(name): name for name in known}
+    found = {}
+    for name in names:
+        if name in known:
+            found[name] = name
+        elif same_name(name) in by_meaning:
+            found[name] = by_meaning[same_name(name)]
+    return found
+
+
 def write_fields(path, rows):
     """Writes a line of fields for each row, atomically.
 
