@@ -194,8 +194,8 @@ def match_trials(trials, enrolments, utterances, source):
     trials : Trials
         With ids as in the list.
     enrolments : dict
-        Utterance ids of each model, where the enrolment ids are models; None
-        where they are utterances.
+        Utterance ids of each model, where the enrolment ids are models; None or
+        empty where they are utterances.
     utterances : iterable of str
         Known ids.
     source : str or Path
@@ -220,8 +220,8 @@ def match_trials(trials, enrolments, utterances, source):
     >>> trials.test, enrolments
     (['a/3.wav'], {'anna': ['a/1.wav']})
     """
-    if enrolments is None:
-        return match_utterances(trials, utterances, source), None
+    if not enrolments:
+        return match_utterances(trials, utterances, source), enrolments
     trials = match_models(trials, enrolments)
     named = sorted(trial_utterances(trials, enrolments))
     found = match_utterances(Trials([1] * len(named), named, named), utterances, source)
