@@ -157,11 +157,16 @@ def test_trials_without_labels(tmp_path):
     )
     with pytest.raises(InputError, match="line 1: 2 fields; error rates need labels"):
         read_trials(tmp_path / "t.txt")
-    (tmp_path / "t.txt").write_text("1 a b\n")
-    assert read_trials(tmp_path / "t.txt", need_labels=False).labels == [1]
-    (tmp_path / "t.txt").write_text("\n")
-    with pytest.raises(InputError, match="no trials"):
-        read_trials(tmp_path / "t.txt", need_labels=False)
+    (tmp_path / "t.txt").write_text("1 a b\n0 a c\n")
+    assert read_trials(tmp_path / "t.txt", need_labels=False).labels == [1, 0]
+    for text, message in (
+        ("1 a b\n", "no non-target"),
+        ("\n", "no target"),
+        ("a b\n1 a c\n", "line 2: 3 fields, where the lines above have 2"),
+    ):
+        (tmp_path / "t.txt").write_text(text)
+        with pytest.raises(InputError, match=message):
+            read_trials(tmp_path / "t.txt", need_labels=False)
 
 
 def test_scores_of_wespeaker_and_kaldi(tmp_path):

@@ -81,7 +81,7 @@ def read_trials(path, need_labels=True):
         Trial list.
     need_labels : bool
         Whether the trials must have labels, as error rates need them. Otherwise
-        lines may also be `enrol test`.
+        all lines may be `enrol test`.
 
     Returns
     -------
@@ -132,10 +132,7 @@ def read_trials(path, need_labels=True):
     if n_fields == 2:
         trials.labels = None
         return trials
-    if need_labels:
-        require_both_labels(trials, path)
-    elif not rows:
-        raise InputError(f"'{path}' has no trials; a line is 'enrol test'")
+    require_both_labels(trials, path)
     require_one_label(trials, path)
     return trials
 
