@@ -143,6 +143,12 @@ def _trial_rows(path):
         yield from read_fields(path, kind, (2, 3))
         return
     for number, fields in read_csv(path, kind, CSV_COLUMNS):
+        if not all(fields):
+            n_fields = sum(map(bool, fields))
+            raise InputError(
+                f"'{path}', line {number}: {n_fields} fields; a trial has three, "
+                + ",".join(CSV_COLUMNS)
+            )
         # Of others, who may have Windows
         yield number, [field.strip().replace("\\", "/") for field in fields]
 

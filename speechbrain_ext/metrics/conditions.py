@@ -105,7 +105,7 @@ def read_genders(path):
     Returns
     -------
     dict
-        Gender of each speaker.
+        Gender of each speaker that has one.
 
     Raises
     ------
@@ -117,4 +117,5 @@ def read_genders(path):
         for _, (speaker, gender) in read_csv(
             path, "table of speaker_genders", ("speaker", "gender")
         )
+        if gender
     }
