@@ -389,7 +389,7 @@ def check_values(values, source=None):
         kind = KEYS[key]
         try:
             TypeAdapter(kind.type, config=ConfigDict(strict=True)).validate_python(
-                value
+                _as_utf8(value)
             )
         except ValidationError:
             hint = ""
@@ -494,6 +494,13 @@ def plain_value(value):
         if isinstance(value, kind):
             return kind(value)
     return value
+
+
+def _as_utf8(value):
+    """Names that are not UTF-8, which pydantic refuses and the data says so itself."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    return list(map(_as_utf8, value)) if isinstance(value, list) else value
 
 
 def _shown(value):
