@@ -14,31 +14,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-# Not this package: where its modules are imported first is part of a test.
-LIBRARIES = [
-    "torch",
-    "torch._dynamo",
-    "torch.utils.tensorboard",
-    "torchaudio",
-    "speechbrain",
-    "speechbrain.inference",
-    "speechbrain.integrations.huggingface",
-    "transformers",
-    "transformers.models.wav2vec2_bert.modeling_wav2vec2_bert",
-    "transformers.models.wavlm.modeling_wavlm",
-    "hyperpyyaml",
-    "matplotlib.pyplot",
-    "peft",
-    "pydantic",
-    "safetensors.torch",
-    "scipy.optimize",
-    "scipy.stats",
-    "sklearn.metrics",
-    "soundfile",
-]
-
+# By which the process to fork from finds `preloaded`
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+)
 forked = multiprocessing.get_context("forkserver")
-forked.set_forkserver_preload(LIBRARIES)
+forked.set_forkserver_preload(["preloaded"])
 
 
 def run_python(arguments, cwd=None, env=None, timeout=600):
