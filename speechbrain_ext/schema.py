@@ -103,8 +103,8 @@ KEYS = {
     "valid_verification_file": TEXT.or_null(),
     "valid_speakers": SPEAKERS,
     "test_speakers": SPEAKERS,
-    "n_valid_trials": COUNT,
-    "n_test_trials": COUNT,
+    "n_valid_trials": _whole(2),  # a target and a non-target trial
+    "n_test_trials": _whole(2),
     "min_duration": FROM_ZERO,
     "allow_broken": SWITCH,
     "sample_rate": _whole(1000),
@@ -353,15 +353,15 @@ WITHOUT_EFFECT = {
 }  # fmt: skip
 
 
-def check_values(values, source):
-    """Checks the values of a YAML.
+def check_values(values, source=None):
+    """Checks the values of a YAML, or of a call.
 
     Arguments
     ---------
     values : dict
         Of the YAML, with its references resolved.
     source : str or Path
-        The YAML, for messages.
+        The YAML, for messages; None for a call.
 
     Raises
     ------
@@ -384,18 +384,19 @@ def check_values(values, source):
         and not has_tag(value)
         and not (isinstance(value, list) and any(map(has_tag, value)))
     }
+    where = f" in '{source}'" if source else ""
     for key, value in plain.items():
         kind = KEYS[key]
         try:
             TypeAdapter(kind.type, config=ConfigDict(strict=True)).validate_python(
-                value
+                _as_utf8(value)
             )
         except ValidationError:
             hint = ""
             if kind.is_text and isinstance(value, (int, float)):
                 hint = "; text that looks like a number needs quotes in a YAML"
             raise InputError(
-                f"{key}: {_shown(value)} in '{source}' must be {kind.description}{hint}"
+                f"{key}: {_shown(value)}{where} must be {kind.description}{hint}"
             ) from None
     for keys, holds, message in TOGETHER:
         if all(key in plain for key in keys):
@@ -493,6 +494,13 @@ def plain_value(value):
         if isinstance(value, kind):
             return kind(value)
     return value
+
+
+def _as_utf8(value):
+    """Names that are not UTF-8, which pydantic refuses and the data says so itself."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    return list(map(_as_utf8, value)) if isinstance(value, list) else value
 
 
 def _shown(value):
