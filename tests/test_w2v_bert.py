@@ -101,7 +101,7 @@ def test_errors(folder, tmp_path, monkeypatch):
     wavlm = save_small_wavlm(tmp_path / "wavlm", n_layers=1)
     with pytest.raises(InputError, match="wavlm' is a wavlm; W2VBertEncoder takes"):
         W2VBertEncoder(wavlm)
-    with pytest.raises(InputError, match="SSLEncoder takes wav2vec2, .*w2v_bert_mfa"):
+    with pytest.raises(InputError, match="SSLEncoder takes wav2vec2, .*load_encoder takes every"):
         SSLEncoder(folder)
     with pytest.raises(InputError, match="lora_targets: .*nowhere"):
         W2VBertEncoder(folder, lora_rank=4, lora_targets=["nowhere"])
