@@ -32,17 +32,22 @@ from speechbrain_ext.utils.errors import InputError
 N_LAYERS, CHANNELS = 4, 32
 SYSTEMS = {
     "L-TDNN": lambda: LTDNN(
-        in_channels=CHANNELS, n_layers=N_LAYERS, conv_channels=32, n_blocks=1,
-        emb_dim=8,
+        CHANNELS, N_LAYERS, conv_channels=16, pooled_channels=16, emb_dim=8,
+        n_heads=2, se_channels=8,
     ),
-    "LAP": lambda: LAP_ASTP(in_channels=CHANNELS, n_layers=N_LAYERS, emb_dim=8),
+    "LAP": lambda: LAP_ASTP(
+        CHANNELS, N_LAYERS, pooled_channels=16, emb_dim=8, n_heads=2
+    ),
     "SUPERB, x-vector": lambda: LayerPooled(
         WeightedLayerSum(N_LAYERS), MaskedXvector(in_channels=CHANNELS)
     ),
     "SUPERB, ECAPA-TDNN": lambda: LayerPooled(
         WeightedLayerSum(N_LAYERS), MaskedECAPA(CHANNELS, lin_neurons=8)
     ),
-    "MHFA": lambda: MHFA(n_layers=N_LAYERS, in_channels=CHANNELS, emb_dim=8),
+    "MHFA": lambda: MHFA(
+        WeightedLayerSum(N_LAYERS), WeightedLayerSum(N_LAYERS), CHANNELS,
+        compressed_channels=8, n_heads=4, emb_dim=8,
+    ),
     "layer adapters": lambda: LayerAdapterMFA(
         CHANNELS, N_LAYERS, adapter_channels=8, emb_dim=8
     ),
@@ -210,8 +215,10 @@ def test_gradient_checkpointing_computes_layers_again(family, folder, settings):
         encoder(batch()[1])[0].square().sum().backward()
         gradients.append([p.grad for p in encoder.parameters() if p.requires_grad])
     assert calls == [1, 2]
+    # The gradient of a key's bias is zero but for rounding.
+    scale = max(gradient.abs().max() for gradient in gradients[0])
     for once, again in zip(*gradients, strict=True):
-        torch.testing.assert_close(once, again)
+        torch.testing.assert_close(once, again, atol=1e-5 * float(scale), rtol=1e-3)
 
 
 def test_rates_fall_from_layer_to_layer(family, folder):
@@ -239,7 +246,6 @@ def test_inserted_frame(family, folder):
     assert encoder(padded)[0].shape[2] == plain(padded)[0].shape[2] + 1
     check_invariance(encoder)
     assert FirstFrame()(*encoder(padded, lengths)).shape == (3, 1, CHANNELS)
-    assert (encoder(padded)[0][0, :, 0] == encoder(padded)[0][0, 0, 0]).all()
 
 
 @pytest.mark.parametrize("n_samples", [400, 9601, 16000])
@@ -325,7 +331,7 @@ def test_families_that_no_class_takes(tmp_path, whisper_folder):
     with pytest.raises(FileNotFoundError, match="there is no folder"):
         load_encoder("/nowhere/at/all")
     with pytest.raises(InputError, match="lora_targets: .*nowhere"):
-        load_encoder(whisper_folder, lora_rank=2, lora_targets=["nowhere"])
+        load_encoder(whisper_folder, lora_rank=2, lora_targets=["fc1", "nowhere"])
 
 
 def test_unreachable_hub(tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ import pydoc
 import re
 
 from hyperpyyaml import load_hyperpyyaml
-from ruamel.yaml import YAML, SafeLoader
+from ruamel.yaml import YAML, SafeLoader, YAMLError
 from ruamel.yaml.constructor import SafeConstructor
 from ruamel.yaml.nodes import MappingNode, ScalarNode, SequenceNode
 
@@ -144,6 +144,9 @@ def refuse_early_calls(text, source):
         walk(YAML().load(text), "")
     except RecursionError:
         raise InputError(f"'{source}': it contains itself") from None
+    except YAMLError as error:
+        what = " ".join(str(error).split())
+        raise InputError(f"'{source}' is no YAML ({what})") from None
 
 
 class AllowListLoader(SafeLoader):
@@ -172,7 +175,7 @@ class AllowListLoader(SafeLoader):
         if isinstance(node, MappingNode):
             children = [child for pair in node.value for child in pair]
             for name, value in node.value:
-                if name.value == "trust_remote_code" and value.value != "False":
+                if name.value == "trust_remote_code" and value.value != "false":
                     raise _refusal(self.source, key, "code of the Hugging Face hub")
         for child in children:
             self._check(child, key, [*above, node])

@@ -3,6 +3,7 @@
 import abc
 import json
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from speechbrain.integrations.huggingface.huggingface import HFTransformersInterface
@@ -12,6 +13,9 @@ from speechbrain_ext.lobes.encoders.hub import found, hub_errors
 from speechbrain_ext.lobes.encoders.lora import add_lora
 from speechbrain_ext.nnet.masking import frame_counts
 from speechbrain_ext.utils.errors import InputError
+
+# Linear layers of the attention, as the classes in transformers name them
+QUERIES_AND_VALUES = ("q_proj", "v_proj", "linear_q", "linear_v")
 
 
 class Encoder(HFTransformersInterface, abc.ABC):
@@ -23,8 +27,8 @@ class Encoder(HFTransformersInterface, abc.ABC):
     returns. With LoRA (arXiv 2106.09685) low-rank updates of linear layers are
     trained, and, where the encoder is not frozen, all the rest with them.
 
-    A family names its FAMILIES and LORA_TARGETS and defines `hop`,
-    `receptive_field`, `transformer_layers` and `encode`; `load_encoder` lists it.
+    A class names its FAMILIES and defines `hop`, `receptive_field`,
+    `transformer_layers` and `encode`; `load_encoder` lists it.
 
     Arguments
     ---------
@@ -49,7 +53,7 @@ class Encoder(HFTransformersInterface, abc.ABC):
         None.
     lora_rank : int
         Rank of the updates; 0 for none.
-    lora_alpha : float
+    lora_alpha : int
         The updates count alpha / rank times.
     lora_targets : list of str
         Names of the linear layers to update, in every layer; if None, the
@@ -85,11 +89,10 @@ class Encoder(HFTransformersInterface, abc.ABC):
     """
 
     FAMILIES: tuple[str, ...]
-    LORA_TARGETS: tuple[str, ...] = ("q_proj", "v_proj")
-
     hop: int
     receptive_field: int
     n_inserted: int = 0  # frames, by `insert_frame`
+    model: Any  # of transformers
 
     def __init__(
         self,
@@ -100,7 +103,7 @@ class Encoder(HFTransformersInterface, abc.ABC):
         gradient_checkpointing: bool = False,
         layers: Sequence[int] | None = None,
         lora_rank: int = 0,
-        lora_alpha: float = 128,
+        lora_alpha: int = 128,
         lora_targets: Sequence[str] | None = None,
     ) -> None:
         self.has_own_weights = not isinstance(source, Mapping)
@@ -118,15 +121,17 @@ class Encoder(HFTransformersInterface, abc.ABC):
                 f"layers={self.layers}: '{place}' has hidden states 0 to "
                 f"{n_hidden_states - 1}"
             )
-        self.n_layers = len(self.layers)
+        self.n_layers: int = len(self.layers)
         self.channels: int = self.config.hidden_size
         self.freeze_feature_extractor = freeze_feature_extractor
         if freeze_feature_extractor:
             for module in self.front_end:
                 module.requires_grad_(False)
         if lora_rank:
-            targets = self.LORA_TARGETS if lora_targets is None else lora_targets
-            self.model = add_lora(self.model, lora_rank, lora_alpha, targets)
+            if lora_targets is None:
+                names = {name.split(".")[-1] for name, _ in self.model.named_modules()}
+                lora_targets = [name for name in QUERIES_AND_VALUES if name in names]
+            self.model = add_lora(self.model, lora_rank, lora_alpha, lora_targets)
         self.freeze_unused()
         self.is_trained = any(p.requires_grad for p in self.model.parameters())
         self.recomputes = gradient_checkpointing and self.is_trained
@@ -159,8 +164,8 @@ class Encoder(HFTransformersInterface, abc.ABC):
     def override_config(self, config):
         """Checks the family, and turns off what changes hidden states at random.
 
-        A skipped layer has no hidden state, and adapters after the last layer
-        change none.
+        A skipped layer has no hidden state. Adapters after the last layer change
+        none, and are turned off too.
 
         Arguments
         ---------
@@ -183,14 +188,12 @@ class Encoder(HFTransformersInterface, abc.ABC):
                 f"{type(self).__name__} takes {', '.join(self.FAMILIES)} "
                 "(speechbrain_ext.lobes.load_encoder takes every family)"
             )
-        for name, value in {
-            "layerdrop": 0.0,
-            "apply_spec_augment": False,
-            "add_adapter": False,
-            "use_intermediate_ffn_before_adapter": False,
-        }.items():
-            if hasattr(config, name):
-                setattr(config, name, value)
+        # Set where a configuration lacks it too: some classes take what is not
+        # there for on.
+        config.layerdrop = 0.0
+        config.apply_spec_augment = False
+        config.add_adapter = False
+        config.use_intermediate_ffn_before_adapter = False
         return config
 
     @property

@@ -20,7 +20,7 @@ def load_encoder(
     gradient_checkpointing: bool = False,
     layers: Sequence[int] | None = None,
     lora_rank: int = 0,
-    lora_alpha: float = 128,
+    lora_alpha: int = 128,
     lora_targets: Sequence[str] | None = None,
 ) -> Encoder:
     """Loads a pre-trained encoder of any family.
@@ -40,7 +40,7 @@ def load_encoder(
         As of `Encoder`.
     lora_rank : int
         As of `Encoder`.
-    lora_alpha : float
+    lora_alpha : int
         As of `Encoder`.
     lora_targets : list of str
         As of `Encoder`.

@@ -8,7 +8,7 @@ from speechbrain_ext.utils.errors import InputError
 
 
 def add_lora(
-    model: nn.Module, rank: int, alpha: float, targets: Sequence[str]
+    model: nn.Module, rank: int, alpha: int, targets: Sequence[str]
 ) -> nn.Module:
     """Adds trained low-rank updates to linear layers.
 
@@ -20,7 +20,7 @@ def add_lora(
         The model.
     rank : int
         Of the updates.
-    alpha : float
+    alpha : int
         The updates count alpha / rank times.
     targets : list of str
         Names of the linear layers.
@@ -33,7 +33,7 @@ def add_lora(
     Raises
     ------
     InputError
-        If peft is not installed, or there are no such layers.
+        If peft is not installed, or there is no layer of one of the names.
 
     Example
     -------
@@ -48,12 +48,17 @@ def add_lora(
         raise InputError(
             'lora_rank: LoRA needs peft: pip install -e ".[lora]"; 0 leaves it out'
         ) from None
+    names = {name.split(".")[-1]: module for name, module in model.named_modules()}
+    for target in targets:
+        if not isinstance(names.get(target), nn.Linear):
+            known = sorted(n for n, m in names.items() if isinstance(m, nn.Linear))
+            raise InputError(
+                f"lora_targets: there is no linear layer '{target}'; the encoder "
+                f"has {', '.join(known)}"
+            )
     trained = {p for p in model.parameters() if p.requires_grad}
     config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(targets))
-    try:
-        model = inject_adapter_in_model(config, model)
-    except ValueError as error:
-        raise InputError(f"lora_targets: {str(error).splitlines()[0]}") from None
+    model = inject_adapter_in_model(config, model)
     # peft freezes what it does not add.
     for name, parameter in model.named_parameters():
         parameter.requires_grad = parameter in trained or "lora_" in name

@@ -205,9 +205,11 @@ class SSLEncoder(Encoder):
     def freeze_unused(self) -> None:
         """Freezes what no gradient can reach, which stops DDP."""
         super().freeze_unused()
-        is_final = getattr(self.config, "do_stable_layer_norm", False)
-        if is_final or self.config.model_type == "wav2vec2-conformer":
+        is_conformer = self.config.model_type == "wav2vec2-conformer"
+        if is_conformer or getattr(self.config, "do_stable_layer_norm", False):
             self.model.encoder.layer_norm.requires_grad_(False)
+        if is_conformer:  # which has other positions, and leaves these out
+            self.model.encoder.pos_conv_embed.requires_grad_(False)
 
     def encode(self, wav, samples):
         """Computes all hidden states, as of `Encoder`."""

@@ -33,7 +33,7 @@ class W2VBertEncoder(Encoder):
         As of `Encoder`.
     lora_rank : int
         As of `Encoder`.
-    lora_alpha : float
+    lora_alpha : int
         As of `Encoder`.
     lora_targets : list of str
         As of `Encoder`.
@@ -62,7 +62,6 @@ class W2VBertEncoder(Encoder):
     """
 
     FAMILIES = ("wav2vec2-bert",)
-    LORA_TARGETS = ("linear_q", "linear_v")
 
     def __init__(
         self,
@@ -71,7 +70,7 @@ class W2VBertEncoder(Encoder):
         freeze: bool = True,
         gradient_checkpointing: bool = False,
         lora_rank: int = 0,
-        lora_alpha: float = 128,
+        lora_alpha: int = 128,
         lora_targets: Sequence[str] | None = None,
         layers: Sequence[int] | None = None,
     ) -> None:
