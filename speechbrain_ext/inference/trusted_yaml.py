@@ -40,11 +40,15 @@ EXCLUDED = (
 # What else may be called, by name
 NAMES = {
     "speechbrain.dataio.encoder.CategoricalEncoder",
+    "speechbrain.dataio.preprocess.AudioNormalizer",
     "speechbrain.integrations.huggingface.hubert.HuBERT",
     "speechbrain.integrations.huggingface.wav2vec2.Wav2Vec2",
     "speechbrain.integrations.huggingface.wavlm.WavLM",
     "speechbrain_ext.inference.model_folder.FolderPretrainer",
+    "speechbrain_ext.inference.model_scoring.Cohort",
     "speechbrain_ext.inference.model_scoring.ModelScoring",
+    "speechbrain_ext.inference.teacher_frames.pooled_teacher_frames",
+    "speechbrain_ext.inference.teacher_frames.trained_teacher_frames",
     "speechbrain_ext.lobes.encoders.cls_encoder.load_cls_encoder",
     "speechbrain_ext.lobes.encoders.factory.load_encoder",
     *(

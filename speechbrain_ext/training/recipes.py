@@ -222,6 +222,7 @@ def load_verification(configuration):
     speaker_model = SpeakerRecognition.from_training(
         hparams["trained_model"],
         run_opts.device or sb.utils.distributed.infer_device(),
+        hparams["trust_source"],
     )
     start_experiment(configuration, hparams["output_folder"])
     paths = manifest_paths(Path(hparams["trained_model"]) / "save")

@@ -89,6 +89,9 @@ class Encoder(HFTransformersInterface, abc.ABC):
     """
 
     FAMILIES: tuple[str, ...]
+    # Of how it was built, not of what it computes.
+    fingerprint_ignores: tuple[str, ...] = ("has_own_weights",)
+
     hop: int
     receptive_field: int
     n_inserted: int = 0  # frames, by `insert_frame`
