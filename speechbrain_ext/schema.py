@@ -162,7 +162,7 @@ KEYS = {
     "gradient_checkpointing": SWITCH,
     "lora_rank": COUNT_OR_ZERO,
     "lora_alpha": ABOVE_ZERO,
-    "lora_targets": TEXTS,
+    "lora_targets": TEXTS.or_null(),
     # Embedding models
     "emb_dim": COUNT,
     "n_heads": COUNT,
@@ -366,7 +366,10 @@ def check_values(values, source):
     plain = {
         key: plain_value(value)
         for key, value in values.items()
-        if key in KEYS and not has_tag(value)
+        # A list may refer to other keys item by item, as vgg_channels does.
+        if key in KEYS
+        and not has_tag(value)
+        and not (isinstance(value, list) and any(map(has_tag, value)))
     }
     for key, value in plain.items():
         kind = KEYS[key]

@@ -189,7 +189,7 @@ class Encoder(HFTransformersInterface, abc.ABC):
             raise InputError(
                 f"ssl_hub: '{config.name_or_path}' is a {config.model_type}; "
                 f"{type(self).__name__} takes {', '.join(self.FAMILIES)} "
-                "(speechbrain_ext.lobes.load_encoder takes every family)"
+                "(speechbrain_ext.lobes.load_encoder takes all families)"
             )
         # Set where a configuration lacks it too: some classes take what is not
         # there for on.
