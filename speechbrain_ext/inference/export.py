@@ -153,6 +153,10 @@ def export_model(
         reference = _encoder_reference(model.encoder, content, results)
     metrics = _metrics(results, verification)
     scoring = _scoring(model.scoring, metrics, verification, cohort)
+    if metrics is not None:
+        # Paths of the machine are not for everybody.
+        for key in ("command", "trained_model"):
+            metrics.pop(key, None)
     data = {
         key: content[key]
         for key in ("dataset", "ssl_hub")
@@ -338,13 +342,19 @@ def _hyperparams(content, source, model, reference, scoring, emb_dim, classifier
         extra["loadables"] += f"        {COHORT}: !ref <mean_var_norm_emb>\n"
     return HYPERPARAMS_TEXT.format(
         version=speechbrain_ext.__version__,
-        model=select_keys(content, keys, source),
+        model=_without_comments(select_keys(content, keys, source)),
         n_cohort=len(scoring.cohort) if scoring.has_cohort else 0,
         emb_dim=emb_dim,
         weights_file=WEIGHTS,
         calibration_file=CALIBRATION,
         **extra,
     )
+
+
+def _without_comments(text):
+    """Text without the comments and blank lines of the training's YAML."""
+    lines = text.splitlines(keepends=True)
+    return "".join(line for line in lines if line.split("#")[0].strip())
 
 
 def _tagged(tag, **values):
@@ -411,6 +421,12 @@ def _scoring(scoring, metrics, verification, cohort):
         raise InputError(
             f"verification: a model folder scores by cosine, not {settings['backend']}"
         )
+    for key in ("unbiased_std", "unit_length_cohort"):
+        if not settings.get(key, True):
+            raise InputError(
+                f"verification: {key}: False is a convention of score normalisation that "
+                "a model folder does not have; verify without it"
+            )
     scoring.score_norm = settings.get("score_norm")
     scoring.cohort_size = settings.get("cohort_size")
     scoring.subtract_mean = bool(settings.get("subtract_mean"))

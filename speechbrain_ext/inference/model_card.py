@@ -1,6 +1,7 @@
 """The model card of an exported model, in Hugging Face's format."""
 
 import io
+import textwrap
 
 from ruamel.yaml import YAML
 
@@ -118,8 +119,6 @@ def _results(metrics, dataset):
     if "calibrated" in metrics:
         rows.append(("Cllr", f"{metrics['calibrated']['Cllr']:.3f}"))
     table = "\n".join(f"| {name} | {value} |" for name, value in rows)
-    command = metrics.get("command")
-    command = "" if command is None else f"\n\nTrained by `{command}`."
     return f"""## Results
 
 On {metrics["n_target"]} target and {metrics["n_nontarget"]} non-target trials of
@@ -127,7 +126,7 @@ On {metrics["n_target"]} target and {metrics["n_nontarget"]} non-target trials o
 
 | Metric | Value |
 | --- | --- |
-{table}{command}
+{table}
 """
 
 
@@ -184,7 +183,7 @@ def _decision(scoring):
             "A calibration turns scores into natural log-likelihood ratios and, at "
             "equal priors, probabilities"
         )
-    return "## Decisions\n\n" + ". ".join(parts) + ".\n"
+    return "## Decisions\n\n" + textwrap.fill(". ".join(parts) + ".", 88) + "\n"
 
 
 def _limits(description):

@@ -254,6 +254,9 @@ def load_model(folder, trust_source=False):
         raise InputError(f"'{folder}' lacks {', '.join(missing)}; export it again")
     pretrainer.collect_files(str(folder))
     pretrainer.load_collected()
+    if "label_encoder" in built:
+        # As many classes as the file has; SpeechBrain asks for a word on that.
+        built["label_encoder"].ignore_len()
     return built
 
 

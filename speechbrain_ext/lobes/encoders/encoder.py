@@ -1,6 +1,7 @@
 """What every encoder of waveforms keeps to, and what all of them share."""
 
 import abc
+import copy
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -149,7 +150,7 @@ class Encoder(HFTransformersInterface, abc.ABC):
         else:
             # Classes that are chosen by the configuration have a method for it.
             build = getattr(self.auto_class, "from_config", self.auto_class)
-            self.model = build(self.config)
+            self.model = build(copy.deepcopy(self.config))
 
     @property
     def architecture(self) -> dict:
@@ -158,8 +159,8 @@ class Encoder(HFTransformersInterface, abc.ABC):
         Plain data, config and preprocessor, to be given as `source`.
         """
         config = json.loads(self.config.to_json_string())
-        # Where it once lay, and in which precision, are no part of it.
-        for name in ("_name_or_path", "dtype", "transformers_version"):
+        # Where it once lay is no part of it.
+        for name in ("_name_or_path", "transformers_version"):
             config.pop(name, None)
         preprocessor = json.loads(self.feature_extractor.to_json_string())
         return {"config": config, "preprocessor": preprocessor}
