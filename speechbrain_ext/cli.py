@@ -11,7 +11,8 @@ from speechbrain_ext.dataio.embedding_store import EmbeddingStore
 from speechbrain_ext.dataio.embeddings import read_embeddings
 from speechbrain_ext.dataio.scores import read_scores
 from speechbrain_ext.dataio.trials import Trials, read_trials
-from speechbrain_ext.inference.export import ENCODERS, export_model, push_model
+from speechbrain_ext.inference.export import ENCODERS, export_model
+from speechbrain_ext.inference.push import push_model
 from speechbrain_ext.inference.verification import (
     CosineBackend,
     PLDABackend,

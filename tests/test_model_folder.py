@@ -16,9 +16,10 @@ from speechbrain.inference.interfaces import foreign_class
 
 from speechbrain_ext import cli
 from speechbrain_ext.dataio.embedding_store import EmbeddingStore
-from speechbrain_ext.inference.export import export_model, push_model
+from speechbrain_ext.inference.export import export_model
 from speechbrain_ext.inference.model_folder import describe, find_model
 from speechbrain_ext.inference.model_scoring import Cohort, ModelScoring
+from speechbrain_ext.inference.push import push_model
 from speechbrain_ext.inference.speaker import SpeakerRecognition
 from speechbrain_ext.processing.calibration import Calibration
 from speechbrain_ext.utils.errors import InputError
@@ -169,7 +170,9 @@ def test_enrol_and_identify(ours, voices):
 def test_score_normalisation_and_calibration_travel(
     training, verified, cohort, voices, tmp_path
 ):
-    folder = export_model(training, tmp_path / "m", verification=verified, cohort=cohort)
+    folder = export_model(
+        training, tmp_path / "m", verification=verified, cohort=cohort
+    )
     assert "secret" not in (folder / "README.md").read_text()
     assert "secret" not in (folder / "model.json").read_text()
     model = SpeakerRecognition.from_hparams(folder)
@@ -190,7 +193,9 @@ def test_score_normalisation_and_calibration_travel(
     ratio = 2 * float(expected) - 1
     assert float(result.log_likelihood_ratio) == pytest.approx(ratio, abs=1e-3)
     assert bool(result.decision) == (ratio > 0)
-    assert float(result.probability) == pytest.approx(1 / (1 + np.exp(-ratio)), abs=1e-3)
+    assert float(result.probability) == pytest.approx(
+        1 / (1 + np.exp(-ratio)), abs=1e-3
+    )
     foreign = foreign_class(
         str(folder),
         pymodule_file="custom_interface.py",

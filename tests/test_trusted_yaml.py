@@ -7,7 +7,7 @@ import pytest
 import torch
 from ruamel.yaml import YAML
 
-from speechbrain_ext.config import read_configuration, resolve, select_keys
+from speechbrain_ext.config import compose, read_configuration, resolve, select_keys
 from speechbrain_ext.inference.speaker import MODEL_KEYS, SpeakerRecognition
 from speechbrain_ext.inference.trusted_yaml import (
     AllowListLoader,
@@ -26,7 +26,7 @@ HOSTILE = {
     "an argument": "!new:torch.nn.Sequential [!apply:os.system [touch {ran}]]",
     "tuple": "(!!python/object/apply:os.system ['touch {ran}'])",
     "applyref": "!applyref:os.system [touch {ran}]",
-    "by way of a module": "!apply:torch.nn.modules.module.functools.os.system [touch {ran}]",
+    "by way of a module": "!apply:torch.nn.functional.warnings.os.system [touch {ran}]",
     "run_shell": "!apply:speechbrain.utils.superpowers.run_shell [touch {ran}]",
     "python name": "!!python/name:os.system",
     "module": "!module:os",
@@ -53,7 +53,7 @@ def test_nothing_is_run(value, tmp_path):
 )
 def test_what_runs_beside_the_keys_is_refused_too(value, tmp_path):
     ran = tmp_path / "RAN"
-    text = f"other: [{value.format(ran=ran)}]\nsample_rate: 16000\n"
+    text = f"other:\n  - {value.format(ran=ran)}\nsample_rate: 16000\n"
     with pytest.raises(InputError, match="other would run"):
         load_trusted_yaml(text, "hyperparams.yaml", ["sample_rate"])
     assert not ran.exists()
@@ -95,7 +95,7 @@ def test_folders_of_trainings_and_models(key, value, training, model_folder, tmp
         with open(file, "w") as stream:
             YAML().dump(content, stream)
         file.write_text(file.read_text().replace("HERE", value.format(ran=ran)))
-        with pytest.raises(InputError, match=f"{key} would run .*os.system"):
+        with pytest.raises(InputError, match="would run .*os.system"):
             load(folder)
         assert not ran.exists()
 
@@ -121,16 +121,20 @@ def test_old_paths_and_layers_are_allowed():
     assert not any(map(is_allowed, refused))
 
 
-SYSTEMS = [p.name for p in sorted(HPARAMS.glob("*.yaml")) if "!new" in p.read_text()]
+# Those that train a speaker model
+SYSTEMS = [
+    path.name
+    for path in sorted(HPARAMS.glob("*.yaml"))
+    if set(MODEL_KEYS) <= set(compose(path)[1])
+]
 
 
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_the_projects_own_systems_are_allowed(name, tmp_path):
-    configuration = read_configuration(
-        [str(HPARAMS / name), f"--output_folder={tmp_path}"], demo=False
-    )
-    if not set(MODEL_KEYS) <= set(configuration.entries):
-        pytest.skip("trains no speaker model")
+    arguments = [str(HPARAMS / name), f"--output_folder={tmp_path}"]
+    if name == "lde_teacher.yaml":
+        arguments.append(f"--teacher={tmp_path}")
+    configuration = read_configuration(arguments, demo=False)
     content = resolve(configuration.text, name)
     text = select_keys(content, MODEL_KEYS, name)
     assert AllowListLoader(text).get_single_node() is not None

@@ -24,6 +24,7 @@ LABEL_ENCODER = "label_encoder.txt"
 DESCRIPTION = "model.json"
 CARD = "README.md"
 INTERFACE = "custom_interface.py"
+EXAMPLES = "examples"  # folder of recordings
 FILES = (
     HYPERPARAMS, WEIGHTS, COHORT, CLASSIFIER, CALIBRATION, LABEL_ENCODER,
     DESCRIPTION, CARD, INTERFACE,

@@ -289,7 +289,8 @@ class ModelScoring:
                     raise InputError(
                         "the model's calibration takes durations; give them, or files"
                     )
-                _, columns = quality_columns(scores, trials, store, means)
+                names, columns = quality_columns(scores, trials, store, means)
+                columns = columns[:, [names.index(n) for n in self.calibration.names]]
             ratios = self.calibration.apply(columns)
         if threshold is None:
             threshold = self.threshold

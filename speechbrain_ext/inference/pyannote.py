@@ -122,7 +122,9 @@ class PyannoteEmbedding:
         """Samples of the shortest waveform whose embedding is finite."""
 
         def embeds(n_samples):
-            noise = torch.randn(1, n_samples, generator=torch.Generator().manual_seed(0))
+            noise = torch.randn(
+                1, n_samples, generator=torch.Generator().manual_seed(0)
+            )
             try:
                 return bool(self.model.encode_batch(noise).isfinite().all())
             except (RuntimeError, ValueError, AssertionError):
