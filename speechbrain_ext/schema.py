@@ -246,7 +246,15 @@ KEYS = {
     "calibration": _choice("linear", "quality").or_null(),
     "n_calibration_trials": COUNT,
     "threshold": NUMBER.or_null(),
-    "lda_dim": COUNT.or_null(),
+    "lda_dim": Kind(
+        Annotated[int, Field(ge=1)] | Literal["auto"] | None,
+        "a whole number of at least 1, auto, or null",
+    ),
+    "unbiased_std": SWITCH,
+    "unit_length_cohort": SWITCH,
+    "backend": Kind(None, "null, or a Backend that !new: builds"),
+    "enrolments": TEXT.or_null(),
+    "average": _choice("embeddings", "scores"),
     "adapt": SWITCH,
 }
 
@@ -337,6 +345,12 @@ WITHOUT_EFFECT = {
     "verification_file": (
         "trials_from", None, "give --trials_from and --test_folder",
     ),
+    "enrolments": ("trials_from", None, "give --trials_from and --test_folder"),
+    "trial_lists": ("trials_from", None, "give --trials_from and --test_folder"),
+    "cohort_size": ("score_norm", None, "give --score_norm"),
+    "unbiased_std": ("score_norm", None, "give --score_norm"),
+    "unit_length_cohort": ("score_norm", None, "give --score_norm"),
+    "n_calibration_trials": ("calibration", None, "give --calibration"),
 }  # fmt: skip
 
 

@@ -203,7 +203,8 @@ def test_quality_aware_calibration(trained, tmp_path):
     assert (tmp_path / "v" / "calibration.pdf").is_file()
     options["calibration"] = "guess"
     result = run(VERIFY, VERIFICATION, options, tmp_path)
-    assert "error: calibration 'guess': use linear" in result.stderr
+    assert "error: calibration: guess" in result.stderr
+    assert "must be one of linear, quality" in result.stderr
 
 
 @pytest.mark.parametrize("adapt", [False, True])

@@ -6,6 +6,7 @@ import torch
 
 from speechbrain_ext.dataio.embedding_store import EmbeddingStore
 from speechbrain_ext.utils.errors import InputError
+from speechbrain_ext.utils.files import open_text
 
 
 def read_embeddings(path, utt2spk=None):
@@ -34,6 +35,10 @@ def read_embeddings(path, utt2spk=None):
     if not path.is_file():
         raise InputError(f"there is no embedding file '{path}'")
     if path.suffix == ".safetensors":
+        if utt2spk is not None:
+            raise InputError(
+                f"'{path}' has its own speakers; utt2spk goes with .scp and .ark"
+            )
         return EmbeddingStore.load(path)
     if path.suffix not in (".scp", ".ark"):
         raise InputError(
@@ -45,13 +50,24 @@ def read_embeddings(path, utt2spk=None):
         raise InputError(
             "Kaldi's files need a package: pip install kaldiio"
         ) from None
-    if path.suffix == ".scp":
-        pairs = kaldiio.load_scp(str(path)).items()
-    else:
-        pairs = kaldiio.load_ark(str(path))
-    rows = {name: torch.tensor(vector).float() for name, vector in pairs}
+    try:
+        if path.suffix == ".scp":
+            pairs = kaldiio.load_scp(str(path)).items()
+        else:
+            pairs = kaldiio.load_ark(str(path))
+        rows = {name: torch.tensor(vector).float() for name, vector in pairs}
+    except OSError:
+        raise
+    except Exception as error:  # kaldiio raises many kinds
+        raise InputError(f"'{path}' is no file of Kaldi's ({error})") from None
     if not rows:
-        raise InputError(f"'{path}' is empty")
+        raise InputError(f"'{path}' has no embeddings")
+    shapes = {tuple(vector.shape) for vector in rows.values()}
+    if len(shapes) > 1:
+        raise InputError(
+            f"'{path}' has embeddings of different shapes: "
+            + ", ".join(map(str, sorted(shapes)))
+        )
     speaker_of = _read_utt2spk(utt2spk) if utt2spk else {n: n for n in rows}
     missing = sorted(set(rows) - set(speaker_of))
     if missing:
@@ -72,9 +88,11 @@ def _read_utt2spk(path):
     if not Path(path).is_file():
         raise InputError(f"there is no utt2spk file '{path}'")
     speaker_of = {}
-    with open(path, encoding="utf-8") as lines:
+    with open_text(path) as lines:
         for number, line in enumerate(lines, start=1):
             fields = line.split()
+            if not fields:
+                continue
             if len(fields) != 2:
                 raise InputError(
                     f"'{path}', line {number}: a line is 'utterance speaker'"

@@ -1,4 +1,4 @@
-"""Score files of this project, of Kaldi and WeSpeaker, and CSV."""
+"""Score files: writing them, and reading also Kaldi's, WeSpeaker's and CSV."""
 
 import csv
 import math
@@ -6,8 +6,14 @@ from pathlib import Path
 
 import torch
 
-from speechbrain_ext.dataio.trials import LABELS, Trials, require_both_labels
+from speechbrain_ext.dataio.trials import (
+    LABELS,
+    Trials,
+    require_both_labels,
+    require_one_label,
+)
 from speechbrain_ext.utils.errors import InputError
+from speechbrain_ext.utils.files import atomic_path, open_text
 
 COLUMNS = ("enrol", "test", "label", "score")
 
@@ -30,13 +36,14 @@ def read_scores(path):
     trials : Trials
         In the order of the file.
     scores : torch.Tensor
-        Of shape (n_trial,).
+        In float64, of shape (n_trial,).
 
     Raises
     ------
     InputError
-        If the file is missing, a line is malformed, or there are no target
-        or no non-target trials.
+        If the file is missing, a line is malformed, a score is not finite,
+        one pair has both labels, or there are no target or no non-target
+        trials.
 
     Example
     -------
@@ -44,13 +51,13 @@ def read_scores(path):
     >>> path.write_text("a b 0.5 target\\nc d 0.1 nontarget\\n", "utf-8")
     >>> trials, scores = read_scores(path)
     >>> trials.labels, scores
-    ([1, 0], tensor([0.5000, 0.1000]))
+    ([1, 0], tensor([0.5000, 0.1000], dtype=torch.float64))
     """
     path = Path(path)
     if not path.is_file():
         raise InputError(f"there is no score file '{path}'")
     trials, scores = Trials([], [], []), []
-    with open(path, newline="", encoding="utf-8-sig") as file:
+    with open_text(path, newline="") as file:
         is_csv = path.suffix.lower() == ".csv"
         rows = _csv_rows(file, path) if is_csv else _text_rows(file, path)
         for number, (enrol, test, label, score) in rows:
@@ -61,22 +68,60 @@ def read_scores(path):
                 )
             try:
                 value = float(score)
-            except ValueError:
+            except (TypeError, ValueError):
                 value = math.nan
             if math.isnan(value):
                 raise InputError(
                     f"'{path}', line {number}: score '{score}' is no number"
+                )
+            if math.isinf(value):
+                raise InputError(
+                    f"'{path}', line {number}: score '{score}' is infinite; give "
+                    "a finite one, higher than all others or lower"
                 )
             trials.labels.append(LABELS[label])
             trials.enrol.append(enrol)
             trials.test.append(test)
             scores.append(value)
     require_both_labels(trials, path)
-    return trials, torch.tensor(scores)
+    require_one_label(trials, path)
+    return trials, torch.tensor(scores, dtype=torch.float64)
+
+
+def write_scores(path, trials, scores):
+    """Writes `enrol test label score` lines, as SpeechBrain does, atomically.
+
+    Scores have as many digits as give the same number when read.
+
+    Arguments
+    ---------
+    path : str or Path
+        File to write.
+    trials : Trials
+        Trial list.
+    scores : torch.Tensor
+        Of shape (n_trial,).
+
+    Example
+    -------
+    >>> path = getfixture("tmpdir") / "scores.txt"
+    >>> scores = torch.tensor([1e8 + 0.9, 3e-7], dtype=torch.float64)
+    >>> write_scores(path, Trials([1, 0], ["a", "a"], ["b", "c"]), scores)
+    >>> print(path.read_text("utf-8"), end="")
+    a b 1 100000000.9
+    a c 0 3e-07
+    """
+    with atomic_path(path) as partial:
+        with open(partial, "w", encoding="utf-8") as file:
+            for enrol, test, label, score in zip(
+                trials.enrol, trials.test, trials.labels, scores.tolist()
+            ):
+                file.write(f"{enrol} {test} {label} {score!r}\n")
 
 
 def _csv_rows(file, path):
-    reader = csv.DictReader(file)
+    # Short rows lack a label or a score, which is then said to be "".
+    reader = csv.DictReader(file, restval="")
     missing = [c for c in COLUMNS if c not in (reader.fieldnames or [])]
     if missing:
         raise InputError(f"'{path}' lacks the columns {', '.join(missing)}")

@@ -10,7 +10,7 @@ import torch
 
 from speechbrain_ext.dataio.audio import AUDIO_EXTENSIONS
 from speechbrain_ext.utils.errors import InputError
-from speechbrain_ext.utils.files import atomic_path
+from speechbrain_ext.utils.files import atomic_path, open_text
 
 CSV_HEADER = "LABEL,SAMPLE1,SAMPLE2"
 LABELS = {"1": 1, "target": 1, "0": 0, "nontarget": 0}
@@ -87,8 +87,8 @@ def read_trials(path):
     Raises
     ------
     InputError
-        If the file is missing, a line is malformed, or there are no target
-        or no non-target trials.
+        If the file is missing, a line is malformed, one pair has both labels,
+        or there are no target or no non-target trials.
 
     Example
     -------
@@ -101,7 +101,7 @@ def read_trials(path):
     if not path.is_file():
         raise InputError(f"there is no trial list '{path}'")
     trials = Trials([], [], [])
-    with open(path, encoding="utf-8-sig") as lines:
+    with open_text(path) as lines:
         is_csv = False
         for number, line in enumerate(lines, start=1):
             line = line.rstrip("\r\n")
@@ -129,6 +129,7 @@ def read_trials(path):
             trials.enrol.append(enrol.replace("\\", "/"))
             trials.test.append(test.replace("\\", "/"))
     require_both_labels(trials, path)
+    require_one_label(trials, path)
     return trials
 
 
@@ -157,6 +158,36 @@ def require_both_labels(trials, source):
                 f"'{source}' has no {name} trials (label {label}); error rates "
                 "need both kinds"
             )
+
+
+def require_one_label(trials, source):
+    """Checks that no pair is both a target and a non-target trial.
+
+    Arguments
+    ---------
+    trials : Trials
+        Trial list.
+    source : str or Path
+        Where it is from, for the message.
+
+    Raises
+    ------
+    InputError
+        If a pair has both labels.
+
+    Example
+    -------
+    >>> require_one_label(Trials([1, 0], ["a", "a"], ["b", "c"]), "list")
+    """
+    targets, nontargets = set(), set()
+    for label, *pair in zip(trials.labels, trials.enrol, trials.test):
+        (targets if label else nontargets).add(tuple(pair))
+    both = sorted(targets & nontargets)
+    if both:
+        raise InputError(
+            f"'{source}' has {len(both)} pairs as target and as non-target trials, "
+            f"such as '{both[0][0]}' and '{both[0][1]}'; keep one of each"
+        )
 
 
 def write_trials(path, trials):

@@ -1,6 +1,7 @@
 """From the folder of a training to a folder that holds a model."""
 
 import dataclasses
+import inspect
 import json
 import shutil
 from pathlib import Path
@@ -31,12 +32,14 @@ from speechbrain_ext.inference.model_scoring import Cohort
 from speechbrain_ext.inference.model_yaml import model_yaml
 from speechbrain_ext.inference.speaker import SpeakerRecognition
 from speechbrain_ext.lobes.models.speaker_embedder import SpeakerEmbedder
+from speechbrain_ext.processing.backends import CosineBackend
 from speechbrain_ext.processing.calibration import Calibration
 from speechbrain_ext.utils.checkpoints import best_checkpoint, best_checkpoints
 from speechbrain_ext.utils.errors import InputError
 from speechbrain_ext.utils.files import atomic_path, write_json
 
 ENCODERS = ("weights", "reference")
+BACKEND_SETTINGS = inspect.signature(CosineBackend).parameters
 INTERFACE_TEXT = '''"""For speechbrain.inference.interfaces.foreign_class; needs speechbrain_ext."""
 
 from speechbrain_ext.inference.plain_speechbrain import (  # noqa: F401
@@ -254,28 +257,22 @@ def _scoring(scoring, metrics, verification, cohort):
         raise InputError(
             f"verification: a model folder scores by cosine, not {settings['backend']}"
         )
-    for key in ("unbiased_std", "unit_length_cohort"):
-        if not settings.get(key, True):
-            raise InputError(
-                f"verification: {key}: False is a convention of score normalisation "
-                "that a model folder does not have; verify without it"
-            )
-    scoring.score_norm = settings.get("score_norm")
-    scoring.cohort_size = settings.get("cohort_size")
-    scoring.subtract_mean = bool(settings.get("subtract_mean"))
+    scoring.backend = {
+        key: value
+        for key, value in settings.items()
+        if key in BACKEND_SETTINGS and value is not None
+    }
+    backend = CosineBackend(**scoring.backend)
     if verification is not None and (Path(verification) / CALIBRATION).is_file():
         scoring.calibration = Calibration.load(Path(verification) / CALIBRATION)
     if cohort is not None:
-        scoring.cohort = Cohort.of(
-            cohort.embeddings, cohort.speakers, scoring.subtract_mean
-        )
-    normalizes = scoring.score_norm is not None or scoring.subtract_mean
-    if normalizes and cohort is None:
+        scoring.cohort = Cohort.of(cohort, backend)
+    if backend.needs_cohort and cohort is None:
         raise InputError(
             "verification: its scores are compared with a cohort; give the embeddings "
             "of the training set as cohort"
         )
-    if normalizes:
+    if not backend.is_plain:
         if scoring.calibration is None:
             raise InputError(
                 "verification: the threshold of the training is of plain cosine "

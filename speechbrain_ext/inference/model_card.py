@@ -169,10 +169,11 @@ verification = foreign_class(
 
 def _decision(scoring):
     parts = ["Scores are cosines of embeddings"]
-    if scoring.score_norm is not None:
-        size = scoring.cohort_size
+    score_norm = scoring.backend.get("score_norm")
+    if score_norm is not None:
+        size = scoring.backend.get("cohort_size")
         adaptive = "" if size is None else f" over the {size} nearest speakers"
-        parts[0] += f", normalised ({scoring.score_norm}{adaptive})"
+        parts[0] += f", normalised ({score_norm}{adaptive})"
     if scoring.threshold is not None:
         parts.append(
             f"Two recordings count as one speaker above {scoring.threshold:.4f}, which "

@@ -11,6 +11,8 @@ from speechbrain.utils.distributed import infer_device
 from speechbrain.utils.fetching import fetch
 
 from speechbrain_ext.dataio.audio import read_crop, read_header
+from speechbrain_ext.dataio.embedding_store import EmbeddingStore
+from speechbrain_ext.dataio.trials import Trials
 from speechbrain_ext.dataio.windows import Windows, cut_recording
 from speechbrain_ext.inference.model_folder import find_model, load_model
 from speechbrain_ext.inference.model_scoring import ModelScoring, Verification
@@ -78,7 +80,7 @@ class SpeakerRecognition(torch.nn.Module):
     Attributes
     ----------
     enrolled : dict
-        Embedding of each enrolled speaker and its seconds of speech.
+        Embeddings of each enrolled speaker's recordings and their seconds.
 
     Example
     -------
@@ -498,8 +500,8 @@ class SpeakerRecognition(torch.nn.Module):
         name : str
             Of the speaker.
         files : str or list of str
-            Recordings of the speaker, whose embeddings of unit length are
-            averaged.
+            Recordings of the speaker, whose embeddings are averaged at unit
+            length.
         window_length : float
             As of `encode_file`.
         window_overlap : float
@@ -508,17 +510,13 @@ class SpeakerRecognition(torch.nn.Module):
         Returns
         -------
         torch.Tensor
-            What was enrolled, of shape (dim,).
+            Embeddings of the recordings, of shape (n_file, dim).
         """
         files = [files] if isinstance(files, (str, Path)) else list(files)
         embeddings = self.embed_files(files, window_length, window_overlap)
-        # Alone, an utterance is enrolled as it is.
-        enrolled = embeddings[0]
-        if len(files) > 1:
-            enrolled = torch.nn.functional.normalize(embeddings, dim=1).mean(dim=0)
-        seconds = sum(read_header(path).duration for path in files)
-        self.enrolled[name] = (enrolled, seconds)
-        return enrolled
+        seconds = [read_header(path).duration for path in files]
+        self.enrolled[name] = (embeddings, seconds)
+        return embeddings
 
     def identify(
         self, file, top=5, threshold=None, window_length=None, window_overlap=None
@@ -551,17 +549,22 @@ class SpeakerRecognition(torch.nn.Module):
         """
         if not self.enrolled:
             raise InputError("nobody is enrolled; call enrol(name, files) first")
-        embeddings, seconds = zip(*self.enrolled.values())
-        test = self.encode_file(file, window_length, window_overlap)
-        result = self.scoring.compare(
-            torch.stack(embeddings),
-            test.expand(len(embeddings), -1),
-            list(seconds),
-            [read_header(file).duration] * len(embeddings),
+        names = list(self.enrolled)
+        rows = [self.encode_file(file, window_length, window_overlap)]
+        durations, ids, enrolments = [read_header(file).duration], ["test"], {}
+        for name, (embeddings, seconds) in self.enrolled.items():
+            enrolments[name] = [f"{name} {i}" for i in range(len(embeddings))]
+            rows.extend(embeddings)
+            durations.extend(seconds)
+            ids.extend(enrolments[name])
+        result = self.scoring.score(
+            EmbeddingStore(ids, torch.stack(rows), ids, durations, ""),
+            Trials([0] * len(names), names, ["test"] * len(names)),
+            enrolments,
             threshold,
         )
         columns = [
-            [None] * len(embeddings) if values is None else values.tolist()
+            [None] * len(names) if values is None else values.tolist()
             for values in (
                 result.score,
                 result.decision,
@@ -569,7 +572,7 @@ class SpeakerRecognition(torch.nn.Module):
                 result.probability,
             )
         ]
-        candidates = [Candidate(*row) for row in zip(self.enrolled, *columns)]
+        candidates = [Candidate(*row) for row in zip(names, *columns)]
         return sorted(candidates, key=lambda one: one.score, reverse=True)[:top]
 
     @torch.no_grad()
