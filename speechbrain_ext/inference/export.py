@@ -40,12 +40,13 @@ from speechbrain_ext.utils.files import atomic_path, write_json
 
 ENCODERS = ("weights", "reference")
 BACKEND_SETTINGS = inspect.signature(CosineBackend).parameters
-INTERFACE_TEXT = '''"""For speechbrain.inference.interfaces.foreign_class; needs speechbrain_ext."""
+INTERFACE_TEXT = """\
+# For speechbrain.inference.interfaces.foreign_class; needs speechbrain_ext.
 
 from speechbrain_ext.inference.plain_speechbrain import (  # noqa: F401
     CalibratedSpeakerRecognition,
 )
-'''
+"""
 
 
 def export_model(
