@@ -10,6 +10,8 @@ from speechbrain_ext.dataio.embeddings import read_embeddings
 from speechbrain_ext.dataio.enrolments import match_models, read_enrolments
 from speechbrain_ext.dataio.scores import read_scores, write_scores
 from speechbrain_ext.dataio.trials import read_trials
+from speechbrain_ext.inference.export import ENCODERS, export_model
+from speechbrain_ext.inference.push import push_model
 from speechbrain_ext.inference.verification import (
     calibration_metrics,
     report,
@@ -49,6 +51,12 @@ EXAMPLES = {
   speechbrain-ext calibrate scores.txt --train development_scores.txt --output out""",
     "config": """example:
   speechbrain-ext config hparams/ltdnn_wavlm.yaml --lr=0.001 > ltdnn.yaml""",
+    "export": """examples:
+  speechbrain-ext export results/ltdnn_wavlm/1986 ltdnn --license cc-by-4.0
+  speechbrain-ext export results/ltdnn_wavlm/1986 ltdnn --verification verified \\
+      --cohort verified/train.safetensors""",
+    "push": """example:
+  speechbrain-ext push ltdnn user/ltdnn --private""",
     "det": """example:
   speechbrain-ext det ltdnn/scores.txt ecapa/scores.txt --output figures/det""",
 }
@@ -336,6 +344,31 @@ def det(options):
         print(path)
 
 
+def export(options):
+    """Writes the best checkpoint of a training as a model folder."""
+    cohort = None
+    if options.cohort is not None:
+        cohort = read_embeddings(options.cohort, options.utt2spk)
+    elif options.utt2spk is not None:
+        raise InputError("--utt2spk has no effect without --cohort; leave it out")
+    folder = export_model(
+        options.results,
+        options.output,
+        encoder=options.encoder,
+        verification=options.verification,
+        cohort=cohort,
+        license=options.license,
+        examples=options.examples,
+        trust_source=options.trust_source,
+    )
+    print(folder)
+
+
+def push(options):
+    """Uploads a model folder to the Hugging Face hub."""
+    print(push_model(options.folder, options.name, private=options.private))
+
+
 def config(options):
     """Prints a YAML with all that it extends, overrides among it."""
     configuration = read_configuration([options.hparams, *options.rest], demo=False)
@@ -520,6 +553,39 @@ def _parser():
         "--by", choices=("file", "folder"), default="folder",
         help="what a system is called after",
     )  # fmt: skip
+
+    command = add("export", export)
+    command.add_argument("results", help="output_folder of a training")
+    command.add_argument("output", help="folder to write")
+    command.add_argument(
+        "--encoder", choices=ENCODERS, default="weights",
+        help="what the folder has of the encoder: its weights, or its name and "
+        "revision on the hub",
+    )  # fmt: skip
+    command.add_argument(
+        "--verification", help="output_folder of a verification, for its metrics, "
+        "score normalisation and calibration; default: the training's test",
+    )  # fmt: skip
+    command.add_argument("--cohort", help="embeddings of the training set")
+    command.add_argument("--utt2spk", help="speakers of a Kaldi cohort")
+    command.add_argument(
+        "--license", default="unknown", help="of the model, such as cc-by-4.0"
+    )
+    command.add_argument(
+        "--examples", nargs="*", default=[], help="recordings to add to the folder"
+    )
+    command.add_argument(
+        "--trust_source", action="store_true",
+        help="hyperparams.yaml of the training may call anything, such as lobes of "
+        "your own",
+    )  # fmt: skip
+
+    command = add("push", push)
+    command.add_argument("folder", help="of speechbrain-ext export")
+    command.add_argument("name", help="user/name on the Hugging Face hub")
+    command.add_argument(
+        "--private", action="store_true", help="a new model is seen by its owner only"
+    )
 
     command = add("config", config)
     command.add_argument("hparams", help="YAML of hparams/, then --key=value")
