@@ -69,6 +69,44 @@ MOVED = {
     "utils.recipes": "training.recipes",
 }
 
+# Names that were also SpeechBrain's, of something else
+RENAMED = {
+    "lobes.AttentiveStatisticsPooling": "ChannelAttentiveStatisticsPooling",
+    "lobes.models.ecapa.ECAPA_TDNN": "MaskedECAPA",
+    "nnet.pooling.AttentiveStatisticsPooling": "ChannelAttentiveStatisticsPooling",
+}
+
+
+def renamed(module, name):
+    """Looks up what a module has by a new name; its `__getattr__`.
+
+    Arguments
+    ---------
+    module : str
+        `__name__` of the module.
+    name : str
+        The old name.
+
+    Returns
+    -------
+    object
+        What has the new name.
+
+    Raises
+    ------
+    AttributeError
+        If the module has never had the name.
+    """
+    new = RENAMED.get(f"{module.removeprefix(PACKAGE)}.{name}")
+    if new is None:
+        raise AttributeError(f"module '{module}' has no attribute '{name}'")
+    warnings.warn(
+        f"{module}.{name} is called {new} now; the old name goes with the next release",
+        FutureWarning,
+        stacklevel=3,
+    )
+    return getattr(sys.modules[module], new)
+
 
 class MovedModules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     """Finds the modules of `MOVED` under their old names."""

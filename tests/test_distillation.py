@@ -10,9 +10,6 @@ import pytest
 import soundfile
 import torch
 from conftest import write_voice
-from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
-from speechbrain.lobes.models.Xvector import Xvector
-from speechbrain.nnet.pooling import StatisticsPooling
 from test_recipe import ENVIRONMENT, ROOT, TINY, run
 
 from speechbrain_ext.analysis.cka import linear_cka
@@ -20,8 +17,14 @@ from speechbrain_ext.dataio.embedding_store import EmbeddingStore, row_keys_of
 from speechbrain_ext.inference.onnx import export_onnx
 from speechbrain_ext.inference.speaker import SpeakerRecognition
 from speechbrain_ext.inference.teacher_frames import TeacherFrames
-from speechbrain_ext.lobes import KDStudent, LearnableDictionaryEncoding
+from speechbrain_ext.lobes import (
+    KDStudent,
+    LearnableDictionaryEncoding,
+    MaskedECAPA,
+    MaskedXvector,
+)
 from speechbrain_ext.lobes.features import NormalizedFbank
+from speechbrain_ext.nnet.pooling import MaskedStatisticsPooling
 from speechbrain_ext.training.distillation import (
     DistillationHeads,
     DistillationLoss,
@@ -89,7 +92,7 @@ def test_dictionary_encoding_against_loops():
 
 def xvector_teacher():
     torch.manual_seed(0)
-    xvector = Xvector(in_channels=24, tdnn_channels=[16, 16, 16, 16, 30])
+    xvector = MaskedXvector(in_channels=24, tdnn_channels=[16, 16, 16, 16, 30])
     return SpeakerRecognition(NormalizedFbank(24), xvector, 16000, 0.5)
 
 
@@ -99,17 +102,20 @@ def test_teacher_frames_are_those_of_its_layers():
     frames, frame_lengths = TeacherFrames(teacher, ["blocks.11", "blocks.14"])(
         wav, lengths
     )
-    x, _ = teacher.encoder(wav, lengths)
-    outputs = []
-    for block in teacher.embedding_model.blocks[:15]:
-        x = block(x)
-        outputs.append(x)
-    assert torch.equal(frames, torch.cat([outputs[11], outputs[14]], dim=2))
+    for utterance, n_samples, n_frames in ((0, 16000, 101), (1, 8000, 51)):
+        x, _ = teacher.encoder(wav[utterance : utterance + 1, :n_samples])
+        outputs = []
+        for block in teacher.embedding_model.blocks[:15]:
+            x = block(x)
+            outputs.append(x)
+        expected = torch.cat([outputs[11], outputs[14]], dim=2)[0]
+        assert expected.shape[0] == n_frames
+        assert torch.allclose(frames[utterance, :n_frames], expected, atol=1e-5)
     assert torch.allclose(frame_lengths * 101, torch.tensor([101.0, 51.0]))
 
 
 def test_frames_of_ecapa_have_channels_last():
-    ecapa = ECAPA_TDNN(24, channels=[16, 16, 16, 16, 48], lin_neurons=8)
+    ecapa = MaskedECAPA(24, channels=[16, 16, 16, 16, 48], lin_neurons=8)
     teacher = SpeakerRecognition(NormalizedFbank(24), ecapa, 16000, 0.5)
     frames = TeacherFrames(teacher, ["blocks.3", "mfa"], channels_first=True)
     assert frames(torch.randn(2, 16000))[0].shape == (2, 101, 64)
@@ -280,7 +286,7 @@ def test_targets_are_the_teachers_embeddings(distilled):
     assert torch.allclose(
         store.by_id()[name], teacher.encode_batch(wav)[0, 0], atol=1e-3
     )
-    pooled = StatisticsPooling(return_std=False)(frames(wav)[0])
+    pooled = MaskedStatisticsPooling(return_std=False)(frames(wav)[0])
     assert torch.allclose(wide[name], pooled[0, 0], atol=1e-3)
 
 
@@ -385,8 +391,8 @@ def test_tdnns_are_exported_for_any_duration(tmp_path, name):
 
     torch.manual_seed(0)
     embedding_model = {
-        "xvector": lambda: Xvector(in_channels=24, tdnn_channels=[16] * 5),
-        "ecapa": lambda: ECAPA_TDNN(24, channels=[16, 16, 16, 16, 48]),
+        "xvector": lambda: MaskedXvector(in_channels=24, tdnn_channels=[16] * 5),
+        "ecapa": lambda: MaskedECAPA(24, channels=[16, 16, 16, 16, 48]),
     }[name]()
     trained_batch_norms(embedding_model, torch.randn(8, 50, 24))
     model = SpeakerRecognition(NormalizedFbank(24), embedding_model, 16000, 0.5)
@@ -407,7 +413,7 @@ def test_tdnns_are_exported_for_any_duration(tmp_path, name):
     [
         # Eight layers, the embedding's included, and two orders of differences
         (KDStudent(24, channels=16, emb_dim=16), 10),
-        (Xvector(in_channels=24, tdnn_channels=[16] * 5), 6),
+        (MaskedXvector(in_channels=24, tdnn_channels=[16] * 5), 6),
     ],
 )
 def test_int8_weights_are_unsigned(tmp_path, embedding_model, n_layers):

@@ -8,8 +8,6 @@ import pytest
 import torch
 from speechbrain.core import Stage
 from speechbrain.dataio.batch import PaddedBatch
-from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
-from speechbrain.lobes.models.Xvector import Xvector
 from torch.nn import functional as F
 
 from speechbrain_ext.dataio.trials import Trials
@@ -18,6 +16,8 @@ from speechbrain_ext.lobes import (
     MHFA,
     LayerAttentivePooling,
     LayerPooled,
+    MaskedECAPA,
+    MaskedXvector,
 )
 from speechbrain_ext.lobes.official_checkpoints import lap_astp_from_official
 from speechbrain_ext.nnet.losses import (
@@ -138,10 +138,10 @@ def test_dropped_frames_leave_weights_that_add_up_to_one():
 @pytest.mark.parametrize(
     "back_end",
     [
-        lambda: LayerPooled(small_pooling(), Xvector(in_channels=16)),
+        lambda: LayerPooled(small_pooling(), MaskedXvector(in_channels=16)),
         lambda: LayerPooled(
             small_pooling(),
-            ECAPA_TDNN(16, channels=[32] * 4 + [96], lin_neurons=12),
+            MaskedECAPA(16, channels=[32] * 4 + [96], lin_neurons=12),
         ),
         lambda: MHFA(small_pooling(), small_pooling(), in_channels=16),
     ],

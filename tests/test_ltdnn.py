@@ -5,7 +5,7 @@ import torch
 
 from speechbrain_ext.lobes import (
     LTDNN,
-    AttentiveStatisticsPooling,
+    ChannelAttentiveStatisticsPooling,
     LayerAttentivePooling,
     WeightedLayerSum,
 )
@@ -156,7 +156,7 @@ def test_wrong_arguments():
 
 
 def test_attentive_statistics_of_constant_frames():
-    pooling = AttentiveStatisticsPooling(4, attention_channels=2).eval()
+    pooling = ChannelAttentiveStatisticsPooling(4, attention_channels=2).eval()
     frames = torch.tensor([1.0, -2.0, 0.5, 3.0]).expand(1, 6, 4)
     pooled, weights = pooling(frames, return_weights=True)
     torch.testing.assert_close(pooled[0, 0, :4], frames[0, 0])
@@ -165,7 +165,7 @@ def test_attentive_statistics_of_constant_frames():
 
 
 def test_attentive_statistics_ignore_padding():
-    pooling = AttentiveStatisticsPooling(4, attention_channels=2).eval()
+    pooling = ChannelAttentiveStatisticsPooling(4, attention_channels=2).eval()
     frames = torch.randn(2, 10, 4)
     pooled, weights = pooling(
         frames, torch.tensor([1.0, 0.3]), return_weights=True

@@ -7,7 +7,6 @@ import sys
 
 import pytest
 import torch
-from speechbrain.nnet.pooling import StatisticsPooling
 from test_recipe import ENVIRONMENT, ROOT, TINY, TRAIN, run
 
 from speechbrain_ext.analysis.frame_attention import frame_weights
@@ -21,6 +20,7 @@ from speechbrain_ext.lobes.official_checkpoints import mha_vgg_from_official
 from speechbrain_ext.nnet.losses import speaker_loss
 from speechbrain_ext.nnet.pooling import (
     DoubleMultiHeadAttnPooling,
+    MaskedStatisticsPooling,
     MultiHeadAttnPooling,
 )
 from speechbrain_ext.utils.checkpoints import best_checkpoint
@@ -200,7 +200,7 @@ def test_weights_of_heads_are_found_in_any_model():
         with torch.no_grad():
             _, expected = pooling(*vgg.encoder(frames), return_weights=True)
         assert torch.allclose(frame_weights(model, wav), expected[0], atol=1e-6)
-    mean = VGGEmbedding(StatisticsPooling(return_std=False), 48, 20, (4, 8, 16))
+    mean = VGGEmbedding(MaskedStatisticsPooling(return_std=False), 48, 20, (4, 8, 16))
     with pytest.raises(InputError, match="no multi-head"):
         frame_weights(SpeakerRecognition(features, mean, 16000, 0.5), wav)
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import write_voice
+from safetensors.torch import load_file
 from test_recipe import ENVIRONMENT, LTDNN, ROOT, TINY_LTDNN, TRAIN, command, run
 
 from speechbrain_ext.analysis.probing import (
@@ -238,7 +239,9 @@ def test_encoder_is_a_hub_folder_in_half_precision(pretrained, tmp_path):
     names = {path.name for path in folder.iterdir()}
     assert names >= {"config.json", "preprocessor_config.json"}
     config = json.loads((folder / "config.json").read_text())
-    assert config["dtype"] == "float16"
+    assert config["dtype"] == "float32"  # what SpeechBrain's lobes compute in
+    weights = load_file(folder / "model.safetensors").values()
+    assert {weight.dtype for weight in weights} == {torch.float16}
     encoder = SSLEncoder(folder)
     assert {p.dtype for p in encoder.parameters()} == {torch.float32}
     options = {

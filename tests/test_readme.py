@@ -18,8 +18,10 @@ def test_lobe_in_speechbrains_recipe(tmp_path):
     modules = load_hyperpyyaml(
         block,
         {
-            "compute_features": {"source": folder, "save_path": str(tmp_path)},
-            "embedding_model": {"in_channels": 32, "n_layers": 3},
+            "embedding_model": {
+                "encoder": {"source": folder, "save_path": str(tmp_path)},
+                "embedding_model": {"in_channels": 32, "n_layers": 3},
+            }
         },
     )
     wavs, lens = torch.randn(2, 16000), torch.tensor([1.0, 0.7])
@@ -27,4 +29,8 @@ def test_lobe_in_speechbrains_recipe(tmp_path):
     feats = modules["compute_features"](wavs)
     feats = modules["mean_var_norm"](feats, lens)
     assert modules["embedding_model"](feats).shape == (2, 1, 192)
-    assert modules["embedding_model"](feats, lens).shape == (2, 1, 192)
+    model = modules["embedding_model"].eval()
+    embeddings = model(feats, lens)
+    assert embeddings.shape == (2, 1, 192)
+    alone = model(modules["compute_features"](wavs[1:, :11200]), torch.ones(1))
+    assert (embeddings[1] - alone[0]).abs().max() < 1e-5

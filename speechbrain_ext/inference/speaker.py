@@ -10,6 +10,7 @@ from speechbrain.utils.checkpoints import average_checkpoints
 from speechbrain_ext.config import resolve, select_keys
 from speechbrain_ext.dataio.audio import read_crop, read_header
 from speechbrain_ext.dataio.windows import Windows, cut_recording
+from speechbrain_ext.lobes.models.without_padding import leave_padding_out
 from speechbrain_ext.nnet.pooling import attends_to_layers
 from speechbrain_ext.utils.checkpoints import (
     best_checkpoint,
@@ -38,10 +39,10 @@ class SpeakerRecognition(torch.nn.Module):
 
     Example
     -------
-    >>> from speechbrain.lobes.models.Xvector import Xvector
+    >>> from speechbrain_ext.lobes import MaskedXvector
     >>> from speechbrain_ext.lobes.features import NormalizedFbank
     >>> model = SpeakerRecognition(
-    ...     NormalizedFbank(24), Xvector(in_channels=24), 16000, threshold=0.25
+    ...     NormalizedFbank(24), MaskedXvector(in_channels=24), 16000, threshold=0.25
     ... )
     >>> model.encode_batch(torch.rand(2, 16000)).shape
     torch.Size([2, 1, 512])
@@ -93,6 +94,8 @@ class SpeakerRecognition(torch.nn.Module):
             output_folder / "save", content.get("average_checkpoints", 1)
         )
         model = load_hyperpyyaml(select_keys(content, MODEL_KEYS, hparams_file))
+        # Trainings of earlier versions name SpeechBrain's own classes.
+        leave_padding_out(model["embedding_model"])
         for name in ("encoder", "embedding_model"):
             # A frozen encoder is not saved.
             if not (best.path / f"{name}.ckpt").is_file():

@@ -35,10 +35,10 @@ class TeacherFrames(nn.Module):
 
     Example
     -------
-    >>> from speechbrain.lobes.models.Xvector import Xvector
+    >>> from speechbrain_ext.lobes import MaskedXvector
     >>> from speechbrain_ext.lobes.features import NormalizedFbank
     >>> teacher = SpeakerRecognition(
-    ...     NormalizedFbank(24), Xvector(in_channels=24), 16000, threshold=0.25
+    ...     NormalizedFbank(24), MaskedXvector(in_channels=24), 16000, threshold=0.25
     ... )
     >>> frames = TeacherFrames(teacher, ["blocks.11", "blocks.14"])
     >>> frames(torch.rand(2, 16000), torch.ones(2))[0].shape
@@ -139,7 +139,7 @@ def pooled_teacher_frames(teacher, layers, pooling, channels_first=False):
         As of `TeacherFrames`.
     pooling : torch.nn.Module
         From frames (batch, time, channel) and relative lengths to
-        (batch, 1, dim), such as SpeechBrain's StatisticsPooling.
+        (batch, 1, dim), such as `MaskedStatisticsPooling`.
     channels_first : bool
         As of `TeacherFrames`.
 

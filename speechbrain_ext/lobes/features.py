@@ -3,9 +3,127 @@
 import torch
 import torchaudio
 from speechbrain.lobes.features import MFCC, Fbank
-from speechbrain.processing.features import InputNormalization
+from speechbrain.processing.features import spectral_magnitude
+from speechbrain.utils.autocast import fwd_default_precision
 
-from speechbrain_ext.nnet.masking import frame_counts
+from speechbrain_ext.nnet.masking import frame_counts, hold_last_frame, masked_mean
+
+
+class _LengthAware:
+    """What `MaskedFbank` and `MaskedMFCC` share."""
+
+    def frame_counts(self, wav, lengths):
+        """Frames of each utterance alone, of shape (batch,)."""
+        hop = self.compute_STFT.hop_length
+        return 1 + frame_counts(lengths, wav.shape[1]) // hop
+
+    def _features(self, wav, lengths):
+        if lengths is None:
+            lengths = torch.ones(len(wav), device=wav.device)
+        samples = torch.arange(wav.shape[1], device=wav.device)
+        valid = samples < frame_counts(lengths, wav.shape[1]).unsqueeze(1)
+        power = spectral_magnitude(self.compute_STFT(wav.masked_fill(~valid, 0.0)))
+        frames = torch.arange(power.shape[1], device=wav.device)
+        valid = frames < self.frame_counts(wav, lengths).unsqueeze(1)
+        # Frames that the utterance has not got alone would still see its end,
+        # and count for the maximum below which `top_db` cuts.
+        x = self.compute_fbanks(power * valid.unsqueeze(2))
+        if isinstance(self, MFCC):
+            x = self.compute_dct(x)
+        if self.deltas:
+            first = self.compute_deltas(hold_last_frame(x, valid))
+            second = self.compute_deltas(hold_last_frame(first, valid))
+            x = torch.cat([x, first, second], dim=2)
+        if self.context:
+            x = self.context_window(x * valid.unsqueeze(2))
+        return x
+
+
+class MaskedFbank(_LengthAware, Fbank):
+    """SpeechBrain's filter banks, the same in any batch.
+
+    No padding is seen by the window of the last frame, by the maximum that
+    `top_db` counts from, by deltas or by context windows.
+
+    Arguments
+    ---------
+    *args : tuple
+        As of SpeechBrain's Fbank.
+    **kwargs : dict
+        As of SpeechBrain's Fbank.
+
+    Example
+    -------
+    >>> fbank = MaskedFbank(deltas=True, context=True)
+    >>> wav = torch.rand(2, 16000)
+    >>> frames = fbank(wav, torch.tensor([1.0, 0.5]))
+    >>> frames.shape
+    torch.Size([2, 101, 1320])
+    >>> torch.allclose(frames[1:, :51], fbank(wav[1:, :8000]), atol=1e-4)
+    True
+    """
+
+    @fwd_default_precision(cast_inputs=torch.float32)
+    def forward(self, wav, lengths=None):
+        """Computes the features.
+
+        Arguments
+        ---------
+        wav : torch.Tensor
+            Waveforms, of shape (batch, time).
+        lengths : torch.Tensor
+            Relative lengths, of shape (batch,).
+
+        Returns
+        -------
+        torch.Tensor
+            Of shape (batch, frame, channel); what stands beyond an
+            utterance's `frame_counts` means nothing.
+        """
+        return self._features(wav, lengths)
+
+
+class MaskedMFCC(_LengthAware, MFCC):
+    """SpeechBrain's MFCCs, the same in any batch.
+
+    As `MaskedFbank` in all else.
+
+    Arguments
+    ---------
+    *args : tuple
+        As of SpeechBrain's MFCC.
+    **kwargs : dict
+        As of SpeechBrain's MFCC.
+
+    Example
+    -------
+    >>> mfcc = MaskedMFCC()
+    >>> wav = torch.rand(2, 16000)
+    >>> frames = mfcc(wav, torch.tensor([1.0, 0.5]))
+    >>> frames.shape
+    torch.Size([2, 101, 660])
+    >>> torch.allclose(frames[1:, :51], mfcc(wav[1:, :8000]), atol=1e-4)
+    True
+    """
+
+    @fwd_default_precision(cast_inputs=torch.float32)
+    def forward(self, wav, lengths=None):
+        """Computes the features.
+
+        Arguments
+        ---------
+        wav : torch.Tensor
+            Waveforms, of shape (batch, time).
+        lengths : torch.Tensor
+            Relative lengths, of shape (batch,).
+
+        Returns
+        -------
+        torch.Tensor
+            Of shape (batch, frame, channel); what stands beyond an
+            utterance's `frame_counts` means nothing.
+        """
+        return self._features(wav, lengths)
 
 
 class NormalizedFbank(torch.nn.Module):
@@ -39,8 +157,7 @@ class NormalizedFbank(torch.nn.Module):
         super().__init__()
         self.keep_spectrum = keep_spectrum
         self.preemphasis = preemphasis
-        self.fbank = Fbank(n_mels=n_mels, sample_rate=sample_rate)
-        self.norm = InputNormalization(norm_type="sentence", std_norm=False)
+        self.fbank = MaskedFbank(n_mels=n_mels, sample_rate=sample_rate)
         self.hop = sample_rate // 100
         self.channels = n_mels
 
@@ -65,13 +182,12 @@ class NormalizedFbank(torch.nn.Module):
             wav_lens = torch.ones(len(wav), device=wav.device)
         if self.preemphasis:
             wav = torchaudio.functional.preemphasis(wav, self.preemphasis)
-        frames = self.fbank(wav)
-        counts = 1 + frame_counts(wav_lens, wav.shape[1]) // self.hop
-        lengths = counts / frames.shape[1]
-        if self.keep_spectrum:
-            level = frames.mean(2, keepdim=True)
-            return frames - (level - self.norm(level, lengths)), lengths
-        return self.norm(frames, lengths), lengths
+        frames = self.fbank(wav, wav_lens)
+        counts = self.fbank.frame_counts(wav, wav_lens)
+        mask = torch.arange(frames.shape[1], device=wav.device) < counts.unsqueeze(1)
+        averaged = (1, 2) if self.keep_spectrum else (2,)
+        mean = masked_mean(frames.transpose(1, 2), mask, averaged).transpose(1, 2)
+        return frames - mean, counts / frames.shape[1]
 
 
 class NormalizedMFCC(NormalizedFbank):
@@ -100,11 +216,9 @@ class NormalizedMFCC(NormalizedFbank):
     torch.Size([2, 101, 24])
     """
 
-    def __init__(
-        self, n_mfcc=24, n_mels=80, f_min=20, f_max=7600, sample_rate=16000
-    ):
+    def __init__(self, n_mfcc=24, n_mels=80, f_min=20, f_max=7600, sample_rate=16000):
         super().__init__(n_mels, sample_rate)
-        self.fbank = MFCC(
+        self.fbank = MaskedMFCC(
             deltas=False,
             context=False,
             sample_rate=sample_rate,

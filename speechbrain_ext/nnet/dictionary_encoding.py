@@ -30,6 +30,7 @@ class LearnableDictionaryEncoding(FramePooling):
 
     def __init__(self, channels, n_components):
         super().__init__()
+        self.in_channels = channels
         self.out_channels = channels * n_components
         self.components = nn.Parameter(
             torch.randn(n_components, channels) / channels**0.5

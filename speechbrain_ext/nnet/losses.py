@@ -85,9 +85,7 @@ class SubCenterClassifier(nn.Module):
 
     def __init__(self, input_size, out_neurons, n_subcenters=3):
         super().__init__()
-        self.weight = nn.Parameter(
-            torch.empty(n_subcenters, input_size, out_neurons)
-        )
+        self.weight = nn.Parameter(torch.empty(n_subcenters, input_size, out_neurons))
         nn.init.xavier_uniform_(self.weight)
 
     def forward(self, embeddings):
@@ -144,9 +142,7 @@ class InterTopKAAM(nn.Module):
 
     MIN_MARGIN = 1e-3  # below it there is no penalty
 
-    def __init__(
-        self, scale=30.0, margin=0.3, top_k=5, penalty=0.06, base_margin=None
-    ):
+    def __init__(self, scale=30.0, margin=0.3, top_k=5, penalty=0.06, base_margin=None):
         super().__init__()
         self.scale = scale
         self.margin = margin
@@ -183,9 +179,7 @@ class InterTopKAAM(nn.Module):
         # Past pi - margin the rotated cosine would rise again.
         turning_point = math.cos(math.pi - self.margin)
         shifted = of_target - math.sin(math.pi - self.margin) * self.margin
-        with_margin = torch.where(
-            of_target > turning_point, with_margin, shifted
-        )
+        with_margin = torch.where(of_target > turning_point, with_margin, shifted)
         logits = logits.scatter(1, target, with_margin)
         return F.cross_entropy(self.scale * logits, target.squeeze(1))
 

@@ -115,6 +115,68 @@ def zero_padding(x, mask):
     return x.masked_fill(~expand_mask(mask, x.dim()), 0.0)
 
 
+def reflect_padding(x, mask, n_frames):
+    """Pads both ends of each utterance with its own frames, mirrored.
+
+    An utterance gets in any batch what PyTorch's reflect padding gives it
+    alone. One that is shorter than the padding is mirrored again and again.
+
+    Arguments
+    ---------
+    x : torch.Tensor
+        Of shape (batch, channel, time).
+    mask : torch.Tensor
+        Of shape (batch, time).
+    n_frames : int
+        Frames to add at each end.
+
+    Returns
+    -------
+    torch.Tensor
+        Of shape (batch, channel, time + 2 * n_frames).
+
+    Example
+    -------
+    >>> x = torch.tensor([[[1.0, 2.0, 3.0, 0.0, 0.0]]])
+    >>> mask = torch.tensor([[True, True, True, False, False]])
+    >>> reflect_padding(x, mask, 2)[0, 0, :7]
+    tensor([3., 2., 1., 2., 3., 2., 1.])
+    """
+    period = 2 * (mask.sum(1, keepdim=True) - 1).clamp(min=0)
+    index = torch.arange(-n_frames, x.shape[2] + n_frames, device=x.device)
+    index = index % period.clamp(min=1)
+    index = torch.minimum(index, (period - index).abs())
+    return x.gather(2, index.unsqueeze(1).expand(-1, x.shape[1], -1))
+
+
+def hold_last_frame(frames, mask):
+    """Repeats the last valid frame, what `Deltas` takes for the frames after it.
+
+    Arguments
+    ---------
+    frames : torch.Tensor
+        Of shape (batch, time, channel).
+    mask : torch.Tensor or None
+        Of shape (batch, time).
+
+    Returns
+    -------
+    torch.Tensor
+        Of the shape of frames.
+
+    Example
+    -------
+    >>> frames = torch.tensor([[[1.0], [2.0], [0.0]]])
+    >>> hold_last_frame(frames, torch.tensor([[True, True, False]])).flatten()
+    tensor([1., 2., 2.])
+    """
+    if mask is None:
+        return frames
+    last = mask.sum(1, keepdim=True) - 1
+    index = torch.arange(frames.shape[1], device=frames.device).minimum(last)
+    return frames.gather(1, index.unsqueeze(2).expand_as(frames))
+
+
 def masked_mean(x, mask, dim):
     """Mean over the dimensions `dim`, the last of which is time.
 

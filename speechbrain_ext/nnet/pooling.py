@@ -3,8 +3,10 @@
 import abc
 
 import torch
+from speechbrain.nnet.pooling import StatisticsPooling
 from torch import nn
 
+from speechbrain_ext._moved import renamed
 from speechbrain_ext.nnet.masking import (
     expand_mask,
     frame_mask,
@@ -12,6 +14,7 @@ from speechbrain_ext.nnet.masking import (
     masked_mean,
 )
 from speechbrain_ext.utils.distributed import without_wrapper
+from speechbrain_ext.utils.errors import InputError
 
 
 class LayerAttention(nn.Module, abc.ABC):
@@ -55,10 +58,13 @@ class FramePooling(nn.Module, abc.ABC):
 
     Attributes
     ----------
+    in_channels : int
+        Channels of the frames, for `check_pooling`.
     out_channels : int
         Dimension of the vector.
     """
 
+    in_channels: int
     out_channels: int
 
     @abc.abstractmethod
@@ -127,6 +133,92 @@ def attends_to_layers(module):
     False
     """
     return isinstance(without_wrapper(module), LayerAttention)
+
+
+def check_pooling(frame_pooling, channels):
+    """Checks that a pooling takes the channels that it will get.
+
+    Arguments
+    ---------
+    frame_pooling : torch.nn.Module
+        With in_channels, unless it takes any number of channels.
+    channels : int
+        Channels of the frames.
+
+    Raises
+    ------
+    InputError
+        If the pooling takes another number of channels.
+
+    Example
+    -------
+    >>> check_pooling(MultiHeadAttnPooling(1536, n_heads=8), 512)
+    Traceback (most recent call last):
+        ...
+    speechbrain_ext.utils.errors.InputError: frame_pooling: MultiHeadAttnPooling ...
+    """
+    expected = getattr(frame_pooling, "in_channels", channels)
+    if expected != channels:
+        name = type(frame_pooling).__name__
+        raise InputError(
+            f"frame_pooling: {name} takes {expected} channels, and the frames have "
+            f"{channels}; build it with {channels} channels"
+        )
+
+
+class MaskedStatisticsPooling(StatisticsPooling):
+    """Mean and standard deviation over the valid frames.
+
+    SpeechBrain's pooling, without the noise that it adds to the means at each
+    call. The standard deviation of a single frame is zero.
+
+    Arguments
+    ---------
+    return_mean : bool
+        Whether to return the mean.
+    return_std : bool
+        Whether to return the standard deviation, the unbiased one.
+
+    Example
+    -------
+    >>> pooling = MaskedStatisticsPooling()
+    >>> pooling(torch.rand(2, 50, 512), torch.tensor([1.0, 0.6])).shape
+    torch.Size([2, 1, 1024])
+    """
+
+    MIN_VARIANCE = 1e-12
+
+    def forward(self, x, lengths=None):
+        """Pools the valid frames.
+
+        Arguments
+        ---------
+        x : torch.Tensor
+            Of shape (batch, time, channel).
+        lengths : torch.Tensor
+            Relative lengths, of shape (batch,).
+
+        Returns
+        -------
+        torch.Tensor
+            Mean, then standard deviation, of shape (batch, 1, dim).
+        """
+        mask = frame_mask(lengths, x.shape[1])
+        x = x.transpose(1, 2)
+        mean = masked_mean(x, mask, (2,))
+        statistics = [mean] if self.return_mean else []
+        if self.return_std:
+            variance = _unbiased(masked_mean((x - mean) ** 2, mask, (2,)), x, mask)
+            statistics.append(variance.clamp(min=self.MIN_VARIANCE).sqrt() + self.eps)
+        return torch.cat(statistics, dim=1).transpose(1, 2)
+
+
+def _unbiased(variance, x, mask):
+    """The unbiased variance over the frames of x (batch, channel, time)."""
+    if mask is None:
+        return variance * (x.shape[2] / max(x.shape[2] - 1, 1))
+    counts = mask.sum(1).view(-1, 1, 1)
+    return variance * counts / (counts - 1).clamp(min=1)
 
 
 class WeightedLayerSum(LayerPooling):
@@ -313,7 +405,7 @@ class LayerAttentivePooling(LayerPooling):
         return (x, weights) if return_weights else x
 
 
-class AttentiveStatisticsPooling(FramePooling):
+class ChannelAttentiveStatisticsPooling(FramePooling):
     """Attentive statistics over frames with global context (arXiv 2409.07770).
 
     The attention of a frame sees its features and the utterance's mean and
@@ -338,7 +430,7 @@ class AttentiveStatisticsPooling(FramePooling):
 
     Example
     -------
-    >>> pooling = AttentiveStatisticsPooling(512, attention_channels=256)
+    >>> pooling = ChannelAttentiveStatisticsPooling(512, attention_channels=256)
     >>> frames = torch.rand(2, 50, 512)
     >>> pooling(frames, lengths=torch.tensor([1.0, 0.8])).shape
     torch.Size([2, 1, 1024])
@@ -355,6 +447,7 @@ class AttentiveStatisticsPooling(FramePooling):
         unbiased=False,
     ):
         super().__init__()
+        self.in_channels = channels
         self.out_channels = 2 * channels
         self.drop_frames = drop_frames
         self.unbiased = unbiased
@@ -389,8 +482,7 @@ class AttentiveStatisticsPooling(FramePooling):
         mean = masked_mean(x, mask, (2,))
         variance = masked_mean((x - mean) ** 2, mask, (2,))
         if self.unbiased:
-            n = x.shape[2] if mask is None else mask.sum(1).view(-1, 1, 1)
-            variance = variance * n / (n - 1)
+            variance = _unbiased(variance, x, mask)
         std = self._std(variance)
         context = torch.cat([x, mean.expand_as(x), std.expand_as(x)], dim=1)
         hidden = torch.relu(self.bottleneck(context))
@@ -461,6 +553,7 @@ class MultiHeadAttnPooling(MultiHeadFramePooling):
             raise ValueError(
                 f"n_heads={n_heads} does not divide in_channels={in_channels}"
             )
+        self.in_channels = in_channels
         self.n_heads = n_heads
         self.n_queries = n_queries
         self.statistics = statistics
@@ -557,6 +650,7 @@ class DoubleMultiHeadAttnPooling(MultiHeadFramePooling):
         super().__init__()
         self.of_frames = MultiHeadAttnPooling(in_channels, n_heads, scale)
         self.of_heads = MultiHeadAttnPooling(in_channels // n_heads, 1)
+        self.in_channels = in_channels
         self.n_heads = n_heads
         self.head_dropout = head_dropout
         self.out_channels = in_channels // n_heads
@@ -591,3 +685,7 @@ class DoubleMultiHeadAttnPooling(MultiHeadFramePooling):
             mask = (mask >= self.head_dropout) | lucky
         pooled, _ = self.of_heads.attend(heads, mask)
         return (pooled, weights) if return_weights else pooled
+
+
+def __getattr__(name):
+    return renamed(__name__, name)

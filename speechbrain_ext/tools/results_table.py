@@ -148,10 +148,10 @@ def measure_latency(speaker_model, durations=DURATIONS, n_repeats=N_REPEATS):
 
     Example
     -------
-    >>> from speechbrain.lobes.models.Xvector import Xvector
+    >>> from speechbrain_ext.lobes import MaskedXvector
     >>> from speechbrain_ext.lobes.features import NormalizedFbank
     >>> model = SpeakerRecognition(
-    ...     NormalizedFbank(24), Xvector(in_channels=24), 16000, threshold=0.25
+    ...     NormalizedFbank(24), MaskedXvector(in_channels=24), 16000, threshold=0.25
     ... )
     >>> latency = measure_latency(model, durations=[1], n_repeats=1)
     >>> latency["back_end"]["1"] > 0

@@ -174,6 +174,9 @@ def save_small_wavlm(folder, **arguments):
 def save_encoder(encoder, folder):
     """Saves an encoder with its feature extractor as a hub folder.
 
+    Weights in half precision save space only: the folder asks who loads it to
+    compute in float32, as SpeechBrain's lobes need.
+
     Arguments
     ---------
     encoder : transformers.PreTrainedModel
@@ -203,6 +206,8 @@ def save_encoder(encoder, folder):
     # Renamed when complete: a killed run leaves no half-written encoder.
     partial = folder.with_name(f".partial-{os.getpid()}-{folder.name}")
     encoder.save_pretrained(partial)
+    encoder.config.dtype = "float32"
+    encoder.config.save_pretrained(partial)
     feature_extractor.save_pretrained(partial)
     partial.rename(folder)
 

@@ -2,7 +2,10 @@
 
 from torch import nn
 
-from speechbrain_ext.nnet.pooling import AttentiveStatisticsPooling
+from speechbrain_ext.nnet.pooling import (
+    ChannelAttentiveStatisticsPooling,
+    check_pooling,
+)
 
 
 class ASTP(nn.Module):
@@ -21,7 +24,7 @@ class ASTP(nn.Module):
     reduction : float
         Bottleneck of the attention, as a share of in_channels.
     dropout : float
-        As of `AttentiveStatisticsPooling`.
+        As of `ChannelAttentiveStatisticsPooling`.
     drop_frames : bool
         Likewise.
     unbiased : bool
@@ -29,6 +32,11 @@ class ASTP(nn.Module):
     frame_pooling : FramePooling
         Another pooling, with out_channels, in its place, such as
         `MultiHeadAttnPooling(in_channels, n_heads)`.
+
+    Raises
+    ------
+    InputError
+        If frame_pooling takes another number of channels.
 
     Example
     -------
@@ -49,13 +57,14 @@ class ASTP(nn.Module):
         frame_pooling=None,
     ):
         super().__init__()
-        self.frame_pooling = frame_pooling or AttentiveStatisticsPooling(
+        self.frame_pooling = frame_pooling or ChannelAttentiveStatisticsPooling(
             in_channels,
             int(reduction * in_channels),
             dropout,
             drop_frames,
             unbiased,
         )
+        check_pooling(self.frame_pooling, in_channels)
         self.stats_norm = nn.BatchNorm1d(self.frame_pooling.out_channels)
         self.fc = nn.Linear(self.frame_pooling.out_channels, emb_dim)
         self.emb_norm = nn.BatchNorm1d(emb_dim)

@@ -4,7 +4,7 @@ import torch
 from speechbrain.processing.features import Deltas
 from torch import nn
 
-from speechbrain_ext.nnet.masking import frame_counts, frame_mask, masked_mean
+from speechbrain_ext.nnet.masking import frame_mask, hold_last_frame, masked_mean
 
 
 class KDStudent(nn.Module):
@@ -67,10 +67,10 @@ class KDStudent(nn.Module):
         torch.Tensor
             Of shape (batch, 1, emb_dim).
         """
-        first = self.deltas(_hold_last_frame(frames, lengths))
-        second = self.deltas(_hold_last_frame(first, lengths))
-        x = torch.cat([frames, first, second], dim=2).transpose(1, 2)
         mask = frame_mask(lengths, frames.shape[1])
+        first = self.deltas(hold_last_frame(frames, mask))
+        second = self.deltas(hold_last_frame(first, mask))
+        x = torch.cat([frames, first, second], dim=2).transpose(1, 2)
         mean = masked_mean(x, mask, (2,))
         variance = masked_mean((x - mean) ** 2, mask, (2,))
         std = variance.clamp(min=self.MIN_VARIANCE).sqrt()
@@ -79,12 +79,3 @@ class KDStudent(nn.Module):
             y = layer(x)
             x = x + y if x.shape == y.shape else y
         return self.embedding(x).unsqueeze(1)
-
-
-def _hold_last_frame(frames, lengths):
-    """Repeats the last valid frame, as `Deltas` does without padding."""
-    if lengths is None:
-        return frames
-    last = frame_counts(lengths, frames.shape[1]).unsqueeze(1) - 1
-    index = torch.arange(frames.shape[1], device=frames.device).minimum(last)
-    return frames.gather(1, index.unsqueeze(2).expand_as(frames))

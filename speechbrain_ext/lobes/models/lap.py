@@ -34,6 +34,8 @@ class LAP_ASTP(LayerPooled):
     ------
     ValueError
         If the heads do not divide the channels, or pool is unknown.
+    InputError
+        If frame_pooling takes another number of channels.
 
     Example
     -------

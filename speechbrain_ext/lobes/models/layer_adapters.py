@@ -1,8 +1,9 @@
 """Layer adapters and multi-layer feature aggregation (arXiv 2510.04213)."""
 
 import torch
-from speechbrain.lobes.models.ECAPA_TDNN import AttentiveStatisticsPooling
 from torch import nn
+
+from speechbrain_ext.lobes.models.ecapa import MaskedAttentiveStatistics
 
 
 class LayerAdapterMFA(nn.Module):
@@ -48,7 +49,7 @@ class LayerAdapterMFA(nn.Module):
             for _ in range(n_layers)
         )
         channels = n_layers * adapter_channels
-        self.frame_pooling = AttentiveStatisticsPooling(
+        self.frame_pooling = MaskedAttentiveStatistics(
             channels, adapter_channels, global_context=False
         )
         self.fc = nn.Linear(2 * channels, emb_dim)

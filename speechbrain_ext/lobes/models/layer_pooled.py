@@ -19,10 +19,10 @@ class LayerPooled(LayerAttention):
     Example
     -------
     >>> import torch
-    >>> from speechbrain.lobes.models.Xvector import Xvector
+    >>> from speechbrain_ext.lobes.models.xvector import MaskedXvector
     >>> from speechbrain_ext.nnet.pooling import WeightedLayerSum
     >>> model = LayerPooled(
-    ...     WeightedLayerSum(n_layers=13), Xvector(in_channels=768)
+    ...     WeightedLayerSum(n_layers=13), MaskedXvector(in_channels=768)
     ... )
     >>> hidden_states = torch.rand(13, 2, 50, 768)
     >>> embeddings, weights = model(hidden_states, return_weights=True)

@@ -37,9 +37,7 @@ class ConvReLUNorm(nn.Module):
     torch.Size([2, 16, 13, 50])
     """
 
-    def __init__(
-        self, in_channels, out_channels, kernel_size=(1, 1), dilation=1
-    ):
+    def __init__(self, in_channels, out_channels, kernel_size=(1, 1), dilation=1):
         super().__init__()
         self.conv = nn.Conv2d(
             in_channels,
@@ -94,8 +92,7 @@ class Res2Conv(nn.Module):
         width = channels // scale
         self.scale = scale
         self.convs = nn.ModuleList(
-            ConvReLUNorm(width, width, (3, 3), dilation)
-            for _ in range(scale - 1)
+            ConvReLUNorm(width, width, (3, 3), dilation) for _ in range(scale - 1)
         )
 
     def forward(self, x, mask=None):
@@ -313,6 +310,8 @@ class LTDNN(LayerAttention):
     ------
     ValueError
         If mask is neither "full" nor "pooling".
+    InputError
+        If frame_pooling takes another number of channels.
 
     Example
     -------

@@ -5,6 +5,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from speechbrain_ext.nnet.masking import frame_counts
+from speechbrain_ext.nnet.pooling import check_pooling
 
 
 class VGGEncoder(nn.Module):
@@ -97,7 +98,7 @@ class VGGEmbedding(nn.Module):
     ---------
     pooling : torch.nn.Module
         From frames (batch, time, channel) and lengths to (batch, 1, dim):
-        `MultiHeadAttnPooling`, SpeechBrain's `StatisticsPooling` and so on.
+        `MultiHeadAttnPooling`, `MaskedStatisticsPooling` and so on.
     pooled_channels : int
         Dimension after the pooling.
     n_mels : int
@@ -106,6 +107,11 @@ class VGGEmbedding(nn.Module):
         Channels of the VGG's blocks.
     emb_dim : int
         Dimension of the embedding.
+
+    Raises
+    ------
+    InputError
+        If the pooling takes another number of channels.
 
     Example
     -------
@@ -127,6 +133,7 @@ class VGGEmbedding(nn.Module):
     ):
         super().__init__()
         self.encoder = VGGEncoder(n_mels, channels)
+        check_pooling(pooling, self.encoder.out_channels)
         self.pooling = pooling
         self.fc1 = nn.Linear(pooled_channels, emb_dim)
         self.fc2 = nn.Linear(emb_dim, emb_dim)
