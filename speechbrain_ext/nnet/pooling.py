@@ -7,6 +7,7 @@ from speechbrain.nnet.pooling import StatisticsPooling
 from torch import nn
 
 from speechbrain_ext._moved import renamed
+from speechbrain_ext.nnet.initialisation import draw_by_xavier
 from speechbrain_ext.nnet.masking import (
     expand_mask,
     frame_mask,
@@ -273,9 +274,12 @@ class LayerAttentivePooling(LayerPooling):
     For each head and frame, the mean and the maximum over the head's channels
     give two profiles over layers; each goes through a squeeze-excitation net
     of the head's own; the sigmoid of their sum weighs the layers, and the
-    maximum over the weighted layers is kept.
+    maximum over the weighted layers is kept. The weights are sigmoids
+    (equation 2), so they do not add up to one over the layers.
 
-    The defaults are those of L-TDNN. LAP (arXiv 2512.22148) works on the
+    The defaults are those of L-TDNN, and weights are drawn as in its authors'
+    code: projections and excitation by Xavier's rule, the squeeze by Kaiming's,
+    each over the tensor of all heads. LAP (arXiv 2512.22148) works on the
     hidden states themselves: `projected_channels=in_channels, bias=True`, 12
     heads for base and 16 for large encoders.
 
@@ -292,7 +296,8 @@ class LayerAttentivePooling(LayerPooling):
     dropout : float
         Dropout probability of the layer weights.
     projected_channels : int
-        Channels of all heads together; out_channels if None.
+        Channels of all heads together; out_channels if None, as in the authors'
+        code. The paper's text has in_channels.
     bias : bool
         Whether the projections have a bias.
     pool : str
@@ -347,9 +352,8 @@ class LayerAttentivePooling(LayerPooling):
         self.dropout = nn.Dropout(dropout)
         self.out_proj = nn.Conv1d(projected_channels, out_channels, 1, bias=bias)
         self.out_norm = nn.BatchNorm1d(out_channels)
-        for weight in (self.squeeze_weight, self.excite_weight):
-            for head in weight:
-                nn.init.xavier_uniform_(head)
+        draw_by_xavier(self)
+        nn.init.kaiming_uniform_(self.squeeze_weight)
 
     def _excitation(self, profile):
         """Two-layer net over layer profiles (batch, head, time, layer)."""
@@ -561,7 +565,9 @@ class MultiHeadAttnPooling(MultiHeadFramePooling):
         self.scale = scale
         self.out_channels = in_channels * n_queries * (1 + statistics)
         self.query = nn.Parameter(torch.empty(n_heads, n_queries, head_channels))
-        nn.init.xavier_normal_(self.query)
+        for query in self.query.unbind(1):
+            # As the authors do, whose parameter is one matrix of all heads
+            nn.init.xavier_normal_(query)
 
     def forward(self, frames, lengths=None, return_weights=False):
         """Pools the valid frames.
