@@ -365,7 +365,10 @@ def check_values(values, source):
     plain = {
         key: plain_value(value)
         for key, value in values.items()
-        if key in KEYS and not has_tag(value)
+        # A list may refer to other keys item by item, as vgg_channels does.
+        if key in KEYS
+        and not has_tag(value)
+        and not (isinstance(value, list) and any(map(has_tag, value)))
     }
     for key, value in plain.items():
         kind = KEYS[key]
