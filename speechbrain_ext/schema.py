@@ -162,7 +162,7 @@ KEYS = {
     "gradient_checkpointing": SWITCH,
     "lora_rank": COUNT_OR_ZERO,
     "lora_alpha": ABOVE_ZERO,
-    "lora_targets": TEXTS,
+    "lora_targets": TEXTS.or_null(),
     # Embedding models
     "emb_dim": COUNT,
     "n_heads": COUNT,

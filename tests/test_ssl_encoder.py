@@ -96,8 +96,7 @@ def test_incomplete_folder_is_named(missing, tmp_path):
 
 
 def test_unreachable_hub_says_how_to_give_a_folder(tmp_path, monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(OSError, match="give its path as ssl_hub"):
         SSLEncoder("nobody/no-such-encoder", save_path=tmp_path)
 

@@ -21,7 +21,7 @@ from speechbrain_ext.analysis.probing import (
 from speechbrain_ext.dataio.corpora.demo import build_demo_corpus
 from speechbrain_ext.dataio.manifests import read_manifest
 from speechbrain_ext.dataio.prepare import prepare_corpus
-from speechbrain_ext.lobes.encoders.ssl_encoder import SSLEncoder
+from speechbrain_ext.lobes.encoders.factory import load_encoder
 from speechbrain_ext.plots.representations import plot_probes
 from speechbrain_ext.utils.errors import add_debug_option, one_line_errors
 from speechbrain_ext.utils.files import write_json
@@ -49,7 +49,7 @@ def main():
 
     accuracies = {}
     for source in options.encoders:
-        encoder = SSLEncoder(source, freeze=True)
+        encoder = load_encoder(source)
         accuracies[source] = {
             "speaker": probe_speakers(encoder, speakers),
             "phone": probe_phones(

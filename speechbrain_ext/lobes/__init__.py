@@ -1,8 +1,12 @@
 """Lobes that other SpeechBrain recipes import."""
 
 from speechbrain_ext._moved import renamed
+from speechbrain_ext.lobes.encoders.cls_encoder import CLSEncoder
+from speechbrain_ext.lobes.encoders.encoder import Encoder
+from speechbrain_ext.lobes.encoders.factory import load_encoder
 from speechbrain_ext.lobes.encoders.ssl_encoder import SSLEncoder
 from speechbrain_ext.lobes.encoders.w2v_bert import W2VBertEncoder
+from speechbrain_ext.lobes.encoders.whisper import WhisperEncoder
 from speechbrain_ext.lobes.features import (
     MaskedFbank,
     MaskedMFCC,
@@ -35,8 +39,10 @@ from speechbrain_ext.nnet.pooling import (
 
 __all__ = [
     "ASTP",
+    "CLSEncoder",
     "ChannelAttentiveStatisticsPooling",
     "DoubleMultiHeadAttnPooling",
+    "Encoder",
     "KDStudent",
     "LAP",
     "LAP_ASTP",
@@ -59,7 +65,9 @@ __all__ = [
     "VGGEmbedding",
     "W2VBertEncoder",
     "WeightedLayerSum",
+    "WhisperEncoder",
     "leave_padding_out",
+    "load_encoder",
 ]
 
 

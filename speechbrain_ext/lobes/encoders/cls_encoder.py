@@ -1,15 +1,91 @@
-"""An SSL encoder with a constant frame that gathers the speaker."""
+"""An encoder with a constant frame that gathers the speaker."""
 
 from torch import nn
 
+from speechbrain_ext.lobes.encoders.encoder import Encoder
+from speechbrain_ext.lobes.encoders.factory import load_encoder
 from speechbrain_ext.lobes.encoders.ssl_encoder import SSLEncoder
+from speechbrain_ext.utils.errors import InputError
+
+CONSTANT = 1.0
 
 
-class CLSEncoder(SSLEncoder):
-    """An SSL encoder that sees a constant frame before the first one.
+def insert_frame(encoder: Encoder) -> Encoder:
+    """Inserts a constant frame before the first one of the transformer.
 
     Fine-tuned, the transformer gathers the utterance in that frame (a
     baseline of arXiv 2409.07770).
+
+    Arguments
+    ---------
+    encoder : Encoder
+        Whose transformer knows positions by their distance. To one that
+        counts them from the first frame, such as Whisper's, the inserted frame
+        would shift all others.
+
+    Returns
+    -------
+    Encoder
+        The same encoder, changed.
+
+    Raises
+    ------
+    InputError
+        If the encoder counts positions.
+
+    Example
+    -------
+    >>> import torch
+    >>> encoder = insert_frame(load_encoder("speechbrain_ext/wavlm-small"))
+    >>> hidden_states, lengths = encoder(torch.rand(1, 16000), torch.ones(1))
+    >>> hidden_states.shape[2]
+    49
+    """
+    transformer = getattr(encoder.model, "encoder", None)
+    if transformer is None:
+        raise InputError(
+            f"ssl_hub: {type(encoder).__name__} counts positions from the first "
+            "frame, so none can be inserted; take hparams/ssl_mean_wavlm.yaml"
+        )
+    transformer.register_forward_pre_hook(_insert, with_kwargs=True)
+    encoder.n_inserted = 1
+    return encoder
+
+
+def _insert(module, arguments, named):
+    frames, *rest = arguments
+    frames = nn.functional.pad(frames, (0, 0, 1, 0), value=CONSTANT)
+    mask = named.get("attention_mask")
+    if mask is not None:
+        mask = nn.functional.pad(mask, (1, 0), value=1)
+    return (frames, *rest), {**named, "attention_mask": mask}
+
+
+def load_cls_encoder(source: str, **settings) -> Encoder:
+    """Loads an encoder of any family and inserts a constant frame.
+
+    Arguments
+    ---------
+    source : str
+        As of `load_encoder`.
+    **settings
+        As of `load_encoder`.
+
+    Returns
+    -------
+    Encoder
+        The encoder, as of `insert_frame`.
+
+    Example
+    -------
+    >>> load_cls_encoder("speechbrain_ext/wavlm-small").channels
+    192
+    """
+    return insert_frame(load_encoder(source, **settings))
+
+
+class CLSEncoder(SSLEncoder):
+    """An `SSLEncoder` with a constant frame, as of `insert_frame`.
 
     Arguments
     ---------
@@ -21,33 +97,19 @@ class CLSEncoder(SSLEncoder):
     Example
     -------
     >>> import torch
-    >>> from speechbrain_ext.lobes.encoders.small_wavlm import save_small_wavlm
-    >>> folder = save_small_wavlm(getfixture("tmpdir") / "wavlm", n_layers=2)
-    >>> encoder = CLSEncoder(folder, freeze=False)
+    >>> encoder = CLSEncoder("speechbrain_ext/wavlm-small", freeze=False)
     >>> hidden_states, _ = encoder(torch.rand(2, 16000), torch.ones(2))
-    >>> hidden_states.shape
-    torch.Size([3, 2, 49, 192])
+    >>> hidden_states.shape[1:]
+    torch.Size([2, 49, 192])
     """
-
-    CONSTANT = 1.0
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        self.model.encoder.register_forward_pre_hook(
-            self._insert_frame, with_kwargs=True
-        )
-
-    def _insert_frame(self, module, arguments, named):
-        frames, *rest = arguments
-        frames = nn.functional.pad(frames, (0, 0, 1, 0), value=self.CONSTANT)
-        mask = named.get("attention_mask")
-        if mask is not None:
-            mask = nn.functional.pad(mask, (1, 0), value=1)
-        return (frames, *rest), {**named, "attention_mask": mask}
+        insert_frame(self)
 
 
 class FirstFrame(nn.Module):
-    """The first frame of the last hidden state, for `CLSEncoder`.
+    """The first frame of the last hidden state, for `insert_frame`.
 
     Example
     -------

@@ -1,18 +1,13 @@
-"""wav2vec 2.0, HuBERT and WavLM encoders whose outputs ignore padding."""
+"""Encoders of the wav2vec 2.0 kind: convolutions over samples, a transformer."""
 
-import contextlib
 import math
-from pathlib import Path
 
 import torch
 from speechbrain.integrations.huggingface.wav2vec2 import Wav2Vec2
 from torch import nn
+from transformers.models.wavlm.modeling_wavlm import WavLMAttention
 
-from speechbrain_ext.nnet.masking import frame_counts
-from speechbrain_ext.utils.errors import InputError
-
-EMBEDDED_ENCODERS = Path(__file__).resolve().parents[2] / "pretrained"
-WEIGHT_FILES = ("*.safetensors", "*.bin", "*.ckpt")
+from speechbrain_ext.lobes.encoders.encoder import Encoder, valid_positions
 
 
 class LengthAwareGroupNorm(nn.GroupNorm):
@@ -72,56 +67,71 @@ class LengthAwareGroupNorm(nn.GroupNorm):
         return out.to(x.dtype)
 
 
-class SSLEncoder(Wav2Vec2):
-    """All hidden states of a wav2vec 2.0, HuBERT or WavLM encoder.
+class SeparateProjectionsAttention(WavLMAttention):
+    """WavLM's attention, which calls its linear layers.
 
-    A thin layer over SpeechBrain's Hugging Face lobe. In a padded batch every
-    utterance gets the hidden states that it gets alone, and a frozen encoder
-    stays in eval mode when the Brain calls `train()`.
+    The one in transformers reads their weights instead, so that what LoRA adds
+    to the layers would have no effect.
+    """
+
+    def torch_multi_head_self_attention(
+        self, hidden_states, attention_mask, gated_position_bias
+    ):
+        """Attends with a bias of positions.
+
+        Arguments
+        ---------
+        hidden_states : torch.Tensor
+            Of shape (batch, time, channel).
+        attention_mask : torch.Tensor
+            1 where a frame is valid, of shape (batch, time), or None.
+        gated_position_bias : torch.Tensor
+            Of shape (batch * head, time, time).
+
+        Returns
+        -------
+        torch.Tensor
+            Of the shape of hidden_states.
+        None
+            In place of the weights, which nobody asks for.
+        """
+        n_batch, n_frames, _ = hidden_states.shape
+        queries, keys, values = (
+            projection(hidden_states)
+            .view(n_batch, n_frames, self.num_heads, self.head_dim)
+            .transpose(1, 2)
+            for projection in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        bias = gated_position_bias.view(n_batch, self.num_heads, n_frames, n_frames)
+        if attention_mask is not None:
+            padded = attention_mask.ne(1)[:, None, None]
+            bias = bias.masked_fill(padded, -math.inf)
+        attended = nn.functional.scaled_dot_product_attention(
+            queries,
+            keys,
+            values,
+            attn_mask=bias.to(queries.dtype),
+            dropout_p=self.dropout if self.training else 0.0,
+        )
+        attended = attended.transpose(1, 2).reshape(hidden_states.shape)
+        return self.out_proj(attended), None
+
+
+class SSLEncoder(Encoder):
+    """All hidden states of an encoder of the wav2vec 2.0 kind.
+
+    wav2vec 2.0, HuBERT, WavLM, UniSpeech-SAT, data2vec-audio and the conformer
+    of wav2vec 2.0. Batch norms of the conformer keep the statistics of the
+    pre-training. The last hidden state is the output of the last layer, as in
+    transformers from version 5 on: large encoders and the conformer have a
+    layer norm after it, which is left out.
 
     Arguments
     ---------
-    source : str
-        Name on the Hugging Face hub, such as "microsoft/wavlm-base-plus";
-        "speechbrain_ext/wavlm-small", the encoder that comes with the package;
-        or a local folder with config.json, preprocessor_config.json and
-        weights.
-    save_path : str
-        Folder for downloads.
-    freeze : bool
-        If True, no gradients, no autograd memory, no dropout.
-    freeze_feature_extractor : bool
-        With freeze=False, keeps the convolutional front end frozen.
-    gradient_checkpointing : bool
-        With freeze=False, computes the layers again in the backward pass in
-        place of keeping them: less memory, more time.
-    layers : list of int
-        Hidden states to return, 0 being the input of the transformer; all if
-        None.
-
-    Attributes
-    ----------
-    n_layers : int
-        Number of hidden states that are returned.
-    channels : int
-        Their channels.
-    hop : int
-        Samples from frame to frame.
-    receptive_field : int
-        Samples that the front end sees for a frame.
-    transformer_layers : torch.nn.ModuleList
-        The layers of the transformer, from the lowest to the highest.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the local folder lacks a file that is needed.
-    OSError
-        If the hub cannot be reached or does not know the name.
-    InputError
-        If the encoder is of another family.
-    ValueError
-        If `layers` names a hidden state that the encoder lacks.
+    *args
+        As of `Encoder`.
+    **kwargs
+        As of `Encoder`.
 
     Example
     -------
@@ -137,56 +147,29 @@ class SSLEncoder(Wav2Vec2):
     tensor([48., 23.])
     """
 
-    FAMILIES = ("wav2vec2", "hubert", "wavlm", "unispeech-sat")
+    FAMILIES = (
+        "wav2vec2",
+        "hubert",
+        "wavlm",
+        "unispeech-sat",
+        "data2vec-audio",
+        "wav2vec2-conformer",
+    )
 
-    def __init__(
-        self,
-        source,
-        save_path="pretrained_models",
-        freeze=True,
-        freeze_feature_extractor=True,
-        gradient_checkpointing=False,
-        layers=None,
-    ):
-        source = embedded_folder(str(source))
-        check_local_folder(source)
-        with hub_errors(source):
-            super().__init__(
-                source,
-                str(save_path),
-                freeze=freeze,
-                freeze_feature_extractor=freeze_feature_extractor,
-                output_all_hiddens=True,
-            )
-        # Weights on a hub may be in half precision, which saves space only.
-        self.model.float()
-        n_hidden_states = self.config.num_hidden_layers + 1
-        self.layers = list(range(n_hidden_states) if layers is None else layers)
-        if not set(self.layers) <= set(range(n_hidden_states)):
-            raise ValueError(
-                f"layers={self.layers}: '{source}' has hidden states 0 to "
-                f"{n_hidden_states - 1}"
-            )
-        self.n_layers = len(self.layers)
-        self.channels = self.config.hidden_size
+    # Loads encoders that SpeechBrain has pre-trained.
+    _modify_state_dict = Wav2Vec2._modify_state_dict
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.normalize_wav = self.feature_extractor.do_normalize
         self.hop = math.prod(self.config.conv_stride)
         self.receptive_field = 1
         for kernel, stride in zip(
             reversed(self.config.conv_kernel), reversed(self.config.conv_stride)
         ):
             self.receptive_field = kernel + stride * (self.receptive_field - 1)
-        if gradient_checkpointing and not freeze:
-            self.model.gradient_checkpointing_enable()
-        # A trained parameter that no gradient reaches stops DDP: that of
-        # SpecAugment, and what comes after the highest layer that is returned.
-        self.model.masked_spec_embed.requires_grad = False
-        self.transformer_layers[max(self.layers) :].requires_grad_(False)
-        if max(self.layers) < n_hidden_states - 1 and getattr(
-            self.config, "do_stable_layer_norm", False
-        ):
-            self.model.encoder.layer_norm.requires_grad_(False)
-        if self.config.feat_extract_norm == "group":
-            first = self.model.feature_extractor.conv_layers[0]
+        first = self.model.feature_extractor.conv_layers[0]
+        if isinstance(getattr(first, "layer_norm", None), nn.GroupNorm):
             norm = LengthAwareGroupNorm(
                 first.layer_norm.num_channels, first.layer_norm.eps
             )
@@ -194,142 +177,74 @@ class SSLEncoder(Wav2Vec2):
             for new, old in zip(norm.parameters(), first.layer_norm.parameters()):
                 new.requires_grad = old.requires_grad
             first.layer_norm = norm
+        # Convolutions in the transformer: of positions, and of the conformer.
+        self.frame_mask = None
+        for module in self.model.encoder.modules():
+            if isinstance(module, nn.Conv1d) and module.kernel_size[0] > 1:
+                module.register_forward_pre_hook(self._leave_padding_out)
+            if isinstance(module, WavLMAttention):
+                module.__class__ = SeparateProjectionsAttention
         self.train(self.training)
 
-    def override_config(self, config):
-        """Checks the family, and turns layer drop off.
-
-        A skipped layer has no hidden state.
-
-        Arguments
-        ---------
-        config : transformers.PretrainedConfig
-            The encoder's configuration.
-
-        Returns
-        -------
-        transformers.PretrainedConfig
-            The same, changed.
-
-        Raises
-        ------
-        InputError
-            If the encoder is of another family.
-        """
-        if config.model_type not in self.FAMILIES:
-            raise InputError(
-                f"ssl_hub: '{config.name_or_path}' is a {config.model_type}; "
-                f"{type(self).__name__} takes {', '.join(self.FAMILIES)} (for "
-                "w2v-BERT 2.0: hparams/w2v_bert_mfa.yaml)"
-            )
-        config.layerdrop = 0.0
-        return config
+    def _leave_padding_out(self, module, arguments):
+        if self.frame_mask is None:
+            return arguments
+        (frames,) = arguments
+        return (frames.masked_fill(~self.frame_mask.unsqueeze(1), 0.0),)
 
     @property
-    def transformer_layers(self):
+    def transformer_layers(self) -> nn.ModuleList:
         """Layers of the transformer, from the lowest to the highest."""
         return self.model.encoder.layers
 
-    def train(self, mode=True):
-        """Sets the mode, but for what is frozen, which stays in eval mode."""
-        super().train(mode and not self.freeze)
-        if self.freeze_feature_extractor:
-            self.model.feature_extractor.eval()
-        return self
+    @property
+    def front_end(self) -> list[nn.Module]:
+        """The convolutions before the transformer."""
+        return [self.model.feature_extractor]
 
-    def forward(self, wav, wav_lens=None):
-        """Encodes a batch of waveforms.
+    def freeze_unused(self) -> None:
+        """Freezes what no gradient can reach, which stops DDP."""
+        super().freeze_unused()
+        is_conformer = self.config.model_type == "wav2vec2-conformer"
+        if is_conformer or getattr(self.config, "do_stable_layer_norm", False):
+            self.model.encoder.layer_norm.requires_grad_(False)
+        if is_conformer:  # which has other positions, and leaves these out
+            self.model.encoder.pos_conv_embed.requires_grad_(False)
 
-        Arguments
-        ---------
-        wav : torch.Tensor
-            Waveforms at 16 kHz, of shape (batch, time).
-        wav_lens : torch.Tensor
-            Relative lengths, of shape (batch,).
-
-        Returns
-        -------
-        torch.Tensor
-            Hidden states, of shape (layer, batch, time, channel).
-        torch.Tensor
-            Relative lengths in frames, of shape (batch,).
-
-        Raises
-        ------
-        ValueError
-            If an utterance is shorter than one frame.
-        """
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze):
-            return self._hidden_states(wav, wav_lens)
-
-    def _hidden_states(self, wav, wav_lens):
-        samples = sample_counts(wav, wav_lens, self.receptive_field)
-        frames = self.model._get_feat_extract_output_lengths(samples)
-        positions = torch.arange(wav.shape[1], device=wav.device)
-        valid = positions < samples.unsqueeze(1)
-        wav = wav.masked_fill(~valid, 0.0)
+    def encode(self, wav, samples):
+        """Computes all hidden states, as of `Encoder`."""
+        n_samples = samples.new_tensor(wav.shape[1])
+        frames, n_frames = (
+            self.model._get_feat_extract_output_lengths(n) + self.n_inserted
+            for n in (samples, n_samples)
+        )
+        self.frame_mask = valid_positions(frames, int(n_frames))
+        valid = valid_positions(samples, wav.shape[1])
+        if valid is not None:
+            wav = wav.masked_fill(~valid, 0.0)
         if self.normalize_wav:
             wav = normalize_waveform(wav, valid)
         first = self.model.feature_extractor.conv_layers[0]
         if isinstance(getattr(first, "layer_norm", None), LengthAwareGroupNorm):
             kernel, stride = first.conv.kernel_size[0], first.conv.stride[0]
             first.layer_norm.counts = (samples - kernel) // stride + 1
-        # Without padding, no mask: attention can take its fast path.
-        attention_mask = None if bool(valid.all()) else valid.long()
         hidden_states = self.model(
-            wav, attention_mask=attention_mask, output_hidden_states=True
+            wav,
+            attention_mask=None if valid is None else valid.long(),
+            output_hidden_states=True,
         ).hidden_states
-        stacked = torch.stack([hidden_states[layer] for layer in self.layers])
-        return stacked, frames / stacked.shape[2]
+        return hidden_states, frames - self.n_inserted
 
 
-def sample_counts(wav, wav_lens, receptive_field):
-    """Samples of each utterance, each enough for a frame.
-
-    Arguments
-    ---------
-    wav : torch.Tensor
-        Waveforms, of shape (batch, time).
-    wav_lens : torch.Tensor
-        Relative lengths, of shape (batch,); whole waveforms if None.
-    receptive_field : int
-        Samples that a frame needs.
-
-    Returns
-    -------
-    torch.Tensor
-        Samples, of shape (batch,), dtype long.
-
-    Raises
-    ------
-    ValueError
-        If an utterance is shorter than one frame.
-
-    Example
-    -------
-    >>> sample_counts(torch.rand(2, 1000), torch.tensor([1.0, 0.5]), 400)
-    tensor([1000,  500])
-    """
-    if wav_lens is None:
-        wav_lens = torch.ones(len(wav), device=wav.device)
-    samples = frame_counts(wav_lens, wav.shape[1])
-    if bool((samples < receptive_field).any()):
-        raise ValueError(
-            f"an utterance of {int(samples.min())} samples is shorter than "
-            f"one frame of the SSL encoder ({receptive_field} samples)"
-        )
-    return samples
-
-
-def normalize_waveform(wav, valid):
+def normalize_waveform(wav: torch.Tensor, valid: torch.Tensor | None) -> torch.Tensor:
     """Zero mean and unit variance over the valid samples.
 
     Arguments
     ---------
     wav : torch.Tensor
         Waveforms, zero where padded, of shape (batch, time).
-    valid : torch.Tensor
-        Boolean mask of shape (batch, time).
+    valid : torch.Tensor or None
+        Boolean mask of shape (batch, time); None where all samples are valid.
 
     Returns
     -------
@@ -342,118 +257,10 @@ def normalize_waveform(wav, valid):
     >>> normalize_waveform(wav, torch.tensor([[True, True, False]]))
     tensor([[-1.,  1.,  0.]])
     """
+    if valid is None:
+        valid = torch.ones_like(wav, dtype=torch.bool)
     counts = valid.sum(1, keepdim=True)
     mean = wav.sum(1, keepdim=True) / counts
     centered = (wav - mean).masked_fill(~valid, 0.0)
     variance = (centered**2).sum(1, keepdim=True) / counts
     return centered * torch.rsqrt(variance + 1e-7)
-
-
-def embedded_folder(source):
-    """Folder of an encoder that comes with the package.
-
-    Arguments
-    ---------
-    source : str
-        As of `SSLEncoder`.
-
-    Returns
-    -------
-    str
-        The folder for a name that starts with "speechbrain_ext/"; any other
-        source as it is.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the package has no encoder of that name.
-
-    Example
-    -------
-    >>> embedded_folder("microsoft/wavlm-base-plus")
-    'microsoft/wavlm-base-plus'
-    """
-    package, _, name = source.partition("/")
-    if package != "speechbrain_ext" or Path(source).is_dir():
-        return source
-    folder = EMBEDDED_ENCODERS / name
-    if not (folder / "config.json").is_file():
-        known = sorted(p.parent.name for p in EMBEDDED_ENCODERS.glob("*/config.json"))
-        raise FileNotFoundError(
-            f"ssl_hub: '{source}' does not come with the package, which has "
-            + ", ".join(f"{package}/{encoder}" for encoder in known)
-        )
-    return str(folder)
-
-
-@contextlib.contextmanager
-def hub_errors(source):
-    """Says what to do where an encoder cannot be loaded from the hub.
-
-    Arguments
-    ---------
-    source : str
-        As of `SSLEncoder`.
-
-    Raises
-    ------
-    OSError
-        In place of what the block raises, unless the source is a folder.
-
-    Example
-    -------
-    >>> with hub_errors("nobody/nothing"):
-    ...     raise ValueError
-    Traceback (most recent call last):
-        ...
-    OSError: ssl_hub 'nobody/nothing' is no local folder and could not be ...
-    """
-    try:
-        yield
-    except InputError:
-        raise
-    except Exception as error:
-        if Path(source).exists():
-            raise
-        raise OSError(
-            f"ssl_hub '{source}' is no local folder and could not be "
-            f"loaded from the Hugging Face hub ({type(error).__name__}). "
-            "Without internet, copy the model's config.json, "
-            "preprocessor_config.json and weights into a folder and give "
-            "its path as ssl_hub."
-        ) from error
-
-
-def check_local_folder(source):
-    """Checks that a local SSL folder has what Hugging Face needs.
-
-    Arguments
-    ---------
-    source : str
-        Folder, or a hub name, which is not checked.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the folder lacks the configuration or the weights.
-
-    Example
-    -------
-    >>> check_local_folder("microsoft/wavlm-base-plus")
-    """
-    folder = Path(source)
-    if not folder.exists():
-        if folder.is_absolute() or source.startswith((".", "~")):
-            raise FileNotFoundError(f"ssl_hub: there is no folder '{source}'")
-        return
-    for needed in ("config.json", "preprocessor_config.json"):
-        if not (folder / needed).is_file():
-            raise FileNotFoundError(
-                f"ssl_hub: '{source}' has no {needed}; save the encoder with "
-                "transformers' save_pretrained, feature extractor included"
-            )
-    if not any(any(folder.glob(pattern)) for pattern in WEIGHT_FILES):
-        raise FileNotFoundError(
-            f"ssl_hub: '{source}' has no weights (model.safetensors or "
-            "pytorch_model.bin)"
-        )

@@ -1,29 +1,24 @@
-"""w2v-BERT 2.0 with all hidden states, and LoRA to adapt it."""
+"""w2v-BERT 2.0: a conformer on filter banks."""
+
+from collections.abc import Sequence
 
 import torch
 import torchaudio
-from speechbrain.integrations.huggingface.w2v_bert import W2VBert
+from torch import nn
 
-from speechbrain_ext.lobes.encoders.ssl_encoder import (
-    SSLEncoder,
-    check_local_folder,
-    hub_errors,
-    sample_counts,
-)
-from speechbrain_ext.utils.errors import InputError
+from speechbrain_ext.lobes.encoders.encoder import Encoder, valid_positions
 
 FRAME_LENGTH, FRAME_SHIFT = 25.0, 10.0  # milliseconds
 INT16_SCALE = 2**15  # Kaldi's waveforms are integers
 
 
-class W2VBertEncoder(W2VBert):
+class W2VBertEncoder(Encoder):
     """All hidden states of a w2v-BERT 2.0 encoder (arXiv 2312.05187).
 
     SpeechBrain's lobe computes filter banks with NumPy on the CPU and gives no
     lengths; here they are computed where the waveforms are, and lengths in
-    frames come with the hidden states, as from `SSLEncoder`. With LoRA
-    (arXiv 2106.09685) low-rank updates of the attention are trained, and,
-    where the encoder is not frozen, all the rest with them.
+    frames come with the hidden states, as from every `Encoder`. There is no
+    convolutional front end that could be frozen by itself.
 
     Arguments
     ---------
@@ -33,38 +28,17 @@ class W2VBertEncoder(W2VBert):
     save_path : str
         Folder for downloads.
     freeze : bool
-        If True, only LoRA is trained, where there is any.
+        As of `Encoder`.
     gradient_checkpointing : bool
-        Where something is trained, computes the layers again in the backward
-        pass in place of keeping them: less memory, more time.
+        As of `Encoder`.
     lora_rank : int
-        Rank of the updates; 0 for none.
-    lora_alpha : float
-        The updates count alpha / rank times.
+        As of `Encoder`.
+    lora_alpha : int
+        As of `Encoder`.
     lora_targets : list of str
-        Names of the linear layers to update, in every layer.
-
-    Attributes
-    ----------
-    n_layers : int
-        Number of hidden states that are returned.
-    channels : int
-        Their channels.
-    hop : int
-        Samples from frame to frame.
-    receptive_field : int
-        Samples that the shortest utterance needs.
-    transformer_layers : torch.nn.ModuleList
-        The layers of the transformer, from the lowest to the highest.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the local folder lacks a file that is needed.
-    OSError
-        If the hub cannot be reached or does not know the name.
-    InputError
-        If peft is not installed, or the encoder is another one.
+        As of `Encoder`.
+    layers : list of int
+        As of `Encoder`.
 
     Example
     -------
@@ -91,35 +65,25 @@ class W2VBertEncoder(W2VBert):
 
     def __init__(
         self,
-        source,
-        save_path="pretrained_models",
-        freeze=True,
-        gradient_checkpointing=False,
-        lora_rank=0,
-        lora_alpha=128,
-        lora_targets=("linear_q", "linear_v"),
-    ):
-        source = str(source)
-        check_local_folder(source)
-        with hub_errors(source):
-            super().__init__(
-                source, str(save_path), freeze=freeze, output_all_hiddens=True
-            )
-        # Weights on a hub may be in half precision, which saves space only.
-        self.model.float()
-        if lora_rank:
-            self.model = add_lora(self.model, lora_rank, lora_alpha, lora_targets)
-            # peft freezes what it does not add.
-            for name, parameter in self.model.named_parameters():
-                parameter.requires_grad = not freeze or "lora_" in name
-        # Without SpecAugment no gradient reaches it, which stops DDP.
-        if hasattr(self.model, "masked_spec_embed"):
-            self.model.masked_spec_embed.requires_grad = False
-        self.is_trained = any(p.requires_grad for p in self.parameters())
-        if gradient_checkpointing and self.is_trained:
-            self.model.gradient_checkpointing_enable()
-        self.n_layers = self.config.num_hidden_layers + 1
-        self.channels = self.config.hidden_size
+        source: str,
+        save_path: str = "pretrained_models",
+        freeze: bool = True,
+        gradient_checkpointing: bool = False,
+        lora_rank: int = 0,
+        lora_alpha: int = 128,
+        lora_targets: Sequence[str] | None = None,
+        layers: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__(
+            source,
+            save_path,
+            freeze=freeze,
+            gradient_checkpointing=gradient_checkpointing,
+            layers=layers,
+            lora_rank=lora_rank,
+            lora_alpha=lora_alpha,
+            lora_targets=lora_targets,
+        )
         self.n_mels = self.feature_extractor.num_mel_bins
         self.stride = self.feature_extractor.stride
         shift = int(self.sample_rate * FRAME_SHIFT / 1000)
@@ -129,52 +93,26 @@ class W2VBertEncoder(W2VBert):
         )
         self.train(self.training)
 
-    override_config = SSLEncoder.override_config  # checks the family
-    transformer_layers = SSLEncoder.transformer_layers
+    @property
+    def transformer_layers(self) -> nn.ModuleList:
+        """Layers of the transformer, from the lowest to the highest."""
+        return self.model.encoder.layers
 
-    def train(self, mode=True):
-        """Sets the mode, but for a frozen encoder, which stays in eval mode."""
-        return super().train(mode and not self.freeze)
-
-    def forward(self, wav, wav_lens=None):
-        """Encodes a batch of waveforms.
-
-        Arguments
-        ---------
-        wav : torch.Tensor
-            Waveforms at 16 kHz, of shape (batch, time).
-        wav_lens : torch.Tensor
-            Relative lengths, of shape (batch,).
-
-        Returns
-        -------
-        torch.Tensor
-            Hidden states, of shape (layer, batch, time, channel).
-        torch.Tensor
-            Relative lengths in frames, of shape (batch,).
-
-        Raises
-        ------
-        ValueError
-            If an utterance is shorter than one frame.
-        """
-        samples = sample_counts(wav, wav_lens, self.receptive_field)
+    def encode(self, wav, samples):
+        """Computes all hidden states, as of `Encoder`."""
         features = [
             self.filter_banks(signal[:count])
             for signal, count in zip(wav, samples.tolist())
         ]
         frames = torch.tensor([len(f) for f in features], device=wav.device)
-        features = torch.nn.utils.rnn.pad_sequence(features, batch_first=True)
-        n_frames = features.shape[1]
-        valid = torch.arange(n_frames, device=wav.device) < frames.unsqueeze(1)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and self.is_trained):
-            hidden_states = self.model(
-                features,
-                # Without padding, no mask: attention can take its fast path.
-                attention_mask=None if bool(valid.all()) else valid.long(),
-                output_hidden_states=True,
-            ).hidden_states
-            return torch.stack(hidden_states), frames / n_frames
+        batch = nn.utils.rnn.pad_sequence(features, batch_first=True)
+        valid = valid_positions(frames, batch.shape[1])
+        hidden_states = self.model(
+            batch,
+            attention_mask=None if valid is None else valid.long(),
+            output_hidden_states=True,
+        ).hidden_states
+        return hidden_states, frames
 
     @torch.no_grad()
     def filter_banks(self, wav):
@@ -202,47 +140,3 @@ class W2VBertEncoder(W2VBert):
             frames = (frames - mean) / torch.sqrt(variance + 1e-7)
         n_pairs = len(frames) // self.stride
         return frames[: n_pairs * self.stride].reshape(n_pairs, -1)
-
-
-def add_lora(model, rank, alpha, targets):
-    """Adds trained low-rank updates to linear layers (arXiv 2106.09685).
-
-    Arguments
-    ---------
-    model : torch.nn.Module
-        Whose own parameters are frozen.
-    rank : int
-        Of the updates.
-    alpha : float
-        The updates count alpha / rank times.
-    targets : list of str
-        Names of the linear layers.
-
-    Returns
-    -------
-    torch.nn.Module
-        The same model, changed.
-
-    Raises
-    ------
-    InputError
-        If peft is not installed, or there are no such layers.
-
-    Example
-    -------
-    >>> model = torch.nn.Sequential(torch.nn.Linear(8, 8))
-    >>> model = add_lora(model, rank=2, alpha=4, targets=["0"])
-    >>> sum(p.numel() for p in model.parameters() if p.requires_grad)
-    32
-    """
-    try:
-        from peft import LoraConfig, inject_adapter_in_model
-    except ImportError:
-        raise InputError(
-            'lora_rank: LoRA needs peft: pip install -e ".[lora]"; 0 leaves it out'
-        ) from None
-    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(targets))
-    try:
-        return inject_adapter_in_model(config, model)
-    except ValueError as error:
-        raise InputError(f"lora_targets: {str(error).splitlines()[0]}") from None

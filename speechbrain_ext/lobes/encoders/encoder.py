@@ -1,0 +1,335 @@
+"""What every encoder of waveforms keeps to, and what all of them share."""
+
+import abc
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from speechbrain.integrations.huggingface.huggingface import HFTransformersInterface
+from torch import nn
+
+from speechbrain_ext.lobes.encoders.hub import (
+    check_local_folder,
+    embedded_folder,
+    hub_errors,
+)
+from speechbrain_ext.lobes.encoders.lora import add_lora
+from speechbrain_ext.nnet.masking import frame_counts
+from speechbrain_ext.utils.errors import InputError
+
+# Linear layers of the attention, as the classes in transformers name them
+QUERIES_AND_VALUES = ("q_proj", "v_proj", "linear_q", "linear_v")
+
+
+class Encoder(HFTransformersInterface, abc.ABC):
+    """All hidden states of a pre-trained encoder in Hugging Face's format.
+
+    In a padded batch every utterance gets the hidden states that it gets
+    alone, and a frozen encoder stays in eval mode when the Brain calls
+    `train()`. The hidden states are those that the class in transformers
+    returns. With LoRA (arXiv 2106.09685) low-rank updates of linear layers are
+    trained, and, where the encoder is not frozen, all the rest with them.
+
+    A class names its FAMILIES and defines `hop`, `receptive_field`,
+    `transformer_layers` and `encode`; `load_encoder` lists it.
+
+    Arguments
+    ---------
+    source : str
+        Name on the Hugging Face hub, such as "microsoft/wavlm-base-plus";
+        "speechbrain_ext/wavlm-small", the encoder that comes with the package;
+        or a local folder with config.json, preprocessor_config.json and
+        weights.
+    save_path : str
+        Folder for downloads.
+    freeze : bool
+        If True, only LoRA is trained, where there is any; without it, there are
+        no gradients, no autograd memory and no dropout.
+    freeze_feature_extractor : bool
+        With freeze=False, keeps the convolutional front end frozen.
+    gradient_checkpointing : bool
+        Where something is trained, computes the layers again in the backward
+        pass in place of keeping them: less memory, more time.
+    layers : list of int
+        Hidden states to return, 0 being the input of the transformer; all if
+        None.
+    lora_rank : int
+        Rank of the updates; 0 for none.
+    lora_alpha : int
+        The updates count alpha / rank times.
+    lora_targets : list of str
+        Names of the linear layers to update, in every layer; if None, the
+        queries and values of the attention.
+
+    Attributes
+    ----------
+    n_layers : int
+        Number of hidden states that are returned.
+    channels : int
+        Their channels.
+    hop : int
+        Samples from frame to frame.
+    receptive_field : int
+        Samples that the front end needs for a frame, and so the length of the
+        shortest utterance.
+    sample_rate : int
+        Of the waveforms, in Hz.
+    transformer_layers : torch.nn.ModuleList
+        The layers of the transformer, from the lowest to the highest.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the local folder lacks a file that is needed.
+    OSError
+        If the hub cannot be reached or does not know the name.
+    InputError
+        If the encoder is of another family, if peft is needed and not
+        installed, or if `lora_targets` names no layer.
+    ValueError
+        If `layers` names a hidden state that the encoder lacks.
+    """
+
+    FAMILIES: tuple[str, ...]
+    hop: int
+    receptive_field: int
+    n_inserted: int = 0  # frames, by `insert_frame`
+    model: Any  # of transformers
+
+    def __init__(
+        self,
+        source: str,
+        save_path: str = "pretrained_models",
+        freeze: bool = True,
+        freeze_feature_extractor: bool = True,
+        gradient_checkpointing: bool = False,
+        layers: Sequence[int] | None = None,
+        lora_rank: int = 0,
+        lora_alpha: int = 128,
+        lora_targets: Sequence[str] | None = None,
+    ) -> None:
+        source, save_path = embedded_folder(str(source)), str(save_path)
+        check_local_folder(source)
+        with hub_errors(source):
+            super().__init__(source, save_path, freeze=freeze)
+            self.load_feature_extractor(source, cache_dir=save_path)
+        # Weights on a hub may be in half precision, which saves space only.
+        self.model.float()
+        self.sample_rate: int = self.feature_extractor.sampling_rate
+        n_hidden_states = self.config.num_hidden_layers + 1
+        self.layers = list(range(n_hidden_states) if layers is None else layers)
+        if not set(self.layers) <= set(range(n_hidden_states)):
+            raise ValueError(
+                f"layers={self.layers}: '{source}' has hidden states 0 to "
+                f"{n_hidden_states - 1}"
+            )
+        self.n_layers: int = len(self.layers)
+        self.channels: int = self.config.hidden_size
+        self.freeze_feature_extractor = freeze_feature_extractor
+        if freeze_feature_extractor:
+            for module in self.front_end:
+                module.requires_grad_(False)
+        if lora_rank:
+            if lora_targets is None:
+                names = {name.split(".")[-1] for name, _ in self.model.named_modules()}
+                lora_targets = [name for name in QUERIES_AND_VALUES if name in names]
+            self.model = add_lora(self.model, lora_rank, lora_alpha, lora_targets)
+        self.freeze_unused()
+        self.is_trained = any(p.requires_grad for p in self.model.parameters())
+        self.recomputes = gradient_checkpointing and self.is_trained
+        if self.recomputes:
+            # The other kind passes no gradient through a frozen input, as LoRA has.
+            self.model.gradient_checkpointing_enable({"use_reentrant": False})
+
+    def override_config(self, config):
+        """Checks the family, and turns off what changes hidden states at random.
+
+        A skipped layer has no hidden state. Adapters after the last layer change
+        none, and are turned off too.
+
+        Arguments
+        ---------
+        config : transformers.PreTrainedConfig
+            The encoder's configuration.
+
+        Returns
+        -------
+        transformers.PreTrainedConfig
+            The same, changed.
+
+        Raises
+        ------
+        InputError
+            If the encoder is of another family.
+        """
+        if config.model_type not in self.FAMILIES:
+            raise InputError(
+                f"ssl_hub: '{config.name_or_path}' is a {config.model_type}; "
+                f"{type(self).__name__} takes {', '.join(self.FAMILIES)} "
+                "(speechbrain_ext.lobes.load_encoder takes all families)"
+            )
+        # Set where a configuration lacks it too: some classes take what is not
+        # there for on.
+        config.layerdrop = 0.0
+        config.apply_spec_augment = False
+        config.add_adapter = False
+        config.use_intermediate_ffn_before_adapter = False
+        return config
+
+    @property
+    @abc.abstractmethod
+    def transformer_layers(self) -> nn.ModuleList:
+        """Layers of the transformer, from the lowest to the highest."""
+
+    @property
+    def front_end(self) -> list[nn.Module]:
+        """The convolutions before the transformer; none by default."""
+        return []
+
+    def freeze_unused(self) -> None:
+        """Freezes what no gradient can reach, which stops DDP.
+
+        The parameter of SpecAugment, which is off, and what comes after the
+        highest hidden state that is returned.
+        """
+        if hasattr(self.model, "masked_spec_embed"):
+            self.model.masked_spec_embed.requires_grad = False
+        for layer in list(self.transformer_layers)[max(self.layers) :]:
+            layer.requires_grad_(False)
+
+    def train(self, mode: bool = True):
+        """Sets the mode, but for what is frozen, which stays in eval mode."""
+        super().train(mode and not self.freeze)
+        if self.freeze_feature_extractor:
+            for module in self.front_end:
+                module.eval()
+        for module in self.model.modules():
+            # Of the conformer: batches of its pre-training were larger, and a
+            # batch's statistics would count padding.
+            if isinstance(module, nn.BatchNorm1d):
+                module.eval()
+        if self.recomputes:
+            # LoRA in a frozen encoder: transformers computes again what is in
+            # training mode only. The dropouts below stay in eval mode.
+            for layer in self.transformer_layers:
+                layer.training = mode
+        return self
+
+    def forward(
+        self, wav: torch.Tensor, wav_lens: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Encodes a batch of waveforms.
+
+        Arguments
+        ---------
+        wav : torch.Tensor
+            Waveforms at 16 kHz, of shape (batch, time).
+        wav_lens : torch.Tensor
+            Relative lengths, of shape (batch,).
+
+        Returns
+        -------
+        torch.Tensor
+            Hidden states, of shape (layer, batch, time, channel).
+        torch.Tensor
+            Relative lengths in frames, of shape (batch,).
+
+        Raises
+        ------
+        ValueError
+            If an utterance is shorter than one frame.
+        """
+        samples = sample_counts(wav, wav_lens, self.receptive_field)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.is_trained):
+            hidden_states, frames = self.encode(wav, samples)
+            frames = frames + self.n_inserted
+            stacked = torch.stack([hidden_states[layer] for layer in self.layers])
+        return stacked, frames / stacked.shape[2]
+
+    @abc.abstractmethod
+    def encode(
+        self, wav: torch.Tensor, samples: torch.Tensor
+    ) -> tuple[Sequence[torch.Tensor], torch.Tensor]:
+        """Computes all hidden states.
+
+        Arguments
+        ---------
+        wav : torch.Tensor
+            Waveforms at 16 kHz, of shape (batch, time).
+        samples : torch.Tensor
+            Valid samples of each, of shape (batch,).
+
+        Returns
+        -------
+        list of torch.Tensor
+            From the input of the transformer up, each of shape
+            (batch, time, channel).
+        torch.Tensor
+            Valid frames of each utterance, of shape (batch,).
+        """
+
+
+def sample_counts(
+    wav: torch.Tensor, wav_lens: torch.Tensor | None, receptive_field: int
+) -> torch.Tensor:
+    """Samples of each utterance, each enough for a frame.
+
+    Arguments
+    ---------
+    wav : torch.Tensor
+        Waveforms, of shape (batch, time).
+    wav_lens : torch.Tensor
+        Relative lengths, of shape (batch,); whole waveforms if None.
+    receptive_field : int
+        Samples that a frame needs.
+
+    Returns
+    -------
+    torch.Tensor
+        Samples, of shape (batch,), dtype long.
+
+    Raises
+    ------
+    ValueError
+        If an utterance is shorter than one frame.
+
+    Example
+    -------
+    >>> sample_counts(torch.rand(2, 1000), torch.tensor([1.0, 0.5]), 400)
+    tensor([1000,  500])
+    """
+    if wav_lens is None:
+        wav_lens = torch.ones(len(wav), device=wav.device)
+    samples = frame_counts(wav_lens, wav.shape[1])
+    if bool((samples < receptive_field).any()):
+        raise ValueError(
+            f"an utterance of {int(samples.min())} samples is shorter than "
+            f"one frame of the SSL encoder ({receptive_field} samples)"
+        )
+    return samples
+
+
+def valid_positions(counts: torch.Tensor, n_positions: int) -> torch.Tensor | None:
+    """Marks the samples or frames that are not padding.
+
+    Arguments
+    ---------
+    counts : torch.Tensor
+        Valid samples or frames of each utterance, of shape (batch,).
+    n_positions : int
+        Samples or frames of the padded batch.
+
+    Returns
+    -------
+    torch.Tensor or None
+        Boolean mask of shape (batch, time); None where nothing is padded, so
+        that attention can take its fast path.
+
+    Example
+    -------
+    >>> valid_positions(torch.tensor([3, 1]), 3)
+    tensor([[ True,  True,  True],
+            [ True, False, False]])
+    """
+    valid = torch.arange(n_positions, device=counts.device) < counts.unsqueeze(1)
+    return None if bool(valid.all()) else valid

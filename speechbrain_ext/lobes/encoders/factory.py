@@ -1,0 +1,88 @@
+"""One way to every encoder: its configuration decides the class."""
+
+from collections.abc import Sequence
+
+from speechbrain_ext.lobes.encoders.encoder import Encoder
+from speechbrain_ext.lobes.encoders.hub import (
+    check_local_folder,
+    embedded_folder,
+    family_of,
+)
+from speechbrain_ext.lobes.encoders.ssl_encoder import SSLEncoder
+from speechbrain_ext.lobes.encoders.w2v_bert import W2VBertEncoder
+from speechbrain_ext.lobes.encoders.whisper import WhisperEncoder
+from speechbrain_ext.utils.errors import InputError
+
+CLASSES: tuple[type[Encoder], ...] = (SSLEncoder, W2VBertEncoder, WhisperEncoder)
+CLASS_OF_FAMILY = {family: kind for kind in CLASSES for family in kind.FAMILIES}
+
+
+def load_encoder(
+    source: str,
+    save_path: str = "pretrained_models",
+    freeze: bool = True,
+    gradient_checkpointing: bool = False,
+    layers: Sequence[int] | None = None,
+    lora_rank: int = 0,
+    lora_alpha: int = 128,
+    lora_targets: Sequence[str] | None = None,
+) -> Encoder:
+    """Loads a pre-trained encoder of any family.
+
+    Arguments
+    ---------
+    source : str
+        As of `Encoder`: hub name, local folder, or an encoder that comes with
+        the package.
+    save_path : str
+        As of `Encoder`.
+    freeze : bool
+        As of `Encoder`.
+    gradient_checkpointing : bool
+        As of `Encoder`.
+    layers : list of int
+        As of `Encoder`.
+    lora_rank : int
+        As of `Encoder`.
+    lora_alpha : int
+        As of `Encoder`.
+    lora_targets : list of str
+        As of `Encoder`.
+
+    Returns
+    -------
+    Encoder
+        The encoder, of the class that takes the `model_type` of its config.json.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the local folder lacks a file that is needed.
+    OSError
+        If the hub cannot be reached or does not know the name.
+    InputError
+        If no class takes the family.
+
+    Example
+    -------
+    >>> load_encoder("speechbrain_ext/wavlm-small").hop
+    320
+    """
+    source, save_path = embedded_folder(str(source)), str(save_path)
+    check_local_folder(source)
+    family = family_of(source, save_path)
+    if family not in CLASS_OF_FAMILY:
+        raise InputError(
+            f"ssl_hub: '{source}' is a {family}; the families of encoders are "
+            + ", ".join(CLASS_OF_FAMILY)
+        )
+    return CLASS_OF_FAMILY[family](
+        source,
+        save_path,
+        freeze=freeze,
+        gradient_checkpointing=gradient_checkpointing,
+        layers=layers,
+        lora_rank=lora_rank,
+        lora_alpha=lora_alpha,
+        lora_targets=lora_targets,
+    )

@@ -1,0 +1,229 @@
+"""Whisper's encoder, which sees an utterance and not half a minute."""
+
+import torch
+from torch import nn
+from transformers.masking_utils import create_bidirectional_mask
+from transformers.models.whisper.modeling_whisper import (
+    WhisperEncoder as WhisperEncoderOf30Seconds,
+)
+
+from speechbrain_ext.lobes.encoders.encoder import Encoder, valid_positions
+
+FLOOR = 1e-10  # of the mel energies
+DYNAMIC_RANGE = 8.0  # of an utterance, in powers of ten
+
+
+class WhisperFrames(WhisperEncoderOf30Seconds):
+    """The encoder of transformers for features of any length up to 30 s.
+
+    Parameters have the same names, so checkpoints load unchanged.
+
+    Arguments
+    ---------
+    config : transformers.WhisperConfig
+        Of the whole model.
+
+    Example
+    -------
+    >>> from transformers import WhisperConfig
+    >>> config = WhisperConfig(
+    ...     d_model=16, encoder_layers=2, encoder_attention_heads=2,
+    ...     encoder_ffn_dim=16,
+    ... )
+    >>> hidden_states = WhisperFrames(config)(
+    ...     torch.rand(2, 80, 100), torch.tensor([100, 60])
+    ... )
+    >>> len(hidden_states), hidden_states[0].shape
+    (3, torch.Size([2, 50, 16]))
+    """
+
+    _keys_to_ignore_on_load_unexpected = [r"decoder\.", r"proj_out\."]
+
+    def forward(self, features, counts):
+        """Encodes features.
+
+        Arguments
+        ---------
+        features : torch.Tensor
+            Log-mel spectrograms, of shape (batch, mel, frame), a frame every
+            10 ms.
+        counts : torch.Tensor
+            Valid frames of each, of shape (batch,).
+
+        Returns
+        -------
+        list of torch.Tensor
+            The position-encoded output of the convolutions and the output of
+            each layer, the last one after the final layer norm; each of shape
+            (batch, time, channel), a frame every 20 ms.
+        """
+        valid = valid_positions(counts, features.shape[2])
+        frames = nn.functional.gelu(self.conv1(_zero_padding(features, valid)))
+        # The next convolution is to see zeros after the end, as it does alone.
+        frames = nn.functional.gelu(self.conv2(_zero_padding(frames, valid)))
+        x = frames.transpose(1, 2)
+        x = x + self.embed_positions.weight[: x.shape[1]]
+        x = nn.functional.dropout(x, p=self.dropout, training=self.training)
+        valid = valid_positions(frame_counts_of(counts), x.shape[1])
+        mask = create_bidirectional_mask(
+            config=self.config, inputs_embeds=x, attention_mask=valid
+        )
+        hidden_states = [x]
+        for layer in self.layers:
+            hidden_states.append(layer(hidden_states[-1], mask))
+        hidden_states[-1] = self.layer_norm(hidden_states[-1])
+        return hidden_states
+
+
+def _zero_padding(x, valid):
+    """Zeros in the padding of x (batch, channel, time)."""
+    return x if valid is None else x.masked_fill(~valid.unsqueeze(1), 0.0)
+
+
+def frame_counts_of(counts: torch.Tensor) -> torch.Tensor:
+    """Frames of the encoder, of which each takes in two of the spectrogram.
+
+    Arguments
+    ---------
+    counts : torch.Tensor
+        Frames of the spectrograms.
+
+    Returns
+    -------
+    torch.Tensor
+        Frames of the encoder.
+
+    Example
+    -------
+    >>> frame_counts_of(torch.tensor([3000, 99]))
+    tensor([1500,   50])
+    """
+    return (counts + 1) // 2
+
+
+class WhisperEncoder(Encoder):
+    """All hidden states of Whisper's encoder (arXiv 2212.04356).
+
+    Whisper was trained on inputs that are padded to 30 s. Here the
+    spectrogram, the positions and the attention end where the utterance ends,
+    which costs less for short utterances. Utterances over 30 s are encoded in
+    windows of 30 s, as Whisper transcribes them. The last hidden state is the one
+    after the final layer norm, as in transformers; the one before it is not
+    returned. The decoder is not loaded.
+
+    Arguments
+    ---------
+    *args
+        As of `Encoder`.
+    **kwargs
+        As of `Encoder`.
+
+    Example
+    -------
+    >>> from speechbrain_ext.tools.random_encoder import save_random_encoder
+    >>> folder = save_random_encoder("whisper", getfixture("tmpdir") / "whisper")
+    >>> encoder = WhisperEncoder(folder)
+    >>> hidden_states, lengths = encoder(
+    ...     torch.rand(2, 16000), torch.tensor([1.0, 0.5])
+    ... )
+    >>> hidden_states.shape, lengths * 50
+    (torch.Size([4, 2, 50, 32]), tensor([50., 25.]))
+    """
+
+    FAMILIES = ("whisper",)
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        extractor = self.feature_extractor
+        self.hop = 2 * extractor.hop_length
+        # The spectrum's window; the convolutions after it pad with zeros.
+        self.receptive_field = extractor.n_fft
+        filters = torch.as_tensor(extractor.mel_filters.T, dtype=torch.float32)
+        self.register_buffer("mel_filters", filters, persistent=False)
+        window = torch.hann_window(extractor.n_fft)
+        self.register_buffer("window", window, persistent=False)
+        if self.freeze:
+            # A layer draws these itself where it is in training mode, which
+            # gradient checkpointing asks for.
+            for layer in self.transformer_layers:
+                layer.dropout = layer.activation_dropout = 0.0
+        self.train(self.training)
+
+    def _from_pretrained(self, source, **settings):
+        # Before it: a class with a decoder, which would be loaded too.
+        self.auto_class = WhisperFrames
+        names = {r"^(model\.)?encoder\.": ""}
+        super()._from_pretrained(source, key_mapping=names, **settings)
+
+    @property
+    def transformer_layers(self) -> nn.ModuleList:
+        """Layers of the transformer, from the lowest to the highest."""
+        return self.model.layers
+
+    @property
+    def front_end(self) -> list[nn.Module]:
+        """The convolutions before the transformer."""
+        return [self.model.conv1, self.model.conv2]
+
+    def freeze_unused(self) -> None:
+        """Freezes what no gradient can reach, which stops DDP."""
+        super().freeze_unused()
+        if max(self.layers) < len(self.transformer_layers):
+            self.model.layer_norm.requires_grad_(False)
+
+    def encode(self, wav, samples):
+        """Computes all hidden states, as of `Encoder`."""
+        longest = 2 * self.config.max_source_positions
+        windows_of = [
+            self.log_mel(signal[:count]).split(longest)
+            for signal, count in zip(wav, samples.tolist())
+        ]
+        windows = [window for windows in windows_of for window in windows]
+        counts = torch.tensor([len(window) for window in windows], device=wav.device)
+        batch = nn.utils.rnn.pad_sequence(windows, batch_first=True)
+        hidden_states = self.model(batch.transpose(1, 2), counts)
+        frames = frame_counts_of(counts)
+        if len(windows) == len(wav):
+            return hidden_states, frames
+        n_windows = [len(windows) for windows in windows_of]
+        joined = [
+            nn.utils.rnn.pad_sequence(
+                [
+                    torch.cat([w[:n] for w, n in zip(group, group_frames.tolist())])
+                    for group, group_frames in zip(
+                        layer.split(n_windows), frames.split(n_windows)
+                    )
+                ],
+                batch_first=True,
+            )
+            for layer in hidden_states
+        ]
+        totals = [int(group.sum()) for group in frames.split(n_windows)]
+        return joined, torch.tensor(totals, device=wav.device)
+
+    @torch.no_grad()
+    def log_mel(self, wav: torch.Tensor) -> torch.Tensor:
+        """The input of Whisper: log-mel energies, limited from below.
+
+        Arguments
+        ---------
+        wav : torch.Tensor
+            Waveform at 16 kHz, of shape (time,).
+
+        Returns
+        -------
+        torch.Tensor
+            Of shape (frame, mel), every 10 ms.
+        """
+        with torch.autocast(wav.device.type, enabled=False):
+            spectrum = torch.stft(
+                wav.float(),
+                self.feature_extractor.n_fft,
+                self.feature_extractor.hop_length,
+                window=self.window,
+                return_complex=True,
+            )
+            energies = self.mel_filters @ spectrum[:, :-1].abs() ** 2
+            log_energies = energies.clamp(min=FLOOR).log10()
+            floor = log_energies.max() - DYNAMIC_RANGE
+            return ((log_energies.maximum(floor) + 4.0) / 4.0).T
