@@ -31,13 +31,21 @@ def main(arguments):
         own = {"output_folder": str(folder / name)}
         if trial_list is not None:
             own["verification_file"] = trial_list
-        list_hparams, *rest = load_verification(configuration.with_values(own))
+        list_hparams, *rest, reporting = load_verification(
+            configuration.with_values(own)
+        )
         for step, settings in hparams["steps"].items():
             output_folder = folder / name / step.replace(" ", "_")
             metrics = verify_by_cosine(
                 {**list_hparams, **settings, "output_folder": output_folder},
                 *rest,
-            )
+                {
+                    **reporting,
+                    "details": {
+                        **reporting["details"], "trials": trial_list, "scores": step
+                    },
+                },
+            )  # fmt: skip
             if if_main_process():
                 rows.append(
                     {

@@ -11,7 +11,7 @@ import torch
 
 from speechbrain_ext.config import DATA_YAML, read_configuration
 from speechbrain_ext.dataio.manifests import manifest_paths, read_manifest
-from speechbrain_ext.dataio.prepare import prepare_trials
+from speechbrain_ext.dataio.prepare import prepare_trials, resolve_test_trials
 from speechbrain_ext.inference.speaker import SpeakerRecognition
 from speechbrain_ext.inference.verification import (
     CosineBackend,
@@ -123,14 +123,22 @@ def run_details(configuration, hparams):
     Returns
     -------
     dict
-        System, corpus, encoder, seed, steps, command, minutes of training, peak
-        memory of the main process and of the GPU (GiB), parameters of each
-        module.
+        System, stage and all stages' names, corpus, test trials, encoder, seed,
+        steps, command, minutes of training, peak memory of the main process and
+        of the GPU (GiB), parameters of each module.
     """
+    stages = list(configuration.values().get("stages", ()))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     details = {
         "system": configuration.path.stem,
+        "stage": Path(hparams["output_folder"]).name if stages else None,
+        "stages": stages,
         "dataset": hparams["dataset"],
+        "trials": resolve_test_trials(
+            hparams["dataset"],
+            hparams["verification_file"],
+            hparams["valid_verification_file"],
+        ),
         "ssl_hub": hparams.get("ssl_hub"),
         "seed": hparams["seed"],
         "number_of_steps": hparams["number_of_steps"],
