@@ -214,6 +214,32 @@ class MaskedStatisticsPooling(StatisticsPooling):
         return torch.cat(statistics, dim=1).transpose(1, 2)
 
 
+class FrameStatistics(FramePooling):
+    """Mean and standard deviation of the frames, without attention.
+
+    Arguments
+    ---------
+    in_channels : int
+        Channels of the frames.
+
+    Example
+    -------
+    >>> pooling = FrameStatistics(512)
+    >>> pooling(torch.rand(2, 50, 512), torch.tensor([1.0, 0.6])).shape
+    torch.Size([2, 1, 1024])
+    """
+
+    def __init__(self, in_channels):
+        super().__init__()
+        self.in_channels = in_channels
+        self.out_channels = 2 * in_channels
+        self.statistics = MaskedStatisticsPooling()
+
+    def forward(self, frames, lengths=None):
+        """Pools the valid frames, as of `FramePooling`."""
+        return self.statistics(frames, lengths)
+
+
 def _unbiased(variance, x, mask):
     """The unbiased variance over the frames of x (batch, channel, time)."""
     if mask is None:

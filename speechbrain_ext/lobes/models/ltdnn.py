@@ -14,7 +14,12 @@ from speechbrain_ext.nnet.masking import (
     masked_mean,
     zero_padding,
 )
-from speechbrain_ext.nnet.pooling import LayerAttention, LayerAttentivePooling
+from speechbrain_ext.nnet.pooling import (
+    FrameStatistics,
+    LayerAttention,
+    LayerAttentivePooling,
+)
+from speechbrain_ext.utils.errors import InputError
 
 
 class ConvReLUNorm(nn.Module):
@@ -311,6 +316,8 @@ class LTDNN(LayerAttention):
         padded frames out, so an embedding does not depend on its batch.
         "pooling": only the pooling over frames does, as in the published
         implementation.
+    attentive : bool
+        False for the plain mean and standard deviation of the frames.
     frame_pooling : FramePooling
         As of `ASTP`, on pooled_channels.
     unbiased : bool
@@ -323,7 +330,8 @@ class LTDNN(LayerAttention):
     ValueError
         If mask is neither "full" nor "pooling".
     InputError
-        If frame_pooling takes another number of channels.
+        If frame_pooling takes another number of channels, or is given though
+        attentive is False.
 
     Example
     -------
@@ -349,6 +357,7 @@ class LTDNN(LayerAttention):
         se_channels=128,
         dropout=0.1,
         mask="full",
+        attentive=True,
         frame_pooling=None,
         unbiased=False,
     ):
@@ -356,6 +365,13 @@ class LTDNN(LayerAttention):
         if mask not in ("full", "pooling"):
             raise ValueError(f'mask="{mask}": use "full" or "pooling"')
         self.mask = mask
+        if not attentive:
+            if frame_pooling is not None:
+                raise InputError(
+                    "attentive: False is the plain mean and deviation; leave it at "
+                    "True with a frame_pooling"
+                )
+            frame_pooling = FrameStatistics(pooled_channels)
         self.convolutions = LayerAwareConvolutions(
             in_channels, conv_channels, dilations, scale, se_channels
         )
