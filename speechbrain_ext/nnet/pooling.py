@@ -412,13 +412,41 @@ class LayerAttentivePooling(LayerPooling):
         ValueError
             If the input has another number of layers.
         """
+        mask = frame_mask(lengths, hidden_states.shape[2])
+        x, weights = self.weigh(hidden_states, mask)
+        x = self.POOLS[self.pool](x, dim=3).flatten(1, 2)
+        x = masked_batch_norm(self.out_norm, self.out_proj(x), mask)
+        x = x.transpose(1, 2)
+        return (x, weights) if return_weights else x
+
+    def weigh(self, hidden_states, mask=None):
+        """Projects and weighs the layers, before one of them is kept.
+
+        Arguments
+        ---------
+        hidden_states : torch.Tensor
+            Of shape (layer, batch, time, channel).
+        mask : torch.Tensor
+            Valid frames, of shape (batch, time).
+
+        Returns
+        -------
+        torch.Tensor
+            Weighted layers, of shape (batch, head, channel, layer, time).
+        torch.Tensor
+            The sigmoid weights, of shape (batch, head, time, layer).
+
+        Raises
+        ------
+        ValueError
+            If the input has another number of layers.
+        """
         n_layers, n_batch, n_frames, _ = hidden_states.shape
         if n_layers != self.n_layers:
             raise ValueError(
                 f"LayerAttentivePooling was built for n_layers={self.n_layers} "
                 f"and got {n_layers} layers"
             )
-        mask = frame_mask(lengths, n_frames)
         # (batch, channel, layer, time)
         x = hidden_states.permute(1, 3, 0, 2)
         x = self.in_proj(masked_batch_norm(self.in_norm, x, mask))
@@ -429,10 +457,7 @@ class LayerAttentivePooling(LayerPooling):
             self._excitation(mean_profile) + self._excitation(max_profile)
         )
         dropped = self.dropout(weights).transpose(2, 3).unsqueeze(2)
-        x = self.POOLS[self.pool](x * dropped, dim=3).flatten(1, 2)
-        x = masked_batch_norm(self.out_norm, self.out_proj(x), mask)
-        x = x.transpose(1, 2)
-        return (x, weights) if return_weights else x
+        return x * dropped, weights
 
 
 class ChannelAttentiveStatisticsPooling(FramePooling):
