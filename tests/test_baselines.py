@@ -1,19 +1,24 @@
 """The baselines of arXiv 2409.07770 as its authors train them."""
 
+import functools
+from types import SimpleNamespace
+
 import pytest
 import torch
 from test_recipe import ROOT
 
 from speechbrain_ext.augment.frame_masking import FrameMasking
-from speechbrain_ext.config import read_configuration
+from speechbrain_ext.config import read_configuration, training_stages
 from speechbrain_ext.lobes.encoders.factory import load_encoder
 from speechbrain_ext.lobes.features import NormalizedMFCC
 from speechbrain_ext.lobes.models.layer_pooled import LayerPooled
 from speechbrain_ext.lobes.models.ltdnn import LTDNN
-from speechbrain_ext.nnet.pooling import WeightedLayerSum
+from speechbrain_ext.nnet.pooling import FrameStatistics, WeightedLayerSum
+from speechbrain_ext.training.brains import SpeakerBrain
+from speechbrain_ext.training.grids import option_text, read_grid
+from speechbrain_ext.utils.errors import InputError
 
 SMALL = "speechbrain_ext/wavlm-small"
-N_WEIGHTS = 13
 
 
 def build(system, *options):
@@ -173,3 +178,72 @@ def test_masked_frames_get_the_learned_vector():
     masked = (seen[0] == 7.0).all(dim=2).float().mean()
     assert 0.25 < masked < 0.55
     assert not (seen[1] == 7.0).all(dim=2).any()
+
+
+def test_plain_statistics_in_place_of_attention():
+    model = LTDNN(24, 5, conv_channels=16, pooled_channels=24, attentive=False)
+    frames = torch.randn(2, 9, 24)
+    pooled = model.astp.frame_pooling(frames).squeeze(1)
+    expected = torch.cat([frames.mean(1), frames.std(1)], dim=1)
+    torch.testing.assert_close(pooled, expected, atol=1e-4, rtol=1e-4)
+    assert n_parameters(model) < n_parameters(
+        LTDNN(24, 5, conv_channels=16, pooled_channels=24)
+    )
+    with pytest.raises(InputError, match="attentive: False"):
+        LTDNN(24, 5, attentive=False, frame_pooling=FrameStatistics(512))
+
+
+@pytest.mark.parametrize(
+    "grid", ["ltdnn_ablations", "ltdnn_joint", "lap_ablations", "lap_back_ends"]
+)
+def test_settings_of_the_grids(grid, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    settings = read_grid(ROOT / "hparams" / "grids" / f"{grid}.yaml")
+    for path, overrides in settings.values():
+        given = [f"--{key}={option_text(value)}" for key, value in overrides.items()]
+        for stage in training_stages(read_configuration([path, *given], demo=False)):
+            for key, value in overrides.items():
+                assert stage.values()[key] == value
+
+
+def test_rival_of_lap_has_its_training():
+    """All that is not of the back end is the same."""
+    lap, rival = (
+        read_configuration(
+            [str(ROOT / "hparams" / f"{name}.yaml"), "--output_folder=out"], demo=False
+        ).values()
+        for name in ("lap_wavlm", "superb_ecapa_stages")
+    )
+    different = {key for key in lap if lap[key] != rival.get(key)}
+    assert different <= {"embedding_model"}
+    assert rival["ecapa_channels"] == 512
+
+
+def test_classifier_decays_by_itself_and_all_gradients_are_clipped():
+    brain = object.__new__(SpeakerBrain)
+    brain.modules = torch.nn.ModuleDict(
+        {name: torch.nn.Linear(2, 2) for name in ("encoder", "model", "classifier")}
+    )
+    brain.modules["encoder"].requires_grad_(False)
+    brain.checkpointer = None
+    brain.max_grad_norm = 5.0
+    brain.opt_class = lambda groups: torch.optim.SGD(groups, lr=1.0, weight_decay=2e-5)
+    schedule = functools.partial(torch.optim.lr_scheduler.ConstantLR, factor=1.0)
+    brain.hparams = SimpleNamespace(
+        classifier_weight_decay=2e-4, lr_scheduler=schedule,
+        encoder_lr_scheduler=schedule, layer_lr_decay=1.0,
+    )  # fmt: skip
+    brain.init_optimizers()
+    optimizer = brain.optimizers_dict["optimizer"]
+    decays = [group["weight_decay"] for group in optimizer.param_groups]
+    assert decays == [2e-5, 2e-4]
+    classifier = set(brain.modules["classifier"].parameters())
+    assert set(optimizer.param_groups[1]["params"]) == classifier
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for parameter in parameters:
+        parameter.grad = torch.full_like(parameter, 100.0)
+    optimizer.step()
+    norm = torch.stack([p.grad.norm() for p in parameters]).norm()
+    assert norm.item() == pytest.approx(5.0, abs=1e-3)
+    brain.hparams.classifier_weight_decay = None
+    assert len(brain.trained_parameters()["optimizer"][0]) == 1

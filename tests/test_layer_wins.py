@@ -50,7 +50,8 @@ def test_a_sum_has_no_winner():
     "phone, expected",
     [
         ("IY1", "vowel"), ("ɑː", "vowel"), ("aɪ", "vowel"), ("T", "plosive"),
-        ("tʃ", "affricate"), ("JH", "affricate"), ("ʃ", "fricative"), ("DH", "fricative"),
+        ("tʃ", "affricate"), ("JH", "affricate"), ("ʃ", "fricative"),
+        ("DH", "fricative"),
         ("ŋ", "nasal"), ("R", "approximant"), ("sil", "silence"), ("%", "other"),
         ("", "other"),
     ],
@@ -61,7 +62,9 @@ def test_classes_of_phones(phone, expected):
 
 def test_frames_before_the_first_phone_do_not_count():
     wins = torch.eye(4)
-    starts, phones = [np.array([0.25, 0.5])], [["m", "n"]]
-    assert wins_by_phone_class([wins], starts, phones, [1.0]) == {
-        "nasal": ([0.0, pytest.approx(1 / 3), pytest.approx(1 / 3), pytest.approx(1 / 3)], 3)
-    }  # fmt: skip
+    phones = np.array([0.25, 0.5]), ["m", "n"]
+    classes = wins_by_phone_class([(wins, phones, 1.0)])
+    shares, n_frames = classes.pop("nasal")
+    assert not classes and n_frames == 3
+    assert shares == pytest.approx([0, 1 / 3, 1 / 3, 1 / 3])
+    assert wins_by_phone_class([]) == {}

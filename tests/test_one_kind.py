@@ -109,7 +109,9 @@ def test_babble_is_heard_in_a_part(folders):
     assert all(0.2 <= share < 1 for share in heard)
 
 
-@pytest.mark.parametrize("given, augmented", [([], True), (["--augment_fine_tuning=False"], False)])  # fmt: skip
+@pytest.mark.parametrize(
+    "given, augmented", [([], True), (["--augment_fine_tuning=False"], False)]
+)
 def test_stages_of_lap(given, augmented):
     path = str(ROOT / "hparams" / "lap_wavlm.yaml")
     configuration = read_configuration([path, *given], demo=False)

@@ -131,20 +131,20 @@ def test_lap_trains_as_the_authors_code(reference):
 
 
 @pytest.mark.parametrize(
-    "file, build, official_name",
+    "file, model_class, sizes, official_name",
     [
-        ("ltdnn_training.safetensors", lambda: LTDNN(**LTDNN_SIZES), official_ltdnn_name),
-        ("lap_training.safetensors", lambda: LAP_ASTP(**LAP_SIZES), official_lap_astp_name),
+        ("ltdnn_training.safetensors", LTDNN, LTDNN_SIZES, official_ltdnn_name),
+        ("lap_training.safetensors", LAP_ASTP, LAP_SIZES, official_lap_astp_name),
     ],
     ids=["L-TDNN", "LAP"],
-)  # fmt: skip
+)
 def test_weights_are_drawn_as_by_the_authors_code(
-    reference, file, build, official_name
+    reference, file, model_class, sizes, official_name
 ):
     """Uniform draws of the same width: a tensor's maximum and deviation tell it."""
     drawn_by_authors = group(reference(file), "init.")
     torch.manual_seed(0)
-    models = [build() for _ in range(5)]
+    models = [model_class(**sizes) for _ in range(5)]
     for name, ours in models[0].named_parameters():
         theirs = drawn_by_authors[official_name(name)]
         ours = torch.stack([dict(model.named_parameters())[name] for model in models])

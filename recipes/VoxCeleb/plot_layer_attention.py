@@ -60,16 +60,18 @@ def main():
     phones = read_phones(options.phones) if options.phones else {}
 
     keeps_maximum = find_layer_maximum(speaker_model.embedding_model) is not None
-    weights, wins, durations = [], [], []
+    weights, wins, with_phones = [], [], []
     for path in map(Path, audio):
         wav = speaker_model.load_audio(path)
         weights.append(speaker_model.layer_weights(wav))
-        durations.append(len(wav) / speaker_model.sample_rate)
         if keeps_maximum:
             batch = wav.unsqueeze(0).to(speaker_model.device)
             with torch.no_grad():
                 hidden_states, _ = speaker_model.encoder(batch)
             wins.append(layer_wins(speaker_model.embedding_model, hidden_states))
+            if path.name in phones:
+                duration = len(wav) / speaker_model.sample_rate
+                with_phones.append((wins[-1], phones[path.name], duration))
         plot_layer_attention(
             output_folder / path.stem,
             wav,
@@ -82,13 +84,8 @@ def main():
     plot_layer_usage(output_folder / "layer_usage", usage)
     if keeps_maximum:
         frames = torch.cat(wins)
-        of_classes = {"all": (frames.mean(dim=0).tolist(), len(frames))}
-        known = [i for i, path in enumerate(audio) if Path(path).name in phones]
-        of_classes |= wins_by_phone_class(
-            [wins[i] for i in known],
-            *zip(*(phones[Path(audio[i]).name] for i in known)),
-            [durations[i] for i in known],
-        ) if known else {}
+        of_all = frames.mean(dim=0).tolist(), len(frames)
+        of_classes = {"all": of_all, **wins_by_phone_class(with_phones)}
         write_json(output_folder / "layer_wins.json", of_classes)
         plot_layer_wins(output_folder / "layer_wins", of_classes)
 

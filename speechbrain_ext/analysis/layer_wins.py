@@ -115,19 +115,14 @@ def layer_wins(embedding_model, hidden_states):
     return (winners.unsqueeze(2) == layers).float().mean(dim=0).cpu()
 
 
-def wins_by_phone_class(wins, starts, phones, duration):
+def wins_by_phone_class(utterances):
     """Shares of the layers for each class of phones.
 
     Arguments
     ---------
-    wins : list of torch.Tensor
-        For each utterance, as of `layer_wins`.
-    starts : list of numpy.ndarray
-        For each utterance the starts of its phones, in seconds, in their order.
-    phones : list of list of str
-        Their names.
-    duration : list of float
-        Of each utterance, in seconds.
+    utterances : list of tuple
+        Of each the wins, as of `layer_wins`; its phones, as of `read_phones`:
+        their starts in seconds and their names; and its duration, in seconds.
 
     Returns
     -------
@@ -138,14 +133,14 @@ def wins_by_phone_class(wins, starts, phones, duration):
     Example
     -------
     >>> wins = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
-    >>> wins_by_phone_class([wins], [np.array([0.0, 0.5])], [["s", "AA1"]], [1.0])
+    >>> wins_by_phone_class([(wins, (np.array([0.0, 0.5]), ["s", "AA1"]), 1.0)])
     {'vowel': ([0.0, 1.0], 2), 'fricative': ([1.0, 0.0], 2)}
     """
     frames = {}
-    for of_utterance, begin, names, seconds in zip(wins, starts, phones, duration):
-        times = (np.arange(len(of_utterance)) + 0.5) * seconds / len(of_utterance)
-        numbers = np.searchsorted(begin, times, side="right") - 1
-        for share, number in zip(of_utterance, numbers):
+    for wins, (starts, names), duration in utterances:
+        times = (np.arange(len(wins)) + 0.5) * duration / len(wins)
+        numbers = np.searchsorted(starts, times, side="right") - 1
+        for share, number in zip(wins, numbers):
             if number >= 0:
                 frames.setdefault(phone_class(names[number]), []).append(share)
     order = [*PHONE_CLASSES, "other"]

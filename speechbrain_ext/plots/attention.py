@@ -112,12 +112,8 @@ def plot_layer_wins(path, wins):
     >>> len(plot_layer_wins(getfixture("tmpdir") / "wins", wins))
     2
     """
-    figure, axes = new_figure(
-        figsize=(6, 1.5 + 0.35 * len(wins)), layout="constrained"
-    )
-    image = axes.imshow(
-        [shares for shares, _ in wins.values()], aspect="auto", vmin=0
-    )
+    figure, axes = new_figure(figsize=(6, 1.5 + 0.35 * len(wins)), layout="constrained")
+    image = axes.imshow([shares for shares, _ in wins.values()], aspect="auto", vmin=0)
     axes.set_yticks(
         range(len(wins)), [f"{name} ({n} frames)" for name, (_, n) in wins.items()]
     )

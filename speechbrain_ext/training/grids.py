@@ -198,7 +198,8 @@ def results_folder(output_folder):
     >>> for stage in ("joint", "frozen"):
     ...     (folder / stage / "test").mkdir(parents=True)
     ...     metrics = {"stage": stage, "stages": ["frozen", "joint"]}
-    ...     _ = (folder / stage / "test" / "metrics.json").write_text(json.dumps(metrics))
+    ...     file = folder / stage / "test" / "metrics.json"
+    ...     _ = file.write_text(json.dumps(metrics))
     >>> results_folder(folder).parent.name
     'joint'
     """

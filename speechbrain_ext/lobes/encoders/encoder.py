@@ -166,8 +166,9 @@ class Encoder(HFTransformersInterface, abc.ABC):
     def override_config(self, config):
         """Checks the family, and turns off what changes hidden states at random.
 
-        But for SpecAugment, where it is asked for. A skipped layer has no hidden state. Adapters after the last layer change
-        none, and are turned off too.
+        But for SpecAugment, where it is asked for. A skipped layer has no
+        hidden state. Adapters after the last layer change none, and are turned
+        off too.
 
         Arguments
         ---------
