@@ -116,7 +116,7 @@ KEYS = {
     "number_of_steps": COUNT,
     "steps_per_epoch": COUNT,
     "validate_after": COUNT_OR_ZERO,
-    "max_grad_norm": NUMBER,
+    "max_grad_norm": ABOVE_ZERO,
     "batch_size": COUNT,
     "grad_accumulation_factor": COUNT,
     "sentence_len": ABOVE_ZERO,
