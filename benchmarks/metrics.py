@@ -12,7 +12,7 @@ import time
 import torch
 from speechbrain.utils import metric_stats
 
-from speechbrain_ext.utils import metrics
+from speechbrain_ext.metrics import detection as metrics
 
 REPEATS = 3
 

@@ -103,8 +103,8 @@ KEYS = {
     "valid_verification_file": TEXT.or_null(),
     "valid_speakers": SPEAKERS,
     "test_speakers": SPEAKERS,
-    "n_valid_trials": COUNT,
-    "n_test_trials": COUNT,
+    "n_valid_trials": _whole(2),  # a target and a non-target trial
+    "n_test_trials": _whole(2),
     "min_duration": FROM_ZERO,
     "allow_broken": SWITCH,
     "sample_rate": _whole(1000),
@@ -243,6 +243,7 @@ KEYS = {
     "contrast_weight": FROM_ZERO,
     # Verification
     "trained_model": TEXT,
+    "trust_source": SWITCH,
     "trials_from": TEXT.or_null(),
     "test_folder": PATHS.or_null(),
     "trial_lists": Kind(
@@ -263,7 +264,15 @@ KEYS = {
     "calibration": _choice("linear", "quality").or_null(),
     "n_calibration_trials": COUNT,
     "threshold": NUMBER.or_null(),
-    "lda_dim": COUNT.or_null(),
+    "lda_dim": Kind(
+        Annotated[int, Field(ge=1)] | Literal["auto"] | None,
+        "a whole number of at least 1, auto, or null",
+    ),
+    "unbiased_std": SWITCH,
+    "unit_length_cohort": SWITCH,
+    "backend": Kind(None, "null, or a Backend that !new: builds"),
+    "enrolments": TEXT.or_null(),
+    "average": _choice("embeddings", "scores"),
     "adapt": SWITCH,
 }
 
@@ -363,18 +372,24 @@ WITHOUT_EFFECT = {
     "verification_file": (
         "trials_from", None, "give --trials_from and --test_folder",
     ),
+    "enrolments": ("trials_from", None, "give --trials_from and --test_folder"),
+    "trial_lists": ("trials_from", None, "give --trials_from and --test_folder"),
+    "cohort_size": ("score_norm", None, "give --score_norm"),
+    "unbiased_std": ("score_norm", None, "give --score_norm"),
+    "unit_length_cohort": ("score_norm", None, "give --score_norm"),
+    "n_calibration_trials": ("calibration", None, "give --calibration"),
 }  # fmt: skip
 
 
-def check_values(values, source):
-    """Checks the values of a YAML.
+def check_values(values, source=None):
+    """Checks the values of a YAML, or of a call.
 
     Arguments
     ---------
     values : dict
         Of the YAML, with its references resolved.
     source : str or Path
-        The YAML, for messages.
+        The YAML, for messages; None for a call.
 
     Raises
     ------
@@ -397,18 +412,19 @@ def check_values(values, source):
         and not has_tag(value)
         and not (isinstance(value, list) and any(map(has_tag, value)))
     }
+    where = f" in '{source}'" if source else ""
     for key, value in plain.items():
         kind = KEYS[key]
         try:
             TypeAdapter(kind.type, config=ConfigDict(strict=True)).validate_python(
-                value
+                _as_utf8(value)
             )
         except ValidationError:
             hint = ""
             if kind.is_text and isinstance(value, (int, float)):
                 hint = "; text that looks like a number needs quotes in a YAML"
             raise InputError(
-                f"{key}: {_shown(value)} in '{source}' must be {kind.description}{hint}"
+                f"{key}: {_shown(value)}{where} must be {kind.description}{hint}"
             ) from None
     for keys, holds, message in TOGETHER:
         if all(key in plain for key in keys):
@@ -506,6 +522,13 @@ def plain_value(value):
         if isinstance(value, kind):
             return kind(value)
     return value
+
+
+def _as_utf8(value):
+    """Names that are not UTF-8, which pydantic refuses and the data says so itself."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    return list(map(_as_utf8, value)) if isinstance(value, list) else value
 
 
 def _shown(value):

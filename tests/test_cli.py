@@ -1,6 +1,7 @@
 """The command speechbrain-ext on stores, Kaldi files and score files."""
 
 import json
+from unicodedata import normalize
 
 import kaldiio
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from speechbrain_ext.cli import main
 from speechbrain_ext.dataio.embedding_store import EmbeddingStore
 from speechbrain_ext.dataio.scores import read_scores
-from speechbrain_ext.dataio.trials import draw_trials, write_trials
+from speechbrain_ext.dataio.trials import Trials, draw_trials, write_trials
 from speechbrain_ext.metrics.detection import EER
 from speechbrain_ext.utils.errors import InputError
 
@@ -37,6 +38,10 @@ def files(tmp_path):
             {i: e.numpy() for i, e in store.by_id().items()},
             scp=str(tmp_path / f"{name}.scp"),
         )
+        np.savez(
+            tmp_path / f"{name}.npz",
+            **{i: e.numpy() for i, e in store.by_id().items()},
+        )
     (tmp_path / "utt2spk").write_text(
         "".join(f"{i} {s}\n" for i, s in cohort.speaker_of().items())
     )
@@ -49,15 +54,15 @@ def run(files, *arguments):
 
 
 WORDS = {"score", "norm", "eval", "calibrate", "det", "s-norm", "10", "6", "0.5",
-         "0.01", "file"}  # fmt: skip
+         "0.01", "file", "embeddings", "scores"}  # fmt: skip
 
 
 def test_kaldi_and_store_give_the_same_scores(files):
-    for kind in ("safetensors", "scp", "ark"):
+    for kind in ("safetensors", "scp", "ark", "npz"):
         run(files, "score", f"test.{kind}", "--trials", "trials.txt",
             "--output", kind)  # fmt: skip
     _, expected = read_scores(files / "safetensors" / "scores.txt")
-    for kind in ("scp", "ark"):
+    for kind in ("scp", "ark", "npz"):
         _, scores = read_scores(files / kind / "scores.txt")
         assert torch.equal(scores, expected)
     metrics = json.loads((files / "scp" / "metrics.json").read_text())
@@ -150,7 +155,7 @@ def test_calibrate(files, capsys):
         target, nontarget = 0.1 * torch.randn(400) + 0.6, 0.1 * torch.randn(400) + 0.3
         (files / name).write_text(
             "".join(f"a b 1 {s}\n" for s in target.tolist())
-            + "".join(f"a b 0 {s}\n" for s in nontarget.tolist())
+            + "".join(f"a c 0 {s}\n" for s in nontarget.tolist())
         )
     run(files, "calibrate", "test.txt", "--train", "train.txt", "--output", "c")
     metrics = json.loads((files / "c" / "metrics.json").read_text())
@@ -192,3 +197,178 @@ def test_bad_input_is_one_line(files):
     with pytest.raises(SystemExit, match="lacks 99 utterances"):
         run(files, "score", "test.scp", "--trials", "trials.txt", "--output", "x",
             "--cohort", "cohort.scp", "--utt2spk", "utt2spk", "--plda")  # fmt: skip
+
+
+NORM = ["--cohort", "cohort.safetensors", "--score_norm", "s-norm"]
+PLDA = ["--cohort", "cohort.safetensors", "--plda"]
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ([*PLDA, "--score_norm", "s-norm"], "--score_norm cannot go with --plda"),
+        ([*PLDA, "--subtract_mean"], "--subtract_mean cannot go with --plda"),
+        ([*PLDA, "--cohort_size", "5"], "--cohort_size cannot go with --plda"),
+        ([*PLDA, "--population_std"], "--population_std cannot go with --plda"),
+        ([*PLDA, "--lda_dim", "0"], "lda_dim '0': give a whole number from 1"),
+        ([*PLDA, "--backend", "b.yaml"], "--backend describes the back end whole"),
+        ([*NORM, "--lda_dim", "3"], "--lda_dim has no effect without --plda"),
+        ([*NORM, "--adapt"], "--adapt has no effect without --plda"),
+        ([*NORM, "--cohort_size", "0"], "cohort_size '0': give a whole number from 2"),
+        ([*NORM, "--utt2spk", "none"], "has its own speakers"),
+        ([*NORM, "--average", "scores"], "--average has no effect without"),
+        (["--cohort_size", "5"], "cohort_size has no effect without score_norm"),
+        (["--raw_cohort"], "unit_length_cohort has no effect without score_norm"),
+        (["--cohort", "cohort.safetensors"], "--cohort has no effect"),
+        (["--utt2spk", "utt2spk"], "--utt2spk has no effect without --cohort"),
+    ],
+)
+def test_options_without_effect(files, monkeypatch, options, message):
+    monkeypatch.chdir(files)
+    with pytest.raises(SystemExit, match=f"error: .*{message}"):
+        main(["score", "test.safetensors", "--trials", "trials.txt", "--output", "x",
+              *options])  # fmt: skip
+    assert not (files / "x").exists()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        *(["--frr", value] for value in ("-1", "5", "nan", "x")),
+        *(["--p_target", value] for value in ("0", "1", "nan")),
+        *(["--c_miss", value] for value in ("0", "-1", "inf")),
+        *(["--threshold", value] for value in ("nan", "inf")),
+    ],
+)
+def test_eval_refuses_numbers_out_of_range(tmp_path, capsys, options):
+    (tmp_path / "s.txt").write_text("a b 1 0.5\nc d 0 0.1\n")
+    with pytest.raises(SystemExit):
+        main(["eval", str(tmp_path / "s.txt"), *options])
+    assert f"argument {options[0]}: '{options[1]}': give a" in capsys.readouterr().err
+
+
+def test_eval_at_an_operating_point(tmp_path, capsys):
+    path = tmp_path / "s.txt"
+    path.write_text("a b 1 3\na c 1 -1\na d 0 1\na e 0 -2\n")
+    main(["eval", str(path), "--p_target", "0.5", "--c_miss", "3", "--frr", "0.5"])
+    printed = capsys.readouterr().out
+    # At a threshold of 2 a miss of 0.5; at -log 3 it is 1 false alarm of 2.
+    assert "FAR 0.00 % at FRR 50 %" in printed
+    assert "minDCF 0.500, actDCF 0.500 (p_target=0.5, c_miss=3, c_fa=1)" in printed
+    main(["eval", str(path), "--output", "-"])
+    assert json.loads(capsys.readouterr().out)["n_target"] == 2
+
+
+def test_scores_that_differ_by_little_keep_apart(tmp_path, capsys):
+    for scores in (("100000000.9", "100000000.1"), ("3e-07", "1e-07")):
+        (tmp_path / "s.txt").write_text(f"a b 1 {scores[0]}\nc d 0 {scores[1]}\n")
+        main(["eval", str(tmp_path / "s.txt")])
+        assert capsys.readouterr().out.startswith("EER 0.00 %")
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (b"a b 1 inf\nc d 0 0\n", "line 1: score 'inf' is infinite"),
+        (b"a b 1 0.5\na b 0 0.5\n", "1 pairs as target and as non-target"),
+        ("a b 1 0.5\n".encode("utf-16"), "is UTF-16"),
+        (bytes(range(128, 256)), "is a binary file"),
+    ],
+)
+def test_score_files_that_cannot_be_used(tmp_path, content, message):
+    (tmp_path / "s.txt").write_bytes(content)
+    with pytest.raises(SystemExit, match=f"error: .*{message}"):
+        main(["eval", str(tmp_path / "s.txt")])
+
+
+def test_any_back_end_of_a_yaml(files):
+    (files / "b.yaml").write_text(
+        "lda_dim: 6\nbackend: !new:speechbrain_ext.processing.backends.PLDABackend\n"
+        "    lda_dim: !ref <lda_dim>\n"
+    )
+    cohort = ["--trials", "trials.txt", "--cohort", "cohort.safetensors"]
+    run(files, "score", "test.safetensors", *cohort, "--backend", "b.yaml",
+        "--output", "yaml")  # fmt: skip
+    run(files, "score", "test.safetensors", *cohort, "--plda", "--lda_dim", "6",
+        "--output", "plda")  # fmt: skip
+    first, second = (read_scores(files / n / "scores.txt")[1] for n in ("yaml", "plda"))
+    assert torch.equal(first, second)
+    (files / "b.yaml").write_text("backend: 3\n")
+    with pytest.raises(SystemExit, match="error: .*back"):
+        run(files, "score", "test.safetensors", *cohort, "--backend", "b.yaml",
+            "--output", "x")  # fmt: skip
+
+
+def test_norm_subtracts_the_mean(files):
+    cohort = ["--cohort", "cohort.safetensors", "--subtract_mean"]
+    convention = ["--cohort_size", "10", "--population_std", "--raw_cohort"]
+    test = ["test.safetensors", "--trials", "trials.txt"]
+    run(files, "score", *test, "--output", "as", "--score_norm", "s-norm", *cohort,
+        *convention)  # fmt: skip
+    run(files, "score", *test, "--output", "mean", *cohort)
+    run(files, "norm", "mean/scores.txt", "--embeddings", "test.safetensors",
+        "--output", "normalized.txt", *cohort, *convention)  # fmt: skip
+    _, first = read_scores(files / "as" / "scores.txt")
+    _, second = read_scores(files / "normalized.txt")
+    assert torch.equal(first, second)
+
+
+def test_trials_without_labels(files, capsys):
+    run(files, "score", "test.scp", "--trials", "trials.txt", "--output", "with")
+    trials, expected = read_scores(files / "with" / "scores.txt")
+    pairs = list(zip(trials.enrol, trials.test))
+    (files / "pairs.txt").write_text("".join(f"{a} {b}\n" for a, b in pairs))
+    capsys.readouterr()
+    cohort = ["--cohort", "cohort.scp", "--utt2spk", "utt2spk"]
+    run(files, "score", "test.scp", "--trials", "pairs.txt", "--output", "without")
+    assert "100 trials without labels" in capsys.readouterr().out
+    unlabelled, scores = read_scores(files / "without/scores.txt", need_labels=False)
+    assert unlabelled.labels is None and torch.equal(scores, expected)
+    for name in ("with", "without"):
+        run(files, "norm", f"{name}/scores.txt", "--embeddings", "test.scp",
+            "--output", f"{name}/norm.csv", *cohort)  # fmt: skip
+        run(files, "calibrate", f"{name}/scores.txt", "--train", "with/scores.txt",
+            "--output", f"{name}/calibrated")  # fmt: skip
+    for file in ("norm.csv", "calibrated/scores.txt"):
+        _, expected = read_scores(files / "with" / file)
+        unlabelled, scores = read_scores(files / "without" / file, need_labels=False)
+        assert unlabelled.labels is None and torch.equal(scores, expected)
+    with pytest.raises(SystemExit, match="line 1: 3 fields"):
+        run(files, "eval", "without/scores.txt")
+
+
+@pytest.mark.parametrize("average", ["embeddings", "scores"])
+def test_enrolments_of_trials_without_labels(files, average):
+    (files / "enrol.txt").write_text("Jos\u00e9 t0/0 t0/1\notto t1/5\n", "utf-8")
+    scores = []
+    for labels in ("1 {}0 {}", "{}{}"):
+        (files / "trials.txt").write_text(
+            labels.format("Jose\u0301 t0/2\n", "otto t0/2\n"), "utf-8"
+        )
+        run(files, "score", "test.npz", "--trials", "trials.txt", "--output", "out",
+            "--enrolments", "enrol.txt", "--average", average)  # fmt: skip
+        trials, values = read_scores(files / "out/scores.txt", need_labels=False)
+        # Scores have the names of the trials.
+        assert trials.enrol == ["Jose\u0301", "otto"]
+        scores.append(values)
+    assert torch.equal(*scores)
+
+
+def test_names_of_embeddings_in_another_normal_form(files):
+    names = {"a/\u00e9 1": 1.0, "a/\u00e9\t2": 0.5, "b/\u00f6": -1.0}
+    ids = list(names)
+    matrix = torch.tensor([[x, 1.0] for x in names.values()])
+    EmbeddingStore(ids, matrix, ["a", "a", "b"], [1.0] * 3, "").save(
+        files / "odd.safetensors"
+    )
+    trials = Trials([1, 0], [ids[0]] * 2, ids[1:])
+    scores = []
+    for form in ("NFC", "NFD"):
+        sides = [[normalize(form, n) for n in s] for s in (trials.enrol, trials.test)]
+        write_trials(files / "odd.txt", Trials([1, 0], *sides))
+        run(files, "score", "odd.safetensors", "--trials", "odd.txt", "--output", "o")
+        read, values = read_scores(files / "o/scores.txt")
+        assert [read.enrol, read.test] == sides
+        scores.append(values)
+    assert torch.equal(*scores)
+    run(files, "eval", "o/scores.txt")

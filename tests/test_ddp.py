@@ -381,7 +381,9 @@ def one_of_two(rank, folder):
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ddp")
     save_small_wavlm(folder / "wavlm", n_layers=2, channels=CHANNELS, n_bands=8)
-    torch.multiprocessing.spawn(one_of_two, [folder], nprocs=WORLD)
+    torch.multiprocessing.start_processes(
+        one_of_two, [folder], nprocs=WORLD, start_method="forkserver"
+    )
     return folder
 
 

@@ -2,13 +2,11 @@
 
 import csv
 import json
-import subprocess
-import sys
 
 import pytest
 import soundfile
-from conftest import SHARED, write_voice
-from test_recipe import ECAPA, ENVIRONMENT, ROOT, TINY_ECAPA, run
+from conftest import ECAPA, ROOT, SHARED, TINY_ECAPA, run, write_voice
+from processes import run_python
 
 from speechbrain_ext.dataio.manifests import read_manifest
 from speechbrain_ext.dataio.trials import read_trials
@@ -99,20 +97,14 @@ def test_layouts_run_through_their_recipes(table, tmp_path, layout):
     # The same without training
     script = next((ROOT / "recipes" / recipe).glob("*_prepare.py"))
     given["save_folder"] = tmp_path / "prepared"
-    done = subprocess.run(
-        [sys.executable, script, *(f"--{k}={v}" for k, v in given.items())],
-        env=ENVIRONMENT, capture_output=True, text=True,
-    )  # fmt: skip
+    done = run_python([script, *(f"--{k}={v}" for k, v in given.items())])
     assert done.returncode == 0, done.stderr[-3000:]
     assert f"{tmp_path}/prepared/train.csv" in done.stdout.splitlines()
     for name in ("test_trials.txt", "valid_trials.txt", "train.csv"):
         text = (tmp_path / "prepared" / name).read_text()
         assert text == (save / name).read_text()
     del given["save_folder"]
-    done = subprocess.run(
-        [sys.executable, script, *(f"--{k}={v}" for k, v in given.items())],
-        env=ENVIRONMENT, capture_output=True, text=True,
-    )  # fmt: skip
+    done = run_python([script, *(f"--{k}={v}" for k, v in given.items())])
     assert done.stderr.strip().splitlines()[-1] == "error: give --save_folder"
 
 
@@ -147,8 +139,8 @@ def test_results_table(corpus, tmp_path):
             given["emb_dim"] = 8
         done = run(ROOT / "recipes/VoxCeleb/train.py", ECAPA, given, tmp_path)
         assert done.returncode == 0, done.stderr[-3000:]
-    command = [sys.executable, "-m", "speechbrain_ext.tools.results_table", results]
-    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
+    command = ["-m", "speechbrain_ext.tools.results_table", results]
+    done = run_python(command)
     assert done.returncode == 0, done.stderr[-3000:]
     with open(results / "results_table.csv", encoding="utf-8") as file:
         narrow, wide = csv.DictReader(file)
@@ -175,7 +167,7 @@ def test_results_table(corpus, tmp_path):
     assert kept["milliseconds"]["back_end"]["32"] > 0
     kept["milliseconds"]["back_end"]["2"] += 1e6
     file.write_text(json.dumps(kept))
-    subprocess.run(command, env=ENVIRONMENT, check=True, capture_output=True)
+    assert run_python(command).returncode == 0
     with open(results / "results_table.csv", encoding="utf-8") as file:
         assert float(list(csv.DictReader(file))[1]["ms for 2 s"]) > 1e6
 

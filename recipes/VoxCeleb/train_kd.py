@@ -14,7 +14,6 @@ import dataclasses
 import sys
 from pathlib import Path
 
-import speaker_verification_plda
 import train
 from speechbrain.utils.distributed import infer_device
 from speechbrain.utils.logger import get_logger
@@ -30,6 +29,7 @@ from speechbrain_ext.training.finished import (
     start_settings,
 )
 from speechbrain_ext.training.recipes import init_process_group
+from speechbrain_ext.training.verification import run_verification
 from speechbrain_ext.utils.distributed import on_main_process
 from speechbrain_ext.utils.errors import InputError, one_line_errors
 
@@ -94,7 +94,7 @@ def main(arguments):
 
     # Student
     train.train(configuration)
-    speaker_verification_plda.verify_by_plda(plda)
+    run_verification(plda)
 
 
 def sibling(configuration, name, values):

@@ -26,6 +26,12 @@ from speechbrain_ext.dataio import manifests
 from speechbrain_ext.dataio.broken_files import drop_broken
 from speechbrain_ext.dataio.corpora import get_corpus, parts, published_trials
 from speechbrain_ext.dataio.downloads import download
+from speechbrain_ext.dataio.enrolments import (
+    enrolment_path,
+    match_trials,
+    read_enrolments,
+    write_enrolments,
+)
 from speechbrain_ext.dataio.settings import DataSettings
 from speechbrain_ext.dataio.splits import (
     check_disjoint,
@@ -39,12 +45,12 @@ from speechbrain_ext.dataio.trials import (
     write_trials,
 )
 from speechbrain_ext.utils.errors import InputError
-from speechbrain_ext.utils.files import write_json, write_lines
+from speechbrain_ext.utils.files import write_json
 
 logger = get_logger(__name__)
 
 # To be raised when the same files and settings give other manifests
-VERSION = 2
+VERSION = 3
 
 
 def __getattr__(name):
@@ -214,7 +220,13 @@ def resolve_test_trials(dataset, verification_file=None, valid_verification_file
 
 
 def prepare_trials(
-    dataset, data_folder, save_folder, n_trials=10000, train_speakers=(), **settings
+    dataset,
+    data_folder,
+    save_folder,
+    n_trials=10000,
+    train_speakers=(),
+    enrolment_file=None,
+    **settings,
 ):
     """Writes the manifest of a trial list, for a model trained elsewhere.
 
@@ -231,6 +243,9 @@ def prepare_trials(
         corpus has one, else from all speakers.
     train_speakers : iterable of str
         Speakers that the model was trained on.
+    enrolment_file : str
+        Lines `model utterance utterance ...`, where the enrolment ids of
+        verification_file are models.
     **settings
         Other keys of `DataSettings`.
 
@@ -254,12 +269,14 @@ def prepare_trials(
     utterances, left_out = corpus.list_utterances(roots)
     attributes_of = select_attributes(_speakers(corpus, roots), corpus.balanced)
     path = None
-    enrolments = {}
+    enrolments = {} if enrolment_file is None else read_enrolments(enrolment_file)
     if not _is_drawn(source, "test", utterances):
         path = _trial_list(corpus, source, roots, save_folder)
         known = {u.id: u.speaker for u in utterances}
-        trials = match_utterances(_read_trials(corpus, source, path), known, path)
-        if source in corpus.own_trials:
+        trials, enrolments = match_trials(
+            _read_trials(corpus, source, path), enrolments, known, path
+        )
+        if source in corpus.own_trials and not enrolments:
             enrolments = _enrolments(corpus, roots, trials, known)
         used = trials.utterances().union(*enrolments.values())
         utterances = [u for u in utterances if u.id in used]
@@ -274,13 +291,21 @@ def prepare_trials(
         left_out,
     )
     speaker_of = {u.id: u.speaker for u in utterances}
-    if path:
+    if path and enrolment_file is not None:
+        trials, enrolments = match_trials(trials, enrolments, speaker_of, path)
+    elif path:
         trials = match_utterances(trials, speaker_of, path)
+        if enrolments:
+            enrolments = _enrolments(corpus, roots, trials, speaker_of)
+    elif enrolments:
+        raise InputError(
+            f"enrolments '{enrolment_file}' need a verification_file, the trials "
+            "of their models"
+        )
     else:
         trials = _draw(source, speaker_of, n_trials, settings.seed, attributes_of)
-    check_disjoint(train_speakers, {speaker_of[u] for u in trials.utterances()})
-    if enrolments:
-        enrolments = _enrolments(corpus, roots, trials, speaker_of)
+    used = trials.utterances().union(*enrolments.values())
+    check_disjoint(train_speakers, {speaker_of[u] for u in used if u in speaker_of})
     _write_split(save_folder, "test", trials, utterances, enrolments)
     paths = manifests.manifest_paths(save_folder)
     return paths["test"], paths["test_trials"]
@@ -429,9 +454,9 @@ def _write_split(save_folder, split, trials, utterances, enrolments):
     write_trials(paths[f"{split}_trials"], trials)
     used = trials.utterances().union(*enrolments.values())
     manifests.write_manifest(paths[split], [u for u in utterances if u.id in used])
-    path = Path(save_folder) / f"{split}_enrolments.txt"
+    path = enrolment_path(paths[f"{split}_trials"])
     if enrolments:
-        write_lines(path, (" ".join([m, *names]) for m, names in enrolments.items()))
+        write_enrolments(path, enrolments)
     else:
         path.unlink(missing_ok=True)
 

@@ -1,5 +1,6 @@
 """From a trained model and trials to scores, metrics and plots."""
 
+import dataclasses
 from collections import Counter
 from pathlib import Path
 
@@ -7,34 +8,31 @@ from speechbrain.utils.distributed import if_main_process
 from speechbrain.utils.logger import get_logger
 
 from speechbrain_ext.dataio.audio import read_crop
-from speechbrain_ext.dataio.manifests import read_manifest
-from speechbrain_ext.dataio.trials import (
-    draw_trials,
-    match_utterances,
-    read_trials,
+from speechbrain_ext.dataio.enrolments import (
+    enrolment_path,
+    match_trials,
+    read_enrolments,
+    trial_utterances,
 )
+from speechbrain_ext.dataio.manifests import read_manifest
+from speechbrain_ext.dataio.scores import write_scores
+from speechbrain_ext.dataio.trials import Trials, draw_trials, read_trials
 from speechbrain_ext.dataio.windows import MAX_WHOLE_DURATION
 from speechbrain_ext.inference.extraction import extract_embeddings, store_path
 from speechbrain_ext.metrics.bootstrap import eer_interval
 from speechbrain_ext.metrics.calibration import Cllr, actDCF, minCllr
 from speechbrain_ext.metrics.conditions import condition_metrics
-from speechbrain_ext.metrics.detection import EER, EER_star, normalized_minDCF
+from speechbrain_ext.metrics.detection import DetectionCurve, EER_star
 from speechbrain_ext.plots.attention import plot_layer_attention
 from speechbrain_ext.plots.detection import plot_calibration, plot_det, plot_scores
+from speechbrain_ext.processing.backends import CosineBackend
 from speechbrain_ext.processing.calibration import (
     Calibration,
     quality_columns,
     vary_durations,
 )
-from speechbrain_ext.processing.plda import PLDA
-from speechbrain_ext.processing.score_norm import (
-    cohort_statistics,
-    normalize_scores,
-    speaker_means,
-)
-from speechbrain_ext.processing.scoring import cosine_scores
 from speechbrain_ext.utils.errors import InputError
-from speechbrain_ext.utils.files import atomic_path, write_json
+from speechbrain_ext.utils.files import write_json
 
 logger = get_logger(__name__)
 
@@ -69,14 +67,15 @@ def verification_metrics(trials, scores, threshold=None, speaker_of=None):
     0.0
     """
     target, nontarget = trials.split_by_label(scores)
-    eer, eer_threshold = EER(target, nontarget)
+    curve = DetectionCurve(target, nontarget)
+    eer, eer_threshold = curve.eer()
     metrics = {
         "n_target": len(target),
         "n_nontarget": len(nontarget),
         "EER": eer,
         "EER_threshold": eer_threshold,
-        "minDCF_0.01": normalized_minDCF(target, nontarget, p_target=0.01),
-        "minDCF_0.05": normalized_minDCF(target, nontarget, p_target=0.05),
+        "minDCF_0.01": curve.normalized_min_dcf(p_target=0.01),
+        "minDCF_0.05": curve.normalized_min_dcf(p_target=0.05),
     }
     if speaker_of is not None:
         metrics["EER_95"] = eer_interval(
@@ -123,163 +122,6 @@ def cohort_embeddings(
     return extract_embeddings(speaker_model, chosen, path, **extraction)
 
 
-class CosineBackend:
-    """Cosine scores, with mean subtraction and score normalisation on request.
-
-    Arguments
-    ---------
-    cohort : EmbeddingStore
-        Training embeddings, for what follows; None for plain cosine.
-    subtract_mean : bool
-        Whether to subtract the mean of the training embeddings.
-    score_norm : str
-        "z-norm", "t-norm" or "s-norm" with the speakers' means as cohort;
-        none if None.
-    cohort_size : int
-        Highest cohort scores that count (AS-norm); all if None.
-
-    Example
-    -------
-    >>> import torch
-    >>> from speechbrain_ext.dataio.trials import Trials
-    >>> from speechbrain_ext.dataio.embedding_store import EmbeddingStore
-    >>> store = EmbeddingStore(["a", "b"], torch.eye(2), ["x", "y"], [1.0, 1.0], "")
-    >>> CosineBackend().score(store, Trials([0], ["a"], ["b"]))
-    tensor([0.])
-    """
-
-    def __init__(
-        self, cohort=None, subtract_mean=False, score_norm=None, cohort_size=None
-    ):
-        self.subtract_mean = subtract_mean
-        self.score_norm = score_norm
-        self.cohort_size = cohort_size if score_norm else None
-        self.mean = 0.0
-        if subtract_mean:
-            self.mean = cohort.embeddings.mean(dim=0)
-        if score_norm:
-            self.cohort_speakers = set(cohort.speakers)
-            self.cohort = speaker_means(
-                dict(zip(cohort.ids, cohort.embeddings - self.mean)),
-                cohort.speaker_of(),
-            )
-
-    @property
-    def is_plain(self):
-        """Whether scores are those that the validation threshold is for."""
-        return not (self.subtract_mean or self.score_norm)
-
-    def details(self):
-        """Returns the entries of metrics.json that tell the back end."""
-        return {
-            "backend": "cosine",
-            "subtract_mean": self.subtract_mean,
-            "score_norm": self.score_norm,
-            "cohort_size": self.cohort_size,
-        }
-
-    def cohort_means(self, store):
-        """Mean cohort score of each utterance, a quality measure.
-
-        Arguments
-        ---------
-        store : EmbeddingStore
-            Embeddings.
-
-        Returns
-        -------
-        dict or None
-            Mean of each id; None without score normalisation.
-        """
-        if not self.score_norm:
-            return None
-        means, _ = cohort_statistics(
-            store.embeddings - self.mean, self.cohort, self.cohort_size
-        )
-        return dict(zip(store.ids, means.tolist()))
-
-    def score(self, store, trials):
-        """Scores a trial list.
-
-        Arguments
-        ---------
-        store : EmbeddingStore
-            With the utterances of the trials.
-        trials : Trials
-            Trial list.
-
-        Returns
-        -------
-        torch.Tensor
-            Of shape (n_trial,).
-        """
-        embeddings = dict(zip(store.ids, store.embeddings - self.mean))
-        scores = cosine_scores(embeddings, trials)
-        if not self.score_norm:
-            return scores
-        common = self.cohort_speakers & set(store.speakers)
-        if common:
-            logger.warning(
-                f"{len(common)} speakers of the cohort are in the trials, "
-                f"such as {min(common)}; their normalised scores are biased."
-            )
-        return normalize_scores(
-            scores,
-            trials,
-            embeddings,
-            self.cohort,
-            self.score_norm,
-            self.cohort_size,
-        )
-
-
-class PLDABackend:
-    """LDA and PLDA trained on the training embeddings.
-
-    Arguments
-    ---------
-    cohort : EmbeddingStore
-        Training embeddings.
-    lda_dim : int
-        Dimension after LDA; no LDA if None.
-    adapt : bool
-        Whether to adapt to the embeddings that are scored.
-    """
-
-    is_plain = False
-
-    def __init__(self, cohort, lda_dim=None, adapt=False):
-        self.lda_dim = lda_dim
-        self.adapt = adapt
-        self.plda = PLDA.fit(cohort.embeddings, cohort.speakers, lda_dim)
-
-    def cohort_means(self, store):
-        """Returns None: PLDA compares with no cohort."""
-        return None
-
-    def details(self):
-        """Returns the entries of metrics.json that tell the back end."""
-        return {"backend": "PLDA", "lda_dim": self.lda_dim, "adapt": self.adapt}
-
-    def score(self, store, trials):
-        """Scores a trial list.
-
-        Arguments
-        ---------
-        store : EmbeddingStore
-            With the utterances of the trials.
-        trials : Trials
-            Trial list.
-
-        Returns
-        -------
-        torch.Tensor
-            Of shape (n_trial,).
-        """
-        plda = self.plda.adapt(store.embeddings) if self.adapt else self.plda
-        return plda.score(store.by_id(), trials)
-
-
 def train_calibration(
     kind,
     speaker_model,
@@ -299,7 +141,7 @@ def train_calibration(
         "linear" for the score alone, "quality" with quality measures.
     speaker_model : SpeakerRecognition
         The trained model.
-    backend : CosineBackend or PLDABackend
+    backend : Backend
         Gives the scores.
     manifest : str or Path
         Training utterances; the crops' embedding store is beside it.
@@ -346,6 +188,75 @@ def train_calibration(
     return calibration
 
 
+@dataclasses.dataclass
+class TrialSet:
+    """A trial list with its utterances and enrolments.
+
+    Arguments
+    ---------
+    trials : Trials
+        With known ids.
+    utterances : dict
+        As of `read_manifest`, those that the trials compare.
+    enrolments : dict
+        Utterance ids of each model, where the enrolment ids are models; else
+        None.
+    """
+
+    trials: Trials
+    utterances: dict
+    enrolments: dict | None = None
+
+    @classmethod
+    def read(cls, manifest, trial_list):
+        """Reads a prepared trial list, and the enrolments beside it.
+
+        Arguments
+        ---------
+        manifest : str or Path
+            Utterances, those of the trials among them.
+        trial_list : str or Path
+            Trials in VoxCeleb's format.
+
+        Returns
+        -------
+        TrialSet
+            With what the trials need.
+
+        Raises
+        ------
+        InputError
+            If utterances are unknown or models are not enrolled.
+        """
+        utterances, trials = read_manifest(manifest), read_trials(trial_list)
+        enrolments = None
+        if enrolment_path(trial_list).is_file():
+            # A model that is a recording itself needs no enrolment.
+            alone = {name: [name] for name in trials.enrol if name in utterances}
+            enrolments = {**alone, **read_enrolments(enrolment_path(trial_list))}
+        trials, enrolments = match_trials(trials, enrolments, utterances, trial_list)
+        used = trial_utterances(trials, enrolments)
+        return cls(
+            trials,
+            {name: item for name, item in utterances.items() if name in used},
+            enrolments,
+        )
+
+    def speaker_of(self):
+        """Returns the speaker of each utterance id and of each model."""
+        speaker_of = {name: i["speaker"] for name, i in self.utterances.items()}
+        models = {}
+        for model, names in (self.enrolments or {}).items():
+            speakers = sorted({speaker_of[name] for name in names})
+            if len(speakers) > 1:
+                raise InputError(
+                    f"model '{model}' is enrolled from utterances of "
+                    f"{' and '.join(speakers[:2])}; give each speaker an own model"
+                )
+            models[model] = speakers[0]
+        return {**speaker_of, **models}
+
+
 def verify(
     speaker_model,
     manifest,
@@ -356,14 +267,15 @@ def verify(
     calibration=None,
     gender_of=None,
     details=None,
+    average="embeddings",
     store_folder=None,
     **extraction,
 ):
     """Embeds each utterance once, scores all trials, writes the results.
 
-    Writes what `report` writes and, where the model attends to layers, the
-    layer weights of the first utterance. Under torchrun the processes share
-    the embedding.
+    Writes what `verify_embeddings` writes and, where the model attends to
+    layers, the layer weights of the first utterance. Under torchrun the
+    processes share the embedding.
 
     Arguments
     ---------
@@ -372,20 +284,23 @@ def verify(
     manifest : str or Path
         Utterances of the trials; their embedding store is beside it.
     trial_list : str or Path
-        Trials in VoxCeleb's format.
+        Trials in VoxCeleb's format. Where a file of enrolments is beside it,
+        as of `enrolment_path`, its enrolment ids are models.
     output_folder : str or Path
         Where to write.
-    backend : CosineBackend or PLDABackend
+    backend : Backend
         Gives the scores; plain cosine if None.
     threshold : float
-        Threshold of the validation trials, for EER*. It is of plain cosine
-        scores, so it is left out with other ones.
+        Threshold set on other trials, for EER*.
     calibration : Calibration
         Turns the scores into log-likelihood ratios.
     gender_of : dict
         Gender of each speaker, for error rates by condition.
     details : dict
         Further entries of metrics.json.
+    average : str
+        What is averaged over the utterances of a model, "embeddings" or
+        "scores".
     store_folder : str or Path
         As of `store_path`.
     **extraction
@@ -396,48 +311,130 @@ def verify(
     dict or None
         The content of metrics.json; None in all processes but the main one.
     """
-    backend = backend or CosineBackend()
-    output_folder = Path(output_folder)
-    utterances = read_manifest(manifest)
-    trials = match_utterances(read_trials(trial_list), utterances, trial_list)
-    used = trials.utterances()
+    trial_set = TrialSet.read(manifest, trial_list)
     store = extract_embeddings(
         speaker_model,
-        {name: item for name, item in utterances.items() if name in used},
+        trial_set.utterances,
         store_path(speaker_model, manifest, store_folder=store_folder),
         **extraction,
     )
     if not if_main_process():
         return None
-    scores = backend.score(store, trials)
+    metrics = verify_embeddings(
+        store,
+        trial_set,
+        output_folder,
+        backend,
+        threshold,
+        calibration,
+        gender_of,
+        details,
+        average,
+    )
+    plot_attention(
+        speaker_model, trial_set, output_folder, extraction.get("window_length")
+    )
+    return metrics
+
+
+def verify_embeddings(
+    store,
+    trial_set,
+    output_folder,
+    backend=None,
+    threshold=None,
+    calibration=None,
+    gender_of=None,
+    details=None,
+    average="embeddings",
+):
+    """Scores all trials from embeddings, and writes the results.
+
+    Writes what `report` writes, with error rates by condition, and where
+    there is a calibration its plot.
+
+    Arguments
+    ---------
+    store : EmbeddingStore
+        With the utterances of the trials.
+    trial_set : TrialSet
+        The trials.
+    output_folder : str or Path
+        As of `verify`, like the others.
+    backend : Backend
+        Gives the scores; plain cosine if None.
+    threshold : float
+        Threshold set on other trials, for EER*.
+    calibration : Calibration
+        Turns the scores into log-likelihood ratios.
+    gender_of : dict
+        Gender of each speaker, for error rates by condition.
+    details : dict
+        Further entries of metrics.json.
+    average : str
+        What is averaged over the utterances of a model.
+
+    Returns
+    -------
+    dict
+        The content of metrics.json.
+    """
+    backend = backend or CosineBackend()
+    trials, enrolments = trial_set.trials, trial_set.enrolments
+    scores = backend.score(store, trials, enrolments, average)
     details = {**backend.details(), **(details or {})}
+    if enrolments is not None:
+        details["enrolment_models"] = len(enrolments)
+        details["average"] = average
     if calibration is not None:
         details["uncalibrated"] = calibration_metrics(trials, scores)
-        _, columns = quality_columns(scores, trials, store, backend.cohort_means(store))
+        _, columns = quality_columns(
+            scores, trials, store, backend.cohort_means(store), enrolments
+        )
         scores = calibration.apply(columns[:, : len(calibration.names)])
         details["calibrated"] = calibration_metrics(trials, scores)
-    if not backend.is_plain or calibration is not None:
-        threshold = None
-    details["conditions"] = condition_metrics(trials, scores, store, gender_of)
+    details["conditions"] = condition_metrics(
+        trials, scores, store, gender_of, enrolments
+    )
     metrics = report(
-        output_folder, trials, scores, threshold, store.speaker_of(), details
+        output_folder, trials, scores, threshold, trial_set.speaker_of(), details
     )
     if calibration is not None:
-        plot_calibration(output_folder / "calibration", *trials.split_by_label(scores))
-    if speaker_model.has_layer_weights:
-        # A long recording's beginning: it may not fit into memory as a whole.
-        wav = read_crop(
-            utterances[trials.enrol[0]]["wav"],
-            speaker_model.sample_rate,
-            duration=extraction.get("window_length") or MAX_WHOLE_DURATION,
-        )
-        plot_layer_attention(
-            output_folder / "layer_attention",
-            wav,
-            speaker_model.layer_weights(wav),
-            speaker_model.sample_rate,
+        plot_calibration(
+            Path(output_folder) / "calibration", *trials.split_by_label(scores)
         )
     return metrics
+
+
+def plot_attention(speaker_model, trial_set, output_folder, duration=None):
+    """Draws the layer weights of the first test utterance, where there are any.
+
+    Arguments
+    ---------
+    speaker_model : SpeakerRecognition
+        The trained model.
+    trial_set : TrialSet
+        The trials.
+    output_folder : str or Path
+        Where to write layer_attention.png and .pdf.
+    duration : float
+        Seconds of it to draw; None for the longest that is embedded whole.
+    """
+    if not speaker_model.has_layer_weights:
+        return
+    first = trial_set.utterances[trial_set.trials.test[0]]
+    # A long recording's beginning: it may not fit into memory as a whole.
+    wav = read_crop(
+        first["wav"],
+        speaker_model.sample_rate,
+        duration=duration or MAX_WHOLE_DURATION,
+    )
+    plot_layer_attention(
+        Path(output_folder) / "layer_attention",
+        wav,
+        speaker_model.layer_weights(wav),
+        speaker_model.sample_rate,
+    )
 
 
 def calibration_metrics(trials, scores):
@@ -534,23 +531,3 @@ def summary(metrics):
         f"minDCF {metrics['minDCF_0.01']:.3f} (p=0.01) "
         f"{metrics['minDCF_0.05']:.3f} (p=0.05)"
     )
-
-
-def write_scores(path, trials, scores):
-    """Writes `enrol test label score` lines, as SpeechBrain does.
-
-    Arguments
-    ---------
-    path : str or Path
-        File to write.
-    trials : Trials
-        Trial list.
-    scores : torch.Tensor
-        Of shape (n_trial,).
-    """
-    with atomic_path(path) as partial:
-        with open(partial, "w", encoding="utf-8") as file:
-            for enrol, test, label, score in zip(
-                trials.enrol, trials.test, trials.labels, scores.tolist()
-            ):
-                file.write(f"{enrol} {test} {label} {score:.6f}\n")

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from sklearn.isotonic import IsotonicRegression
 
-from speechbrain_ext.metrics.detection import checked_scores, det_points
+from speechbrain_ext.metrics.detection import DetectionCurve, checked_scores
 
 
 def Cllr(positive_scores, negative_scores):
@@ -29,9 +29,7 @@ def Cllr(positive_scores, negative_scores):
     >>> Cllr(torch.zeros(3), torch.zeros(5))
     1.0
     """
-    positive_scores, negative_scores = checked_scores(
-        positive_scores, negative_scores
-    )
+    positive_scores, negative_scores = checked_scores(positive_scores, negative_scores)
     target = torch.nn.functional.softplus(-positive_scores.double()).mean()
     nontarget = torch.nn.functional.softplus(negative_scores.double()).mean()
     return (target + nontarget).item() / (2 * math.log(2))
@@ -59,14 +57,14 @@ def minCllr(positive_scores, negative_scores):
     >>> minCllr(torch.tensor([2.0, 3.0]), torch.tensor([0.0, 1.0]))
     0.0
     """
-    positive_scores, negative_scores = checked_scores(
-        positive_scores, negative_scores
-    )
-    scores = torch.cat([positive_scores, negative_scores]).double().numpy()
+    positive_scores, negative_scores = checked_scores(positive_scores, negative_scores)
+    scores = torch.cat([positive_scores, negative_scores])
+    # Only the order of the scores counts, and infinite ones have one too.
+    _, ranks = torch.unique(scores, return_inverse=True)
     n_target, n_nontarget = len(positive_scores), len(negative_scores)
     labels = np.r_[np.ones(n_target), np.zeros(n_nontarget)]
     posterior = IsotonicRegression(y_min=0, y_max=1).fit_transform(
-        scores, labels
+        ranks.double().numpy(), labels
     )
     with np.errstate(divide="ignore"):
         ratios = np.log(posterior) - np.log1p(-posterior)
@@ -103,9 +101,7 @@ def actDCF(positive_scores, negative_scores, c_miss=1.0, c_fa=1.0, p_target=0.01
     >>> actDCF(torch.tensor([9.0]), torch.tensor([-9.0]))
     0.0
     """
-    positive_scores, negative_scores = checked_scores(
-        positive_scores, negative_scores
-    )
+    positive_scores, negative_scores = checked_scores(positive_scores, negative_scores)
     miss_cost, fa_cost = c_miss * p_target, c_fa * (1 - p_target)
     threshold = math.log(fa_cost / miss_cost)
     frr = (positive_scores <= threshold).double().mean().item()
@@ -136,6 +132,4 @@ def far_at_frr(positive_scores, negative_scores, frr):
     >>> far_at_frr(positive, negative, 0.0), far_at_frr(positive, negative, 0.5)
     (0.5, 0.0)
     """
-    fars, frrs, _ = det_points(positive_scores, negative_scores)
-    allowed = fars[frrs <= frr]
-    return allowed.min().item() if len(allowed) else 1.0
+    return DetectionCurve(positive_scores, negative_scores).far_at_frr(frr)

@@ -1,21 +1,20 @@
 """Error rates by condition: gender of the pair, duration of the shorter side."""
 
-import csv
 import math
-from pathlib import Path
 
 import torch
 
 from speechbrain_ext.metrics.detection import EER
-from speechbrain_ext.utils.errors import InputError
+from speechbrain_ext.utils.fields import find_same_names, read_csv
 
 DURATION_BOUNDS = (0.0, 2.0, 4.0, 8.0, math.inf)  # seconds
 
 
-def condition_metrics(trials, scores, store, gender_of=None):
+def condition_metrics(trials, scores, store, gender_of=None, enrolments=None):
     """EER of each condition that has target and non-target trials.
 
-    Duration bins go by the shorter side of a trial. Target trials are of one
+    Duration bins go by the shorter side of a trial; an enrolment of several
+    utterances is as long as they are together. Target trials are of one
     speaker, so that "same gender" and "cross gender" both take all of them.
 
     Arguments
@@ -28,6 +27,8 @@ def condition_metrics(trials, scores, store, gender_of=None):
         For the durations and speakers.
     gender_of : dict
         Gender of each speaker, where known.
+    enrolments : dict
+        Utterance ids of each model, where the enrolment ids are models.
 
     Returns
     -------
@@ -48,10 +49,13 @@ def condition_metrics(trials, scores, store, gender_of=None):
     """
     is_target = torch.tensor(trials.labels, dtype=torch.bool)
     duration_of = dict(zip(store.ids, store.durations))
+    enrolled = [
+        [name] if enrolments is None else enrolments[name] for name in trials.enrol
+    ]
     shorter = torch.tensor(
         [
-            min(duration_of[enrol], duration_of[test])
-            for enrol, test in zip(trials.enrol, trials.test)
+            min(sum(duration_of[name] for name in names), duration_of[test])
+            for names, test in zip(enrolled, trials.test)
         ]
     )
     chosen = {}
@@ -65,9 +69,11 @@ def condition_metrics(trials, scores, store, gender_of=None):
         chosen[name] = (shorter >= low) & (shorter < high)
     if gender_of is not None:
         speaker_of = store.speaker_of()
+        same = find_same_names(store.speakers, gender_of)
+        gender_of = {speaker: gender_of[name] for speaker, name in same.items()}
         genders = [
             [gender_of.get(speaker_of[name]) for name in side]
-            for side in (trials.enrol, trials.test)
+            for side in ([names[0] for names in enrolled], trials.test)
         ]
         known = torch.tensor([None not in pair for pair in zip(*genders)])
         same = torch.tensor([first == second for first, second in zip(*genders)])
@@ -99,17 +105,17 @@ def read_genders(path):
     Returns
     -------
     dict
-        Gender of each speaker.
+        Gender of each speaker that has one.
 
     Raises
     ------
     InputError
         If the file or a column is missing.
     """
-    if not Path(path).is_file():
-        raise InputError(f"speaker_genders: there is no file '{path}'")
-    with open(path, newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        if not {"speaker", "gender"} <= set(reader.fieldnames or []):
-            raise InputError(f"'{path}' needs the columns speaker and gender")
-        return {row["speaker"]: row["gender"] for row in reader}
+    return {
+        speaker: gender
+        for _, (speaker, gender) in read_csv(
+            path, "table of speaker_genders", ("speaker", "gender")
+        )
+        if gender
+    }

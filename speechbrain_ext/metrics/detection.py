@@ -7,7 +7,97 @@ FRR is the share of target scores <= threshold, FAR the share of non-target
 scores > threshold.
 """
 
+import numpy as np
 import torch
+
+from speechbrain_ext.utils.errors import InputError
+
+
+class DetectionCurve:
+    """Error rates at every threshold, from one sort of the scores.
+
+    All metrics of a trial list are read off one curve.
+
+    Arguments
+    ---------
+    positive_scores : torch.Tensor
+        Scores of target trials, of shape (n_target,).
+    negative_scores : torch.Tensor
+        Scores of non-target trials, of shape (n_nontarget,).
+
+    Raises
+    ------
+    InputError
+        If there are no target or no non-target scores, or NaN among them.
+
+    Example
+    -------
+    >>> curve = DetectionCurve(torch.tensor([2.0, 3.0]), torch.tensor([1.0, 2.0]))
+    >>> curve.thresholds
+    tensor([1.0000, 1.5000, 2.0000, 2.5000, 3.0000])
+    >>> curve.far
+    tensor([0.5000, 0.5000, 0.0000, 0.0000, 0.0000])
+    >>> curve.frr
+    tensor([0.0000, 0.0000, 0.5000, 0.5000, 1.0000])
+    >>> curve.eer()
+    (0.25, 1.0)
+    """
+
+    def __init__(self, positive_scores, negative_scores):
+        positive, negative = (
+            np.sort(scores.numpy())
+            for scores in checked_scores(positive_scores, negative_scores)
+        )
+        # The stable sort merges two sorted runs, which is no sort any more.
+        scores = np.concatenate([positive, negative])
+        order = np.argsort(scores, kind="stable")
+        scores = scores[order]
+        last_of_tie = np.append(scores[1:] != scores[:-1], True)
+        scores = scores[last_of_tie]
+        rejected_targets = np.cumsum(order < len(positive))[last_of_tie]
+        rejected = np.flatnonzero(last_of_tie) + 1
+        rejected_nontargets = rejected - rejected_targets
+        with np.errstate(over="ignore", invalid="ignore"):
+            midpoints = (scores[:-1] + scores[1:]) / 2
+        # Where neighbours are so near that the midpoint is the upper one, or
+        # one of them is infinite, the upper one stands for it.
+        of_upper = ~(midpoints < scores[1:])
+        midpoints[of_upper] = scores[1:][of_upper]
+        at = np.arange(len(midpoints)) + of_upper
+
+        def interleaved(at_scores, at_midpoints):
+            both = np.empty(2 * len(at_scores) - 1, dtype=at_scores.dtype)
+            both[::2], both[1::2] = at_scores, at_midpoints
+            return torch.from_numpy(both)
+
+        self.thresholds = interleaved(scores, midpoints)
+        missed = interleaved(rejected_targets, rejected_targets[at])
+        refused = interleaved(rejected_nontargets, rejected_nontargets[at])
+        self.frr = missed.float() / len(positive)
+        self.far = (len(negative) - refused).float() / len(negative)
+
+    def eer(self):
+        """Equal error rate and its threshold, as of `EER`."""
+        index = _closest_point(self.far, self.frr)
+        eer = (self.far[index].item() + self.frr[index].item()) / 2
+        return eer, self.thresholds[index].item()
+
+    def min_dcf(self, c_miss=1.0, c_fa=1.0, p_target=0.01):
+        """Minimum cost and its threshold, as of `minDCF`."""
+        cost = c_miss * self.frr * p_target + c_fa * self.far * (1 - p_target)
+        min_cost, index = torch.min(cost, dim=0)
+        return min_cost.item(), self.thresholds[index].item()
+
+    def normalized_min_dcf(self, c_miss=1.0, c_fa=1.0, p_target=0.01):
+        """Normalised minimum cost, as of `normalized_minDCF`."""
+        miss_cost, fa_cost = c_miss * p_target, c_fa * (1 - p_target)
+        cost = miss_cost * self.frr.double() + fa_cost * self.far.double()
+        return min(cost.min().item() / min(miss_cost, fa_cost), 1.0)
+
+    def far_at_frr(self, frr):
+        """False acceptance rate, as of `far_at_frr`."""
+        allowed = self.far[self.frr <= frr]
+        return allowed.min().item() if len(allowed) else 1.0
 
 
 def EER(positive_scores, negative_scores):
@@ -29,7 +119,7 @@ def EER(positive_scores, negative_scores):
 
     Raises
     ------
-    ValueError
+    InputError
         If there are no target or no non-target scores, or NaN among them.
 
     Example
@@ -40,10 +130,7 @@ def EER(positive_scores, negative_scores):
     >>> eer
     0.0
     """
-    far, frr, thresholds = det_points(positive_scores, negative_scores)
-    index = _closest_point(far, frr)
-    eer = (far[index].item() + frr[index].item()) / 2
-    return eer, thresholds[index].item()
+    return DetectionCurve(positive_scores, negative_scores).eer()
 
 
 def _closest_point(far, frr):
@@ -62,9 +149,7 @@ def _closest_point(far, frr):
     return closest
 
 
-def minDCF(
-    positive_scores, negative_scores, c_miss=1.0, c_fa=1.0, p_target=0.01
-):
+def minDCF(positive_scores, negative_scores, c_miss=1.0, c_fa=1.0, p_target=0.01):
     """Minimum of the detection cost, not normalised, as SpeechBrain's.
 
     C_det = c_miss * FRR * p_target + c_fa * FAR * (1 - p_target)
@@ -91,7 +176,7 @@ def minDCF(
 
     Raises
     ------
-    ValueError
+    InputError
         If there are no target or no non-target scores, or NaN among them.
 
     Example
@@ -102,10 +187,8 @@ def minDCF(
     >>> min_dcf
     0.0
     """
-    far, frr, thresholds = det_points(positive_scores, negative_scores)
-    cost = c_miss * frr * p_target + c_fa * far * (1 - p_target)
-    min_cost, index = torch.min(cost, dim=0)
-    return min_cost.item(), thresholds[index].item()
+    curve = DetectionCurve(positive_scores, negative_scores)
+    return curve.min_dcf(c_miss, c_fa, p_target)
 
 
 def normalized_minDCF(
@@ -140,10 +223,8 @@ def normalized_minDCF(
     >>> normalized_minDCF(scores, scores)
     1.0
     """
-    far, frr, _ = det_points(positive_scores, negative_scores)
-    miss_cost, fa_cost = c_miss * p_target, c_fa * (1 - p_target)
-    cost = miss_cost * frr.double() + fa_cost * far.double()
-    return min(cost.min().item() / min(miss_cost, fa_cost), 1.0)
+    curve = DetectionCurve(positive_scores, negative_scores)
+    return curve.normalized_min_dcf(c_miss, c_fa, p_target)
 
 
 def EER_star(positive_scores, negative_scores, threshold):
@@ -168,7 +249,7 @@ def EER_star(positive_scores, negative_scores, threshold):
 
     Raises
     ------
-    ValueError
+    InputError
         If there are no target or no non-target scores, or NaN among them.
 
     Example
@@ -178,9 +259,7 @@ def EER_star(positive_scores, negative_scores, threshold):
     >>> EER_star(positive_scores, negative_scores, threshold=0.55)
     0.125
     """
-    positive_scores, negative_scores = checked_scores(
-        positive_scores, negative_scores
-    )
+    positive_scores, negative_scores = checked_scores(positive_scores, negative_scores)
     frr = (positive_scores <= threshold).double().mean().item()
     far = (negative_scores > threshold).double().mean().item()
     return (far + frr) / 2
@@ -208,7 +287,7 @@ def det_points(positive_scores, negative_scores):
 
     Raises
     ------
-    ValueError
+    InputError
         If there are no target or no non-target scores, or NaN among them.
 
     Example
@@ -223,22 +302,8 @@ def det_points(positive_scores, negative_scores):
     >>> frr
     tensor([0.0000, 0.0000, 0.5000, 0.5000, 1.0000])
     """
-    positive_scores, negative_scores = checked_scores(
-        positive_scores, negative_scores
-    )
-    thresholds = torch.unique(torch.cat([positive_scores, negative_scores]))
-    midpoints = (thresholds[:-1] + thresholds[1:]) / 2
-    thresholds, _ = torch.sort(torch.cat([thresholds, midpoints]))
-    n_positive, n_negative = len(positive_scores), len(negative_scores)
-    rejected_targets = torch.searchsorted(
-        positive_scores.sort().values, thresholds, right=True
-    )
-    rejected_nontargets = torch.searchsorted(
-        negative_scores.sort().values, thresholds, right=True
-    )
-    frr = rejected_targets.float() / n_positive
-    far = (n_negative - rejected_nontargets).float() / n_negative
-    return far, frr, thresholds
+    curve = DetectionCurve(positive_scores, negative_scores)
+    return curve.far, curve.frr, curve.thresholds
 
 
 def checked_scores(positive_scores, negative_scores):
@@ -258,7 +323,7 @@ def checked_scores(positive_scores, negative_scores):
 
     Raises
     ------
-    ValueError
+    InputError
         If there are no target or no non-target scores, or NaN among them.
 
     Example
@@ -271,11 +336,11 @@ def checked_scores(positive_scores, negative_scores):
         ("target", positive_scores),
         ("non-target", negative_scores),
     ):
-        scores = torch.as_tensor(scores).flatten()
+        scores = torch.as_tensor(scores).detach().cpu().flatten()
         if len(scores) == 0:
-            raise ValueError(f"no {name} scores")
+            raise InputError(f"no {name} scores")
         if torch.isnan(scores).any():
             n_nan = int(torch.isnan(scores).sum())
-            raise ValueError(f"{n_nan} of {len(scores)} {name} scores are NaN")
+            raise InputError(f"{n_nan} of {len(scores)} {name} scores are NaN")
         checked.append(scores)
     return checked

@@ -15,6 +15,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
+from speechbrain_ext.processing.scoring import trial_sides
 from speechbrain_ext.utils.errors import InputError
 from speechbrain_ext.utils.files import write_json
 
@@ -70,8 +71,13 @@ class Calibration:
         Raises
         ------
         InputError
-            If there is one class only, or a column is not finite.
+            If there is one class only, a column is not finite, or p_target is
+            not between 0 and 1.
         """
+        if not 0 < p_target < 1:
+            raise InputError(
+                f"p_target '{p_target}': give a probability between 0 and 1"
+            )
         labels = np.asarray(labels)
         if len(set(labels.tolist())) < 2:
             raise InputError(
@@ -84,8 +90,12 @@ class Calibration:
             raise InputError(f"not finite for some trials: {', '.join(bad)}")
         scaler = StandardScaler().fit(columns)
         share = labels.mean()
+        # Newton's steps reach the optimum; the weak penalty keeps the weights of
+        # separated scores finite.
         regression = LogisticRegression(
             C=1e6,
+            solver="newton-cholesky",
+            tol=1e-10,
             max_iter=1000,
             class_weight={1: p_target / share, 0: (1 - p_target) / (1 - share)},
         ).fit(scaler.transform(columns), labels)
@@ -151,15 +161,17 @@ class Calibration:
         """
         try:
             return cls(**json.loads(Path(path).read_text(encoding="utf-8")))
-        except (TypeError, json.JSONDecodeError) as error:
+        except (TypeError, ValueError) as error:
             raise InputError(f"'{path}' is no calibration ({error})") from None
 
 
-def quality_columns(scores, trials, store, cohort_means=None):
+def quality_columns(scores, trials, store, cohort_means=None, enrolments=None):
     """Score and quality measures of each trial.
 
     Of both sides' log duration, embedding norm, embedding variance and, where
     given, mean cohort score, the minimum, the maximum and their difference.
+    An enrolment of several utterances has their duration together, and the
+    means of their other measures.
 
     Arguments
     ---------
@@ -171,6 +183,8 @@ def quality_columns(scores, trials, store, cohort_means=None):
         With the utterances of the trials.
     cohort_means : dict
         Mean cohort score of each utterance id.
+    enrolments : dict
+        Utterance ids of each model, where the enrolment ids are models.
 
     Returns
     -------
@@ -189,24 +203,26 @@ def quality_columns(scores, trials, store, cohort_means=None):
     >>> names[:4]
     ['score', 'duration_min', 'duration_max', 'duration_difference']
     >>> columns[0, :4]
-    tensor([0.0000, 0.0000, 1.3863, 1.3863])
+    tensor([0.0000, 0.0000, 1.3863, 1.3863], dtype=torch.float64)
     """
-    row = {name: i for i, name in enumerate(store.ids)}
-    enrol = torch.tensor([row[name] for name in trials.enrol])
-    test = torch.tensor([row[name] for name in trials.test])
+    sides = trial_sides(store.by_id(), trials, enrolments)
+
+    def of_sides(value_of):
+        values = [value_of[name] for name in sides.names]
+        return sides.mean(torch.tensor(values, dtype=torch.float64))
+
+    durations = of_sides(dict(zip(store.ids, store.durations))) * sides.counts
     measures = {
-        "duration": torch.tensor(store.durations).log(),
-        "norm": store.embeddings.norm(dim=1),
-        "variance": store.embeddings.var(dim=1),
+        "duration": durations.log(),
+        "norm": sides.mean(sides.embeddings.norm(dim=1)),
+        "variance": sides.mean(sides.embeddings.var(dim=1)),
     }
     if cohort_means is not None:
-        measures["cohort_mean"] = torch.tensor(
-            [cohort_means[name] for name in store.ids]
-        )
-    names, columns = ["score"], [torch.as_tensor(scores)]
+        measures["cohort_mean"] = of_sides(cohort_means)
+    names, columns = ["score"], [torch.as_tensor(scores).double()]
     for name, measure in measures.items():
-        sides = torch.stack([measure[enrol], measure[test]])
-        low, high = sides.amin(dim=0), sides.amax(dim=0)
+        pairs = torch.stack([measure[sides.enrol], measure[sides.test]])
+        low, high = pairs.amin(dim=0), pairs.amax(dim=0)
         names += [f"{name}_min", f"{name}_max", f"{name}_difference"]
         columns += [low, high, high - low]
     return names, torch.stack(columns, dim=1)

@@ -1,94 +1,9 @@
-"""Enrolment of a speaker from several utterances."""
-
-from pathlib import Path
+"""Averages of scores over the enrolment utterances of a model."""
 
 import torch
 
+from speechbrain_ext.dataio.enrolments import require_enrolled
 from speechbrain_ext.dataio.trials import Trials
-from speechbrain_ext.utils.errors import InputError
-
-
-def read_enrolments(path):
-    """Reads `model utterance utterance ...` lines, as Kaldi's spk2utt.
-
-    Arguments
-    ---------
-    path : str or Path
-        File with a model a line.
-
-    Returns
-    -------
-    dict
-        Utterance ids of each model.
-
-    Raises
-    ------
-    InputError
-        If the file is missing or a model has no utterance or comes twice.
-
-    Example
-    -------
-    >>> path = getfixture("tmpdir") / "enrol.txt"
-    >>> path.write_text("anna a/1.wav a/2.wav\\n", "utf-8")
-    >>> read_enrolments(path)
-    {'anna': ['a/1.wav', 'a/2.wav']}
-    """
-    if not Path(path).is_file():
-        raise InputError(f"there is no enrolment file '{path}'")
-    enrolments = {}
-    with open(path, encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            model, *utterances = line.split() or [None]
-            if model is None:
-                continue
-            if not utterances or model in enrolments:
-                raise InputError(
-                    f"'{path}', line {number}: model '{model}' "
-                    + ("comes twice" if utterances else "has no utterance")
-                )
-            enrolments[model] = utterances
-    return enrolments
-
-
-def mean_embeddings(embeddings, enrolments):
-    """Embedding of each model: the mean of its normalised embeddings.
-
-    Arguments
-    ---------
-    embeddings : dict
-        Embedding of each utterance id, of shape (dim,).
-    enrolments : dict
-        Utterance ids of each model.
-
-    Returns
-    -------
-    dict
-        Embedding of each model, of shape (dim,).
-
-    Raises
-    ------
-    InputError
-        If embeddings are missing.
-
-    Example
-    -------
-    >>> embeddings = {"1": torch.tensor([2.0, 0.0]), "2": torch.tensor([0.0, 1.0])}
-    >>> mean_embeddings(embeddings, {"anna": ["1", "2"]})
-    {'anna': tensor([0.5000, 0.5000])}
-    """
-    needed = {name for names in enrolments.values() for name in names}
-    missing = sorted(needed - set(embeddings))
-    if missing:
-        raise InputError(
-            f"{len(missing)} enrolment utterances have no embedding: "
-            f"{', '.join(missing[:5])}"
-        )
-    return {
-        model: torch.nn.functional.normalize(
-            torch.stack([embeddings[name] for name in names]).float(), dim=1
-        ).mean(dim=0)
-        for model, names in enrolments.items()
-    }
 
 
 def expand_trials(trials, enrolments):
@@ -113,21 +28,13 @@ def expand_trials(trials, enrolments):
     InputError
         If models are missing.
     """
-    missing = sorted(set(trials.enrol) - set(enrolments))
-    if missing:
-        raise InputError(
-            f"{len(missing)} models of the trials are not enrolled: "
-            f"{', '.join(missing[:5])}"
-        )
-    expanded, source = Trials([], [], []), []
-    for i, (label, model, test) in enumerate(
-        zip(trials.labels, trials.enrol, trials.test)
-    ):
-        for utterance in enrolments[model]:
-            expanded.labels.append(label)
-            expanded.enrol.append(utterance)
-            expanded.test.append(test)
-            source.append(i)
+    require_enrolled(trials, enrolments)
+    source, enrol = [], []
+    for i, model in enumerate(trials.enrol):
+        source += [i] * len(enrolments[model])
+        enrol += enrolments[model]
+    labels = trials.labels and [trials.labels[i] for i in source]
+    expanded = Trials(labels, enrol, [trials.test[i] for i in source])
     return expanded, torch.tensor(source)
 
 

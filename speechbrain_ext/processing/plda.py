@@ -10,10 +10,12 @@ import dataclasses
 import numpy as np
 import scipy.linalg
 import torch
-from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.covariance import ledoit_wolf
 
-from speechbrain_ext.processing.scoring import trial_matrix
+from speechbrain_ext.processing.scoring import score_in_blocks, trial_sides
 from speechbrain_ext.utils.errors import InputError
+
+AUTO_LDA_DIM = 64
 
 
 @dataclasses.dataclass
@@ -61,8 +63,9 @@ class PLDA:
             Of shape (n_utterance, dim).
         speakers : list
             Speaker of each utterance.
-        lda_dim : int
-            Dimension after LDA, less than the number of speakers; no LDA if
+        lda_dim : int or str
+            Dimension after LDA, less than the number of speakers; "auto" for
+            64, or the highest that is possible where that is less; no LDA if
             None.
         n_iterations : int
             Of the expectation maximisation.
@@ -82,9 +85,12 @@ class PLDA:
         if len(names) < 2 or len(names) == len(x):
             raise InputError(
                 f"PLDA needs speakers with several utterances, and got "
-                f"{len(x)} utterances of {len(names)} speakers"
+                f"{len(x)} utterances of {len(names)} speakers; give a training "
+                "set with its speakers (utt2spk)"
             )
         limit = min(x.shape[1], len(names) - 1)
+        if lda_dim == "auto":
+            lda_dim = min(AUTO_LDA_DIM, limit)
         if lda_dim is not None and lda_dim > limit:
             raise InputError(
                 f"lda_dim={lda_dim}: {len(names)} speakers and embeddings of "
@@ -93,9 +99,7 @@ class PLDA:
         center = x.mean(axis=0)
         projection = np.eye(x.shape[1])
         if lda_dim is not None:
-            # Shrinkage: few utterances leave the scatter within speakers singular.
-            lda = LinearDiscriminantAnalysis(solver="eigen", shrinkage="auto")
-            projection = lda.fit(x, numbers).scalings_[:, :lda_dim]
+            projection = _discriminants(x - center, numbers)[:, :lda_dim]
         x = _length_normalize((x - center) @ projection)
         mean = x.mean(axis=0)
         between, within = _two_covariances(x - mean, numbers, n_iterations)
@@ -123,26 +127,45 @@ class PLDA:
         x = _length_normalize((x - self.center) @ self.projection)
         return torch.from_numpy((x - self.mean) @ self.diagonalizer)
 
-    def score_pairs(self, enrol, test, n_enrol=1):
+    def score_pairs(self, enrol, test):
         """Log-likelihood ratios of pairs, row by row.
 
         Arguments
         ---------
         enrol : torch.Tensor
-            Embeddings, or means of n_enrol embeddings, of shape (n_trial, dim).
+            Embeddings, of shape (n_trial, dim), or those of several
+            utterances of each enrolment, of shape (n_trial, n_enrol, dim).
         test : torch.Tensor
             Embeddings, of shape (n_trial, dim).
-        n_enrol : int
-            Utterances of each enrolment.
 
         Returns
         -------
         torch.Tensor
             Of shape (n_trial,).
         """
-        return self._ratios(self.transform(enrol), self.transform(test), n_enrol)
+        n_enrol = enrol.shape[1] if enrol.dim() == 3 else 1
+        each = self.transform(enrol.reshape(-1, enrol.shape[-1]))
+        means = each.reshape(len(enrol), n_enrol, -1).mean(dim=1)
+        return self.log_ratios(means, self.transform(test), n_enrol)
 
-    def _ratios(self, enrol, test, n_enrol=1):
+    def log_ratios(self, enrol, test, n_enrol=1):
+        """Log-likelihood ratios of transformed pairs.
+
+        Arguments
+        ---------
+        enrol : torch.Tensor
+            Of `transform`, or means of n_enrol such rows, of shape
+            (n_trial, lda_dim).
+        test : torch.Tensor
+            Of `transform`, of shape (n_trial, lda_dim).
+        n_enrol : int or torch.Tensor
+            Utterances of each enrolment, of shape (n_trial, 1).
+
+        Returns
+        -------
+        torch.Tensor
+            Of shape (n_trial,).
+        """
         between = torch.from_numpy(self.between)
         gain = n_enrol * between / (n_enrol * between + 1)
         same = 1 + between / (n_enrol * between + 1)
@@ -174,9 +197,9 @@ class PLDA:
         InputError
             If embeddings are missing, NaN or zero.
         """
-        matrix, enrol, test = trial_matrix(embeddings, trials)
-        x = self.transform(matrix)
-        return self._ratios(x[enrol], x[test])
+        sides = trial_sides(embeddings, trials)
+        x = sides.mean(self.transform(sides.embeddings))
+        return score_in_blocks(self.log_ratios, x, sides)
 
     def adapt(self, embeddings, within_share=0.3):
         """Adapts to unlabelled embeddings of another domain.
@@ -218,7 +241,29 @@ class PLDA:
 
 
 def _length_normalize(x):
-    return x / np.linalg.norm(x, axis=1, keepdims=True) * np.sqrt(x.shape[1])
+    # The centre itself has no direction, and stays.
+    norms = np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-300)
+    return x / norms * np.sqrt(x.shape[1])
+
+
+def _discriminants(x, numbers):
+    """Directions of LDA, those that tell most speakers apart first.
+
+    The correlations within speakers are shrunk (Ledoit and Wolf, 2004): fewer
+    utterances than dimensions leave their covariance singular.
+    """
+    means = np.zeros((numbers.max() + 1, x.shape[1]))
+    np.add.at(means, numbers, x)
+    means /= np.bincount(numbers)[:, None]
+    deviations = x - means[numbers]
+    scale = np.sqrt((deviations**2).mean(axis=0))
+    scale[scale == 0] = 1.0
+    correlations, _ = ledoit_wolf(deviations / scale, assume_centered=True)
+    correlations += 1e-10 * np.eye(len(scale))
+    within = scale[:, None] * correlations * scale
+    between = np.cov(means[numbers].T, bias=True).reshape(within.shape)
+    _, vectors = scipy.linalg.eigh(between, within)
+    return vectors[:, ::-1]
 
 
 def _two_covariances(x, numbers, n_iterations):

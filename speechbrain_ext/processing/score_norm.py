@@ -4,19 +4,24 @@ SpeechBrain's `get_verification_scores` compares both sides of every trial
 with the whole cohort; a list of 600,000 trials over 150,000 utterances
 repeats that work eight times over. Here each utterance meets the cohort once,
 in blocks of matrix products. The numbers are the same.
+
+Toolkits differ in two conventions, both of which are options here. The variance
+of the cohort scores divides by n - 1 in SpeechBrain and by n in WeSpeaker, and
+WeSpeaker averages a speaker's raw embeddings. The defaults are n - 1 and averages
+of unit-length embeddings, where each utterance of a speaker has the same weight.
 """
 
 import torch
 
-from speechbrain_ext.processing.scoring import trial_matrix
+from speechbrain_ext.processing.scoring import trial_sides
 from speechbrain_ext.utils.errors import InputError
 
 KINDS = ("z-norm", "t-norm", "s-norm")
 BLOCK = 4096
 
 
-def speaker_means(embeddings, speaker_of):
-    """Mean of each speaker's normalised embeddings, the usual cohort.
+def speaker_means(embeddings, speaker_of, unit_length=True):
+    """Mean of each speaker's embeddings, the usual cohort.
 
     Arguments
     ---------
@@ -24,6 +29,8 @@ def speaker_means(embeddings, speaker_of):
         Embedding of each utterance id, of shape (dim,).
     speaker_of : dict
         Speaker of each utterance id.
+    unit_length : bool
+        Whether embeddings are brought to unit length before.
 
     Returns
     -------
@@ -40,15 +47,15 @@ def speaker_means(embeddings, speaker_of):
     speakers = sorted({speaker_of[name] for name in names})
     row = {speaker: i for i, speaker in enumerate(speakers)}
     rows = torch.tensor([row[speaker_of[name]] for name in names])
-    matrix = torch.nn.functional.normalize(
-        torch.stack([embeddings[name] for name in names]).float(), dim=1
-    )
+    matrix = torch.stack([embeddings[name] for name in names]).float()
+    if unit_length:
+        matrix = torch.nn.functional.normalize(matrix, dim=1)
     sums = torch.zeros(len(speakers), matrix.shape[1])
     counts = torch.bincount(rows, minlength=len(speakers))
     return sums.index_add_(0, rows, matrix) / counts.unsqueeze(1)
 
 
-def cohort_statistics(embeddings, cohort, cohort_size=None):
+def cohort_statistics(embeddings, cohort, cohort_size=None, unbiased=True):
     """Mean and standard deviation of cosine scores with the cohort.
 
     Arguments
@@ -59,6 +66,8 @@ def cohort_statistics(embeddings, cohort, cohort_size=None):
         Of shape (n_cohort, dim).
     cohort_size : int
         Highest scores that count, for adaptive normalisation; all if None.
+    unbiased : bool
+        Whether the variance divides by n - 1, and not by n.
 
     Returns
     -------
@@ -81,6 +90,11 @@ def cohort_statistics(embeddings, cohort, cohort_size=None):
     (tensor([0.5000]), tensor([0.7071]))
     """
     n_cohort = len(cohort)
+    if cohort.shape[1] != embeddings.shape[1]:
+        raise InputError(
+            f"the embeddings of the cohort have {cohort.shape[1]} dimensions, those "
+            f"of the trials {embeddings.shape[1]}; take both from one model"
+        )
     if cohort_size is not None and cohort_size > n_cohort:
         raise InputError(
             f"cohort_size={cohort_size}, but the cohort has {n_cohort} members"
@@ -94,7 +108,7 @@ def cohort_statistics(embeddings, cohort, cohort_size=None):
         scores = block @ cohort
         if cohort_size is not None:
             scores = torch.topk(scores, cohort_size, dim=1, sorted=False).values
-        std, mean = torch.std_mean(scores, dim=1)
+        std, mean = torch.std_mean(scores, dim=1, correction=int(unbiased))
         means.append(mean)
         stds.append(std)
     std = torch.cat(stds)
@@ -107,7 +121,14 @@ def cohort_statistics(embeddings, cohort, cohort_size=None):
 
 
 def normalize_scores(
-    scores, trials, embeddings, cohort, kind="s-norm", cohort_size=None
+    scores,
+    trials,
+    embeddings,
+    cohort,
+    kind="s-norm",
+    cohort_size=None,
+    unbiased=True,
+    enrolments=None,
 ):
     """Normalises the scores of a trial list.
 
@@ -129,6 +150,11 @@ def normalize_scores(
         "z-norm", "t-norm" or "s-norm".
     cohort_size : int
         Highest cohort scores that count; all if None.
+    unbiased : bool
+        Whether the variance of the cohort scores divides by n - 1, and not by n.
+    enrolments : dict
+        Utterance ids of each model, where the enrolment ids are models: the
+        mean direction of its utterances meets the cohort.
 
     Returns
     -------
@@ -151,10 +177,11 @@ def normalize_scores(
     """
     if kind not in KINDS:
         raise InputError(f"score_norm '{kind}': use one of {', '.join(KINDS)}")
-    matrix, enrol, test = trial_matrix(embeddings, trials)
-    mean, std = cohort_statistics(matrix, cohort, cohort_size)
-    by_enrol = (scores - mean[enrol]) / std[enrol]
-    by_test = (scores - mean[test]) / std[test]
+    sides = trial_sides(embeddings, trials, enrolments)
+    directions = torch.nn.functional.normalize(sides.embeddings, dim=1)
+    mean, std = cohort_statistics(sides.mean(directions), cohort, cohort_size, unbiased)
+    by_enrol = (scores - mean[sides.enrol]) / std[sides.enrol]
+    by_test = (scores - mean[sides.test]) / std[sides.test]
     if kind == "z-norm":
         return by_enrol
     if kind == "t-norm":

@@ -1,8 +1,12 @@
-"""Scores of trials from embeddings."""
+"""Embeddings of trials and their cosine scores."""
+
+import dataclasses
 
 import torch
 
+from speechbrain_ext.dataio.enrolments import require_enrolled
 from speechbrain_ext.utils.errors import InputError
+from speechbrain_ext.utils.fields import find_same_names
 
 BLOCK = 65536
 
@@ -20,7 +24,7 @@ def cosine_scores(embeddings, trials):
     Returns
     -------
     torch.Tensor
-        Of shape (n_trial,), in [-1, 1].
+        In float64, of shape (n_trial,), in [-1, 1].
 
     Raises
     ------
@@ -33,20 +37,126 @@ def cosine_scores(embeddings, trials):
     >>> from speechbrain_ext.dataio.trials import Trials
     >>> embeddings = {"a": torch.tensor([1.0, 0.0]), "b": torch.tensor([0.0, 2.0])}
     >>> cosine_scores(embeddings, Trials([1, 0], ["a", "a"], ["a", "b"]))
-    tensor([1., 0.])
+    tensor([1., 0.], dtype=torch.float64)
     """
-    matrix, enrol, test = trial_matrix(embeddings, trials)
-    matrix = torch.nn.functional.normalize(matrix, dim=1)
+    sides = trial_sides(embeddings, trials)
+    directions = torch.nn.functional.normalize(sides.embeddings, dim=1)
+    return score_in_blocks(row_cosines, sides.mean(directions), sides)
+
+
+def row_cosines(enrol, test, n_enrol=None):
+    """Cosines of pairs of rows, a `compare` of `score_in_blocks`.
+
+    Arguments
+    ---------
+    enrol : torch.Tensor
+        Of shape (n_pair, dim).
+    test : torch.Tensor
+        Of shape (n_pair, dim).
+    n_enrol : torch.Tensor
+        Not used: a mean of embeddings is compared as one of them.
+
+    Returns
+    -------
+    torch.Tensor
+        Of shape (n_pair,), in [-1, 1] also after rounding.
+
+    Example
+    -------
+    >>> row_cosines(torch.tensor([[3.0, 4.0]]), torch.tensor([[1.0, 0.0]]))
+    tensor([0.6000])
+    """
+    del n_enrol
+    enrol = torch.nn.functional.normalize(enrol, dim=1)
+    test = torch.nn.functional.normalize(test, dim=1)
+    return (enrol * test).sum(dim=1).clamp(-1, 1)
+
+
+def score_in_blocks(compare, embeddings, sides):
+    """Scores a trial list block by block, so that few pairs are in memory.
+
+    Arguments
+    ---------
+    compare : callable
+        From the embeddings of enrolment and test sides, both of shape
+        (n_pair, dim), and the number of utterances of the enrolments, of
+        shape (n_pair, 1), to scores of shape (n_pair,).
+    embeddings : torch.Tensor
+        Of the sides, of shape (n_side, dim).
+    sides : TrialSides
+        Which sides each trial compares.
+
+    Returns
+    -------
+    torch.Tensor
+        Of shape (n_trial,).
+    """
     return torch.cat(
         [
-            (matrix[e] * matrix[t]).sum(dim=1)
-            for e, t in zip(enrol.split(BLOCK), test.split(BLOCK))
+            compare(
+                embeddings[enrol], embeddings[test], sides.counts[enrol].unsqueeze(1)
+            )
+            for enrol, test in zip(sides.enrol.split(BLOCK), sides.test.split(BLOCK))
         ]
     )
 
 
-def trial_matrix(embeddings, trials):
-    """Embeddings of a trial list as a matrix, and each trial's two rows.
+@dataclasses.dataclass
+class TrialSides:
+    """The distinct sides of a trial list: utterances, alone or enrolled together.
+
+    An enrolment of one utterance is that utterance, so that it is scored as
+    in a trial list without enrolments.
+
+    Arguments
+    ---------
+    names : list of str
+        Utterance ids, as the embeddings have them.
+    embeddings : torch.Tensor
+        Of the utterances, in float64, of shape (n_utterance, dim).
+    members : torch.Tensor
+        Rows of `embeddings` side after side, of shape (n_member,).
+    side_of_member : torch.Tensor
+        The side of each member, of shape (n_member,).
+    counts : torch.Tensor
+        Utterances of each side, of shape (n_side,).
+    enrol : torch.Tensor
+        Side of each trial's enrolment, of shape (n_trial,).
+    test : torch.Tensor
+        Side of each trial's test utterance, of shape (n_trial,).
+    """
+
+    names: list
+    embeddings: torch.Tensor
+    members: torch.Tensor
+    side_of_member: torch.Tensor
+    counts: torch.Tensor
+    enrol: torch.Tensor
+    test: torch.Tensor
+
+    def mean(self, values):
+        """Averages values of the utterances over those of each side.
+
+        Arguments
+        ---------
+        values : torch.Tensor
+            Of shape (n_utterance,) or (n_utterance, dim).
+
+        Returns
+        -------
+        torch.Tensor
+            Of shape (n_side,) or (n_side, dim).
+        """
+        shape = (len(self.counts), *values.shape[1:])
+        sums = torch.zeros(shape, dtype=values.dtype)
+        sums.index_add_(0, self.side_of_member, values[self.members])
+        return sums / self.counts.reshape(-1, *[1] * (values.dim() - 1))
+
+
+def trial_sides(embeddings, trials, enrolments=None):
+    """Finds the distinct sides of a trial list and their embeddings.
+
+    Names may be in NFC here and in NFD there.
 
     Arguments
     ---------
@@ -54,48 +164,112 @@ def trial_matrix(embeddings, trials):
         Embedding of each utterance id, of shape (dim,).
     trials : Trials
         Trial list.
+    enrolments : dict
+        Utterance ids of each model, where the enrolment ids are models.
 
     Returns
     -------
-    matrix : torch.Tensor
-        Each utterance of the trials once, of shape (n_utterance, dim).
-    enrol : torch.Tensor
-        Row of each trial's enrolment side, of shape (n_trial,).
-    test : torch.Tensor
-        Row of each trial's test side, of shape (n_trial,).
+    TrialSides
+        With each utterance of the trials once.
 
     Raises
     ------
     InputError
-        If embeddings are missing, NaN or zero.
+        If models are not enrolled, or embeddings are missing, NaN, zero or of
+        different dimensions.
 
     Example
     -------
     >>> from speechbrain_ext.dataio.trials import Trials
     >>> embeddings = {"a": torch.tensor([1.0, 0.0]), "b": torch.tensor([0.0, 2.0])}
-    >>> trial_matrix(embeddings, Trials([0], ["b"], ["a"]))[1:]
-    (tensor([1]), tensor([0]))
+    >>> sides = trial_sides(embeddings, Trials([0], ["m"], ["a"]), {"m": ["a", "b"]})
+    >>> sides.enrol, sides.test, sides.counts
+    (tensor([1]), tensor([0]), tensor([1, 2]))
+    >>> sides.mean(sides.embeddings)[1]
+    tensor([0.5000, 1.0000], dtype=torch.float64)
     """
-    names = sorted(trials.utterances())
-    _refuse(
-        [name for name in names if name not in embeddings], "have no embedding"
-    )
-    matrix = torch.stack([embeddings[name] for name in names]).float()
-    norms = matrix.norm(dim=1)
-    bad = ~torch.isfinite(norms) | (norms == 0)
-    _refuse(
-        [names[i] for i in bad.nonzero().flatten()],
-        "have an embedding that is NaN, infinite or zero",
-    )
-    row = {name: i for i, name in enumerate(names)}
-    enrol = torch.tensor([row[name] for name in trials.enrol])
-    test = torch.tensor([row[name] for name in trials.test])
-    return matrix, enrol, test
-
-
-def _refuse(names, what):
-    if names:
-        shown = ", ".join(names[:5]) + (" ..." if len(names) > 5 else "")
+    if enrolments is None:
+        enrol = [(name,) for name in trials.enrol]
+    else:
+        require_enrolled(trials, enrolments)
+        enrol = [tuple(enrolments[model]) for model in trials.enrol]
+    test = [(name,) for name in trials.test]
+    distinct = sorted({*enrol, *test})
+    names = sorted({name for side in distinct for name in side})
+    same = find_same_names(names, embeddings)
+    missing = [name for name in names if name not in same]
+    if missing:
         raise InputError(
-            f"{len(names)} utterances of the trials {what}: {shown}"
+            f"{len(missing)} utterances of the trials have no embedding: "
+            f"{_first(missing)}; extract those of the whole list"
         )
+    known = [same[name] for name in names]
+    matrix = checked_embeddings(known, [embeddings[n] for n in known], "the trials")
+    row = {name: i for i, name in enumerate(names)}
+    place = {side: i for i, side in enumerate(distinct)}
+    counts = torch.tensor([len(side) for side in distinct])
+    return TrialSides(
+        known,
+        matrix,
+        torch.tensor([row[name] for side in distinct for name in side]),
+        torch.repeat_interleave(torch.arange(len(distinct)), counts),
+        counts,
+        torch.tensor([place[side] for side in enrol]),
+        torch.tensor([place[side] for side in test]),
+    )
+
+
+def checked_embeddings(names, embeddings, source):
+    """Embeddings as a matrix, refused where no back end can use them.
+
+    Arguments
+    ---------
+    names : list of str
+        Utterance ids.
+    embeddings : list of torch.Tensor or torch.Tensor
+        Of shape (dim,) each.
+    source : str
+        Where they are from, for the message.
+
+    Returns
+    -------
+    torch.Tensor
+        In float64, of shape (n_utterance, dim).
+
+    Raises
+    ------
+    InputError
+        If embeddings are NaN, infinite or zero, or of different dimensions.
+
+    Example
+    -------
+    >>> checked_embeddings(["a", "b"], [torch.ones(2), torch.zeros(2)], "the cohort")
+    Traceback (most recent call last):
+        ...
+    speechbrain_ext.utils.errors.InputError: 1 utterances of the cohort have ...
+    """
+    shapes = {tuple(embedding.shape) for embedding in embeddings}
+    if len(shapes) != 1:
+        sizes = ", ".join(str(shape[-1]) for shape in sorted(shapes))
+        raise InputError(
+            f"the embeddings of {source} are of different dimensions ({sizes}); "
+            "take those of one model"
+            if shapes
+            else f"there are no embeddings of {source}"
+        )
+    if not isinstance(embeddings, torch.Tensor):
+        embeddings = torch.stack(embeddings)
+    matrix = embeddings.double()
+    norms = matrix.norm(dim=1)
+    bad = (~torch.isfinite(norms) | (norms == 0)).nonzero().flatten()
+    if len(bad):
+        raise InputError(
+            f"{len(bad)} utterances of {source} have an embedding that is NaN, "
+            f"infinite or zero: {_first([names[i] for i in bad])}; leave them out, "
+            "or extract them again"
+        )
+    return matrix
+
+
+def _first(names):
+    return ", ".join(names[:5]) + (" ..." if len(names) > 5 else "")

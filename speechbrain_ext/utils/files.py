@@ -1,11 +1,14 @@
 """Files that are complete or not there at all."""
 
+import codecs
 import contextlib
 import glob
 import json
 import os
 import socket
 from pathlib import Path
+
+from speechbrain_ext.utils.errors import InputError
 
 
 @contextlib.contextmanager
@@ -102,3 +105,47 @@ def write_lines(path, lines):
     with atomic_path(path) as partial:
         with open(partial, "w", encoding="utf-8") as file:
             file.writelines(f"{line}\n" for line in lines)
+
+
+@contextlib.contextmanager
+def open_text(path, newline=None):
+    """Opens a file for reading that ought to be UTF-8 text.
+
+    Arguments
+    ---------
+    path : str or Path
+        The file; a byte-order mark at its start is left out.
+    newline : str
+        As of `open`.
+
+    Yields
+    ------
+    file
+        To be read in the block.
+
+    Raises
+    ------
+    InputError
+        If what is read is not UTF-8.
+
+    Example
+    -------
+    >>> path = getfixture("tmpdir") / "trials.txt"
+    >>> path.write_binary("1 a b".encode("utf-16"))
+    >>> with open_text(path) as lines:
+    ...     list(lines)
+    Traceback (most recent call last):
+        ...
+    speechbrain_ext.utils.errors.InputError: ... is UTF-16 and not UTF-8 text; ...
+    """
+    try:
+        with open(path, newline=newline, encoding="utf-8-sig") as file:
+            yield file
+    except UnicodeDecodeError:
+        with open(path, "rb") as file:
+            is_utf16 = file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+        raise InputError(
+            f"'{path}' is UTF-16 and not UTF-8 text; save it as UTF-8"
+            if is_utf16
+            else f"'{path}' is a binary file or not UTF-8; a text file is needed"
+        ) from None
