@@ -59,12 +59,12 @@ class RecordedNoise:
         Arguments
         ---------
         waveforms : torch.Tensor
-            Of shape (batch, time).
+            Waveforms, of shape (batch, time).
 
         Returns
         -------
         torch.Tensor
-            Of the shape of waveforms.
+            Output of the shape of waveforms.
         """
         duration = waveforms.shape[1] / self.sample_rate
         crops = [
@@ -189,7 +189,7 @@ def recorded_augmentations(
     noise_url : str
         Archive (zip) to download where noise_folder is not there.
     rir_url : str
-        Likewise, for rir_folder.
+        Address of a zip archive that is downloaded where rir_folder is not there.
 
     Returns
     -------

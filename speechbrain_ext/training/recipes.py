@@ -24,12 +24,12 @@ def start_training(configuration):
     Arguments
     ---------
     configuration : Configuration
-        Of the training, or of one stage of it.
+        Configuration of the training, or of one stage of it.
 
     Returns
     -------
     dict
-        Of the YAML.
+        All that the YAML says, built.
 
     Raises
     ------
@@ -105,7 +105,7 @@ def run_details(configuration, hparams):
     Arguments
     ---------
     configuration : Configuration
-        Of the training.
+        Configuration of the training.
     hparams : dict
         What it builds.
 
@@ -149,9 +149,9 @@ def model_names(names, output_folders):
     Arguments
     ---------
     names : list of str or None
-        As given; if None, the folders' names.
+        Names that were given; if None, the folders' names.
     output_folders : list of str
-        Of the trainings.
+        Output folders of the trainings.
 
     Returns
     -------

@@ -29,7 +29,7 @@ def run_verification(configuration):
     Arguments
     ---------
     configuration : Configuration
-        Of a verification YAML.
+        Configuration of a verification YAML.
 
     Returns
     -------
@@ -73,7 +73,7 @@ def load_speaker_model(hparams, run_opts):
     Arguments
     ---------
     hparams : dict
-        Of the YAML.
+        Values of the YAML.
     run_opts : speechbrain.utils.run_opts.RunOptions
         SpeechBrain's options.
 
@@ -94,7 +94,7 @@ def prepare_verification(hparams, speaker_model):
     Arguments
     ---------
     hparams : dict
-        Of the YAML.
+        Values of the YAML.
     speaker_model : SpeakerRecognition
         The trained model.
 
@@ -133,7 +133,7 @@ def extraction_options(hparams):
     Arguments
     ---------
     hparams : dict
-        Of the YAML.
+        Values of the YAML.
 
     Returns
     -------
@@ -150,7 +150,7 @@ def train_backend(hparams, speaker_model):
     Arguments
     ---------
     hparams : dict
-        Of the YAML.
+        Values of the YAML.
     speaker_model : SpeakerRecognition
         The trained model.
     """
@@ -172,7 +172,7 @@ def score_and_report(hparams, speaker_model, store, trial_set):
     Arguments
     ---------
     hparams : dict
-        Of the YAML, with a trained back end.
+        Values of the YAML, with a trained back end.
     speaker_model : SpeakerRecognition
         The trained model.
     store : EmbeddingStore

@@ -32,22 +32,22 @@ def load_encoder(
     Arguments
     ---------
     source : str
-        As of `Encoder`: hub name, local folder, or an encoder that comes with
-        the package.
+        Hub name, local folder, or an encoder that comes with the package; see
+        `Encoder`.
     save_path : str
-        As of `Encoder`.
+        See `Encoder`.
     freeze : bool
-        As of `Encoder`.
+        See `Encoder`.
     gradient_checkpointing : bool
-        As of `Encoder`.
+        See `Encoder`.
     layers : list of int
-        As of `Encoder`.
+        See `Encoder`.
     lora_rank : int
-        As of `Encoder`.
+        See `Encoder`.
     lora_alpha : int
-        As of `Encoder`.
+        See `Encoder`.
     lora_targets : list of str
-        As of `Encoder`.
+        See `Encoder`.
 
     Returns
     -------

@@ -18,7 +18,7 @@ def embedded_folder(source: str) -> str:
     Arguments
     ---------
     source : str
-        As of `Encoder`.
+        See `Encoder`.
 
     Returns
     -------
@@ -56,7 +56,7 @@ def hub_errors(source: str) -> Iterator[None]:
     Arguments
     ---------
     source : str
-        As of `Encoder`.
+        See `Encoder`.
 
     Raises
     ------
