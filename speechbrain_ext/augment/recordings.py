@@ -228,7 +228,7 @@ def is_at_hand(kind, folder, url):
     kind : str
         "noise" or "rir", for the log.
     folder : str or Path
-        Of the recordings; None where none are wanted.
+        Folder of the recordings; None where none are wanted.
     url : str
         Archive (zip) to download where the folder is not there, or None.
 

@@ -193,14 +193,14 @@ class NormalizedFbank(torch.nn.Module):
         Arguments
         ---------
         frames : torch.Tensor
-            Of shape (batch, frame, channel).
+            Frames, of shape (batch, frame, channel).
         mask : torch.Tensor
             Valid frames, of shape (batch, frame).
 
         Returns
         -------
         torch.Tensor
-            Of the shape of frames.
+            Output of the shape of frames.
         """
         averaged = (1, 2) if self.keep_spectrum else (2,)
         return frames - _mean(frames, mask, averaged)
@@ -227,7 +227,7 @@ class NormalizedMFCC(NormalizedFbank):
     n_fft : int
         Points of the Fourier transform.
     preemphasis : float
-        Of the waveform's last sample; 0 for none.
+        Share of the sample before that is subtracted from each sample; 0 for none.
     normalization : str
         "mean" or "mean-variance" of each coefficient over the utterance, or
         "frame-length", which divides each frame by its Euclidean length.
@@ -283,14 +283,14 @@ class NormalizedMFCC(NormalizedFbank):
         Arguments
         ---------
         frames : torch.Tensor
-            Of shape (batch, frame, channel).
+            Frames, of shape (batch, frame, channel).
         mask : torch.Tensor
             Valid frames, of shape (batch, frame).
 
         Returns
         -------
         torch.Tensor
-            Of the shape of frames.
+            Output of the shape of frames.
         """
         if self.normalization == "frame-length":
             return torch.nn.functional.normalize(frames, dim=2)

@@ -42,8 +42,8 @@ class LayerAttention(nn.Module, abc.ABC):
         Returns
         -------
         torch.Tensor
-            Of a layer pooling frames, of shape (batch, time, channel); of an
-            embedding model embeddings, of shape (batch, 1, dim).
+            A layer pooling gives frames, of shape (batch, time, channel); an
+            embedding model gives embeddings, of shape (batch, 1, dim).
         torch.Tensor
             With return_weights, the layer weights, of shape
             (batch, head, time, layer).
@@ -425,7 +425,7 @@ class LayerAttentivePooling(LayerPooling):
         Arguments
         ---------
         hidden_states : torch.Tensor
-            Of shape (layer, batch, time, channel).
+            Hidden states, of shape (layer, batch, time, channel).
         mask : torch.Tensor
             Valid frames, of shape (batch, time).
 

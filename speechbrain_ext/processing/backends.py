@@ -339,7 +339,7 @@ class CosineBackend(Backend):
         Arguments
         ---------
         mean : torch.Tensor
-            Of the training embeddings, of shape (dim,).
+            Mean of the training embeddings, of shape (dim,).
         cohort : torch.Tensor
             Speakers' means, of shape (n_speaker, dim).
 

@@ -248,8 +248,8 @@ def vary_durations(utterances, n_crops, min_duration=1.0, max_duration=8.0, seed
     Returns
     -------
     dict
-        As of `read_manifest`, with the start of each crop (seconds); the id
-        is that of the utterance with `#` and a number.
+        Utterances as `read_manifest` gives them, with the start of each crop (seconds);
+        the id is that of the utterance with `#` and a number.
 
     Example
     -------

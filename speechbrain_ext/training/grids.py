@@ -180,8 +180,8 @@ def results_folder(output_folder):
     Arguments
     ---------
     output_folder : Path
-        Of the training; where it has stages, the last one counts, in the order
-        that its metrics.json names them in.
+        Output folder of the training; where it has stages, the last one counts, in the
+        order that its metrics.json names them in.
 
     Returns
     -------

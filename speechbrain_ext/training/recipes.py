@@ -82,8 +82,7 @@ def prepare_only(arguments, corpus=None):
     Arguments
     ---------
     arguments : list of str
-        As of sys.argv[1:]: overrides of hparams/data.yaml, data_folder and
-        save_folder among them.
+        Overrides of hparams/data.yaml, data_folder and save_folder among them.
     corpus : str or Path
         YAML of overrides for the recipe's corpus.
 

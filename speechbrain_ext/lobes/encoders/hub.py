@@ -64,7 +64,7 @@ def found(source: str | Mapping, save_path: str) -> Iterator[str]:
     Arguments
     ---------
     source : str or dict
-        As of `Encoder`.
+        See `Encoder`.
     save_path : str
         Folder for downloads.
 

@@ -38,9 +38,9 @@ class W2VBertEncoder(Encoder):
     lora_targets : list of str
         See `Encoder`.
     layers : list of int
-        As of `Encoder`.
+        See `Encoder`.
     **settings
-        As of `Encoder`.
+        Handed on to `Encoder`.
 
     Example
     -------
