@@ -7,7 +7,7 @@ from pathlib import Path
 
 from speechbrain_ext.config import read_configuration
 from speechbrain_ext.dataio.embeddings import read_embeddings
-from speechbrain_ext.dataio.enrolments import read_enrolments
+from speechbrain_ext.dataio.enrolments import match_models, read_enrolments
 from speechbrain_ext.dataio.scores import read_scores, write_scores
 from speechbrain_ext.dataio.trials import read_trials
 from speechbrain_ext.inference.export import ENCODERS, export_model
@@ -112,17 +112,27 @@ def score(options):
     backend = make_backend(options)
     cohort = read_cohort(options, backend)
     store = read_embeddings(options.embeddings)
-    trials = read_trials(options.trials)
+    trials = compared = read_trials(options.trials, need_labels=False)
     average, enrolments, details = options.average or "embeddings", None, {}
     if options.enrolments is not None:
         enrolments = read_enrolments(options.enrolments)
+        compared = match_models(trials, enrolments)
         details = {"enrolment_models": len(enrolments), "average": average}
     if cohort is not None:
         backend.fit(cohort)
-    scores = backend.score(store, trials, enrolments, average)
+    scores = backend.score(store, compared, enrolments, average)
+    if trials.labels is None:
+        write_unlabelled(Path(options.output) / "scores.txt", trials, scores)
+        return
     details = {**backend.details(), **details}
     metrics = report(options.output, trials, scores, details=details)
     print(summary(metrics))
+
+
+def write_unlabelled(path, trials, scores):
+    """Writes the scores of trials without labels, of which there are no metrics."""
+    write_scores(path, trials, scores)
+    print(f"{len(trials)} trials without labels, so no error rates; see {path}")
 
 
 def make_backend(options):
@@ -240,10 +250,13 @@ def norm(options):
         not options.population_std,
         not options.raw_cohort,
     )
-    trials, scores = read_scores(options.scores)
+    trials, scores = read_scores(options.scores, need_labels=False)
     backend.fit(read_cohort(options, backend))
     store = read_embeddings(options.embeddings)
     normalized = backend.normalize(scores, store, trials)
+    if trials.labels is None:
+        write_unlabelled(options.output, trials, normalized)
+        return
     write_scores(options.output, trials, normalized)
     print(summary(verification_metrics(trials, normalized)))
 
@@ -286,13 +299,16 @@ def evaluate(options):
 def calibrate(options):
     """Calibrates a score file with another one."""
     train_trials, train_scores = read_scores(options.train)
-    trials, scores = read_scores(options.scores)
+    trials, scores = read_scores(options.scores, need_labels=False)
     calibration = Calibration.fit(
         ["score"], train_scores.unsqueeze(1), train_trials.labels, options.p_target
     )
     ratios = calibration.apply(scores.unsqueeze(1))
     output = Path(options.output)
     calibration.save(output / "calibration.json")
+    if trials.labels is None:
+        write_unlabelled(output / "scores.txt", trials, ratios)
+        return
     write_scores(output / "scores.txt", trials, ratios)
     metrics = {
         "uncalibrated": calibration_metrics(trials, scores),
@@ -451,8 +467,12 @@ def _parser():
         )  # fmt: skip
 
     command = add("score", score)
-    command.add_argument("embeddings", help=".safetensors, .scp or .ark")
-    command.add_argument("--trials", required=True, help="label enrol test")
+    command.add_argument("embeddings", help=".safetensors, .npz, .scp or .ark")
+    command.add_argument(
+        "--trials",
+        required=True,
+        help="label enrol test; or enrol test, to have scores alone",
+    )
     command.add_argument("--output", required=True, help="folder to write to")
     add_cohort(command, required=False)
     command.add_argument(
@@ -486,7 +506,9 @@ def _parser():
     command = add("norm", norm)
     command.add_argument("scores", help="score file")
     command.add_argument(
-        "--embeddings", required=True, help="of the trials; .safetensors, .scp or .ark"
+        "--embeddings",
+        required=True,
+        help="of the trials; .safetensors, .npz, .scp or .ark",
     )
     command.add_argument(
         "--score_norm", choices=KINDS, default="s-norm", help="default: s-norm"
