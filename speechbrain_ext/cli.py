@@ -7,9 +7,11 @@ from pathlib import Path
 
 from speechbrain_ext.config import read_configuration
 from speechbrain_ext.dataio.embeddings import read_embeddings
-from speechbrain_ext.dataio.enrolments import read_enrolments
+from speechbrain_ext.dataio.enrolments import match_models, read_enrolments
 from speechbrain_ext.dataio.scores import read_scores, write_scores
 from speechbrain_ext.dataio.trials import read_trials
+from speechbrain_ext.inference.export import ENCODERS, export_model
+from speechbrain_ext.inference.push import push_model
 from speechbrain_ext.inference.verification import (
     calibration_metrics,
     report,
@@ -49,6 +51,12 @@ EXAMPLES = {
   speechbrain-ext calibrate scores.txt --train development_scores.txt --output out""",
     "config": """example:
   speechbrain-ext config hparams/ltdnn_wavlm.yaml --lr=0.001 > ltdnn.yaml""",
+    "export": """examples:
+  speechbrain-ext export results/ltdnn_wavlm/1986 ltdnn --license cc-by-4.0
+  speechbrain-ext export results/ltdnn_wavlm/1986 ltdnn --verification verified \\
+      --cohort verified/train.safetensors""",
+    "push": """example:
+  speechbrain-ext push ltdnn user/ltdnn --private""",
     "det": """example:
   speechbrain-ext det ltdnn/scores.txt ecapa/scores.txt --output figures/det""",
 }
@@ -104,17 +112,27 @@ def score(options):
     backend = make_backend(options)
     cohort = read_cohort(options, backend)
     store = read_embeddings(options.embeddings)
-    trials = read_trials(options.trials)
+    trials = compared = read_trials(options.trials, need_labels=False)
     average, enrolments, details = options.average or "embeddings", None, {}
     if options.enrolments is not None:
         enrolments = read_enrolments(options.enrolments)
+        compared = match_models(trials, enrolments)
         details = {"enrolment_models": len(enrolments), "average": average}
     if cohort is not None:
         backend.fit(cohort)
-    scores = backend.score(store, trials, enrolments, average)
+    scores = backend.score(store, compared, enrolments, average)
+    if trials.labels is None:
+        write_unlabelled(Path(options.output) / "scores.txt", trials, scores)
+        return
     details = {**backend.details(), **details}
     metrics = report(options.output, trials, scores, details=details)
     print(summary(metrics))
+
+
+def write_unlabelled(path, trials, scores):
+    """Writes the scores of trials without labels, of which there are no metrics."""
+    write_scores(path, trials, scores)
+    print(f"{len(trials)} trials without labels, so no error rates; see {path}")
 
 
 def make_backend(options):
@@ -232,10 +250,13 @@ def norm(options):
         not options.population_std,
         not options.raw_cohort,
     )
-    trials, scores = read_scores(options.scores)
+    trials, scores = read_scores(options.scores, need_labels=False)
     backend.fit(read_cohort(options, backend))
     store = read_embeddings(options.embeddings)
     normalized = backend.normalize(scores, store, trials)
+    if trials.labels is None:
+        write_unlabelled(options.output, trials, normalized)
+        return
     write_scores(options.output, trials, normalized)
     print(summary(verification_metrics(trials, normalized)))
 
@@ -278,13 +299,16 @@ def evaluate(options):
 def calibrate(options):
     """Calibrates a score file with another one."""
     train_trials, train_scores = read_scores(options.train)
-    trials, scores = read_scores(options.scores)
+    trials, scores = read_scores(options.scores, need_labels=False)
     calibration = Calibration.fit(
         ["score"], train_scores.unsqueeze(1), train_trials.labels, options.p_target
     )
     ratios = calibration.apply(scores.unsqueeze(1))
     output = Path(options.output)
     calibration.save(output / "calibration.json")
+    if trials.labels is None:
+        write_unlabelled(output / "scores.txt", trials, ratios)
+        return
     write_scores(output / "scores.txt", trials, ratios)
     metrics = {
         "uncalibrated": calibration_metrics(trials, scores),
@@ -318,6 +342,31 @@ def det(options):
         output = output.with_suffix("")
     for path in plot_det(output, systems):
         print(path)
+
+
+def export(options):
+    """Writes the best checkpoint of a training as a model folder."""
+    cohort = None
+    if options.cohort is not None:
+        cohort = read_embeddings(options.cohort, options.utt2spk)
+    elif options.utt2spk is not None:
+        raise InputError("--utt2spk has no effect without --cohort; leave it out")
+    folder = export_model(
+        options.results,
+        options.output,
+        encoder=options.encoder,
+        verification=options.verification,
+        cohort=cohort,
+        license=options.license,
+        examples=options.examples,
+        trust_source=options.trust_source,
+    )
+    print(folder)
+
+
+def push(options):
+    """Uploads a model folder to the Hugging Face hub."""
+    print(push_model(options.folder, options.name, private=options.private))
 
 
 def config(options):
@@ -418,8 +467,12 @@ def _parser():
         )  # fmt: skip
 
     command = add("score", score)
-    command.add_argument("embeddings", help=".safetensors, .scp or .ark")
-    command.add_argument("--trials", required=True, help="label enrol test")
+    command.add_argument("embeddings", help=".safetensors, .npz, .scp or .ark")
+    command.add_argument(
+        "--trials",
+        required=True,
+        help="label enrol test; or enrol test, to have scores alone",
+    )
     command.add_argument("--output", required=True, help="folder to write to")
     add_cohort(command, required=False)
     command.add_argument(
@@ -453,7 +506,9 @@ def _parser():
     command = add("norm", norm)
     command.add_argument("scores", help="score file")
     command.add_argument(
-        "--embeddings", required=True, help="of the trials; .safetensors, .scp or .ark"
+        "--embeddings",
+        required=True,
+        help="of the trials; .safetensors, .npz, .scp or .ark",
     )
     command.add_argument(
         "--score_norm", choices=KINDS, default="s-norm", help="default: s-norm"
@@ -498,6 +553,39 @@ def _parser():
         "--by", choices=("file", "folder"), default="folder",
         help="what a system is called after",
     )  # fmt: skip
+
+    command = add("export", export)
+    command.add_argument("results", help="output_folder of a training")
+    command.add_argument("output", help="folder to write")
+    command.add_argument(
+        "--encoder", choices=ENCODERS, default="weights",
+        help="what the folder has of the encoder: its weights, or its name and "
+        "revision on the hub",
+    )  # fmt: skip
+    command.add_argument(
+        "--verification", help="output_folder of a verification, for its metrics, "
+        "score normalisation and calibration; default: the training's test",
+    )  # fmt: skip
+    command.add_argument("--cohort", help="embeddings of the training set")
+    command.add_argument("--utt2spk", help="speakers of a Kaldi cohort")
+    command.add_argument(
+        "--license", default="unknown", help="of the model, such as cc-by-4.0"
+    )
+    command.add_argument(
+        "--examples", nargs="*", default=[], help="recordings to add to the folder"
+    )
+    command.add_argument(
+        "--trust_source", action="store_true",
+        help="hyperparams.yaml of the training may call anything, such as lobes of "
+        "your own",
+    )  # fmt: skip
+
+    command = add("push", push)
+    command.add_argument("folder", help="of speechbrain-ext export")
+    command.add_argument("name", help="user/name on the Hugging Face hub")
+    command.add_argument(
+        "--private", action="store_true", help="a new model is seen by its owner only"
+    )
 
     command = add("config", config)
     command.add_argument("hparams", help="YAML of hparams/, then --key=value")

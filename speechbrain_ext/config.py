@@ -269,15 +269,21 @@ class Configuration:
         }
 
     def save(self, path):
-        """Writes the self-contained YAML.
+        """Writes the self-contained YAML, to be used from any working directory.
+
+        An encoder's folder gets its absolute path; a name on the hub stays.
 
         Arguments
         ---------
         path : str or Path
             The file.
         """
+        source = self.entries["ssl_hub"].value if "ssl_hub" in self.entries else None
+        portable = self
+        if isinstance(source, str) and Path(source).is_dir():
+            portable = self.with_values({"ssl_hub": str(Path(source).absolute())})
         with atomic_path(path) as partial:
-            partial.write_text(self.text, encoding="utf-8")
+            partial.write_text(portable.text, encoding="utf-8")
 
 
 def read_configuration(arguments, corpus=None, demo=True):

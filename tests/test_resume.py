@@ -105,6 +105,30 @@ def test_killed_training_ends_as_an_uninterrupted_one(kind, corpus, tmp_path):
         assert killed_losses == whole_losses
 
 
+@pytest.mark.parametrize("killed_at", [None, 1, 2])
+def test_nothing_is_validated_before_its_time(killed_at, corpus, tmp_path):
+    """Neither is a checkpoint of that time the best, nor is the training lost."""
+    training = functools.partial(speaker_training, n_steps=6, per_epoch=2)
+
+    def late(folder):
+        brain, data = training(corpus, folder)
+        brain.hparams.validate_after = 2
+        return brain, data
+
+    whole = fit(*late(tmp_path / "whole"))
+    assert [line[0] for line in log_of(tmp_path / "whole")] == ["step: 4", "step: 6"]
+    if killed_at is not None:
+        brain, data = late(tmp_path / "killed")
+        die_at(brain, killed_at, "fit_batch")
+        with pytest.raises(Killed):
+            fit(brain, data)
+        checkpoints = brain.checkpointer.list_checkpoints()
+        assert not any("EER" in checkpoint.meta for checkpoint in checkpoints)
+        killed = fit(*late(tmp_path / "killed"))
+        assert_same(state_of(killed), state_of(whole))
+        assert log_of(tmp_path / "killed") == log_of(tmp_path / "whole")
+
+
 @pytest.mark.parametrize("before, after", [((4, 1), (2, 2)), ((2, 2), (4, 1))])
 def test_other_accumulation_trains_all_steps(before, after, corpus, tmp_path):
     brain, data = speaker_training(corpus, tmp_path, 7, 7, *before)

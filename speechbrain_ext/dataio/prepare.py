@@ -50,7 +50,7 @@ from speechbrain_ext.utils.files import write_json
 logger = get_logger(__name__)
 
 # To be raised when the same files and settings give other manifests
-VERSION = 2
+VERSION = 3
 
 
 def __getattr__(name):

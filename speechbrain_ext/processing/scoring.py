@@ -6,6 +6,7 @@ import torch
 
 from speechbrain_ext.dataio.enrolments import require_enrolled
 from speechbrain_ext.utils.errors import InputError
+from speechbrain_ext.utils.fields import find_same_names
 
 BLOCK = 65536
 
@@ -110,7 +111,7 @@ class TrialSides:
     Arguments
     ---------
     names : list of str
-        Utterance ids.
+        Utterance ids, as the embeddings have them.
     embeddings : torch.Tensor
         Of the utterances, in float64, of shape (n_utterance, dim).
     members : torch.Tensor
@@ -155,6 +156,8 @@ class TrialSides:
 def trial_sides(embeddings, trials, enrolments=None):
     """Finds the distinct sides of a trial list and their embeddings.
 
+    Names may be in NFC here and in NFD there.
+
     Arguments
     ---------
     embeddings : dict
@@ -193,18 +196,20 @@ def trial_sides(embeddings, trials, enrolments=None):
     test = [(name,) for name in trials.test]
     distinct = sorted({*enrol, *test})
     names = sorted({name for side in distinct for name in side})
-    missing = [name for name in names if name not in embeddings]
+    same = find_same_names(names, embeddings)
+    missing = [name for name in names if name not in same]
     if missing:
         raise InputError(
             f"{len(missing)} utterances of the trials have no embedding: "
             f"{_first(missing)}; extract those of the whole list"
         )
-    matrix = checked_embeddings(names, [embeddings[n] for n in names], "the trials")
+    known = [same[name] for name in names]
+    matrix = checked_embeddings(known, [embeddings[n] for n in known], "the trials")
     row = {name: i for i, name in enumerate(names)}
     place = {side: i for i, side in enumerate(distinct)}
     counts = torch.tensor([len(side) for side in distinct])
     return TrialSides(
-        names,
+        known,
         matrix,
         torch.tensor([row[name] for side in distinct for name in side]),
         torch.repeat_interleave(torch.arange(len(distinct)), counts),

@@ -10,8 +10,9 @@ from speechbrain_ext.dataio.corpora.base import (
     read_metadata,
     speaker_folders,
 )
-from speechbrain_ext.dataio.trials import CSV_HEADER, draw_trials
+from speechbrain_ext.dataio.trials import CSV_COLUMNS, draw_trials
 from speechbrain_ext.utils.errors import InputError
+from speechbrain_ext.utils.fields import write_csv
 from speechbrain_ext.utils.files import write_lines
 
 AUDIO = {
@@ -136,7 +137,4 @@ def lay_out(speakers, root, n_trials, sample_rate):
     for split in ("valid", "test"):
         trials = draw_trials(speaker_of[split], n_trials, 0, attributes_of)
         fields = zip(trials.labels, trials.enrol, trials.test)
-        write_lines(
-            root / f"trials-{split}.csv",
-            [CSV_HEADER, *(",".join(map(str, trial)) for trial in fields)],
-        )
+        write_csv(root / f"trials-{split}.csv", CSV_COLUMNS, fields)
