@@ -18,7 +18,7 @@ class Kind(NamedTuple):
     Arguments
     ---------
     type : type
-        As pydantic takes it.
+        Type in a form that pydantic takes.
     description : str
         After "must be".
     is_text : bool
@@ -387,7 +387,7 @@ def check_values(values, source=None):
     Arguments
     ---------
     values : dict
-        Of the YAML, with its references resolved.
+        Values of the YAML, with its references resolved.
     source : str or Path
         The YAML, for messages; None for a call.
 
@@ -473,7 +473,7 @@ def has_tag(value):
     Arguments
     ---------
     value : object
-        Of a YAML that ruamel.yaml has loaded.
+        Value of a YAML that ruamel.yaml has loaded.
 
     Returns
     -------
@@ -497,7 +497,7 @@ def plain_value(value):
     Arguments
     ---------
     value : object
-        Of a YAML that ruamel.yaml has loaded.
+        Value of a YAML that ruamel.yaml has loaded.
 
     Returns
     -------

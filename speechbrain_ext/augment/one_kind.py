@@ -56,14 +56,14 @@ class OneKindEach(nn.Module):
         Arguments
         ---------
         wavs : torch.Tensor
-            Of shape (batch, time).
+            Waveforms, of shape (batch, time).
         lengths : torch.Tensor
             Relative lengths, of shape (batch,).
 
         Returns
         -------
         torch.Tensor
-            Of the shape of wavs.
+            Output of the shape of wavs.
         torch.Tensor
             The lengths, as they were.
         """
@@ -81,7 +81,7 @@ class OneKindEach(nn.Module):
         Arguments
         ---------
         labels : torch.Tensor
-            Of the batch.
+            Labels of the batch.
 
         Returns
         -------
@@ -243,7 +243,7 @@ def one_kind_each(
     noise_url : str
         Archive (zip) to download where noise_folder is not there.
     rir_url : str
-        Likewise, for rir_folder.
+        Address of a zip archive that is downloaded where rir_folder is not there.
 
     Returns
     -------

@@ -59,12 +59,12 @@ class RecordedNoise:
         Arguments
         ---------
         waveforms : torch.Tensor
-            Of shape (batch, time).
+            Waveforms, of shape (batch, time).
 
         Returns
         -------
         torch.Tensor
-            Of the shape of waveforms.
+            Output of the shape of waveforms.
         """
         duration = waveforms.shape[1] / self.sample_rate
         crops = [
@@ -189,7 +189,7 @@ def recorded_augmentations(
     noise_url : str
         Archive (zip) to download where noise_folder is not there.
     rir_url : str
-        Likewise, for rir_folder.
+        Address of a zip archive that is downloaded where rir_folder is not there.
 
     Returns
     -------
@@ -228,7 +228,7 @@ def is_at_hand(kind, folder, url):
     kind : str
         "noise" or "rir", for the log.
     folder : str or Path
-        Of the recordings; None where none are wanted.
+        Folder of the recordings; None where none are wanted.
     url : str
         Archive (zip) to download where the folder is not there, or None.
 

@@ -81,7 +81,7 @@ def enrolment_path(trial_list):
     Arguments
     ---------
     trial_list : str or Path
-        As of `manifest_paths`.
+        See `manifest_paths`.
 
     Returns
     -------
@@ -204,9 +204,9 @@ def match_trials(trials, enrolments, utterances, source):
     Returns
     -------
     trials : Trials
-        As of `match_utterances`; models keep their names.
+        What `match_utterances` returned; models keep their names.
     enrolments : dict or None
-        Of the models of the trials, with known ids.
+        Enrolments of the models of the trials, with known ids.
 
     Raises
     ------

@@ -38,7 +38,7 @@ def read_scp(path):
     name : str
         Utterance id.
     vector : numpy.ndarray
-        Of shape (dim,).
+        Embedding, of shape (dim,).
 
     Raises
     ------
@@ -73,7 +73,7 @@ def read_ark(path):
     name : str
         Utterance id.
     vector : numpy.ndarray
-        Of shape (dim,).
+        Embedding, of shape (dim,).
 
     Raises
     ------

@@ -24,9 +24,9 @@ class Cohort(nn.Module):
     Arguments
     ---------
     n_speakers : int
-        Of the cohort; 0 where none is known, and the mean is zero.
+        Speakers of the cohort; 0 where none is known, and the mean is zero.
     dim : int
-        Of the embeddings.
+        Dimension of the embeddings.
 
     Example
     -------
@@ -48,7 +48,7 @@ class Cohort(nn.Module):
         Arguments
         ---------
         store : EmbeddingStore
-            Of training utterances.
+            Embeddings of training utterances.
         backend : CosineBackend
             Whose conventions the speakers' means follow.
 
@@ -75,14 +75,14 @@ class Cohort(nn.Module):
         Arguments
         ---------
         embeddings : torch.Tensor
-            Of shape (..., dim).
+            Embeddings, of shape (..., dim).
         lengths : torch.Tensor
             Not needed; SpeechBrain gives them.
 
         Returns
         -------
         torch.Tensor
-            Of the same shape.
+            Embeddings, of the same shape.
         """
         return embeddings - self.mean
 
@@ -93,11 +93,12 @@ class Verification(tuple):
     Arguments
     ---------
     score : torch.Tensor
-        Of each pair of utterances.
+        Score of each pair of utterances.
     decision : torch.Tensor
         Whether they are of one speaker; of the shape of score.
     log_likelihood_ratio : torch.Tensor
-        Of one speaker against two, natural logarithm; None without calibration.
+        Natural logarithm of the likelihood ratio of one speaker against two; None
+        without calibration.
 
     Attributes
     ----------
@@ -139,7 +140,7 @@ class ModelScoring:
     backend : dict
         Settings of the `CosineBackend`; plain cosine if None.
     cohort : Cohort
-        Of the training speakers.
+        Embeddings of the cohort of the training speakers.
 
     Example
     -------
@@ -219,15 +220,15 @@ class ModelScoring:
         Arguments
         ---------
         enrol : torch.Tensor
-            Of shape (n_pair, dim).
+            Embeddings of the enrolment side, of shape (n_pair, dim).
         test : torch.Tensor
-            Of shape (n_pair, dim).
+            Embeddings of the test side, of shape (n_pair, dim).
         enrol_seconds : list of float
             Durations, for a calibration that takes them in.
         test_seconds : list of float
-            Likewise.
+            Seconds of speech on the test side.
         threshold : float
-            As of `score`.
+            See `score`.
 
         Returns
         -------
@@ -237,7 +238,7 @@ class ModelScoring:
         Raises
         ------
         InputError
-            As of `score`, and if there are not as many of both.
+            See `score`; also if there are not as many of both.
         """
         if enrol.shape != test.shape:
             raise InputError(

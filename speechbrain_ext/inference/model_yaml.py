@@ -66,7 +66,7 @@ def model_yaml(content, source, model, reference, n_cohort, emb_dim, n_classes):
     emb_dim : int
         Dimension of the embeddings.
     n_classes : int
-        Of the classifier; None where none is exported.
+        Classes of the classifier; None where none is exported.
 
     Returns
     -------

@@ -22,7 +22,7 @@ def push_model(folder, name, token=None, private=False):
     Arguments
     ---------
     folder : str or Path
-        Of `export_model`.
+        Folder that `export_model` wrote.
     name : str
         user/name on the hub; made where it does not exist.
     token : str

@@ -17,7 +17,7 @@ def eer_interval(
     Arguments
     ---------
     scores : torch.Tensor
-        Of shape (n_trial,).
+        Scores, of shape (n_trial,).
     labels : list of int
         1 for target, 0 for non-target trials.
     enrol_speakers : list of str
@@ -29,7 +29,7 @@ def eer_interval(
     n_draws : int
         Bootstrap draws.
     seed : int
-        Of the draws.
+        Seed of the draws.
 
     Returns
     -------

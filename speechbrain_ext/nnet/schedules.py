@@ -22,9 +22,9 @@ def tri_stage(
     n_steps : int
         Optimiser steps.
     start_lr : float
-        Of the first step.
+        Rate of the first step.
     final_lr : float
-        Of the last step.
+        Rate of the last step.
     warmup : float
         Share of the steps in which it rises.
     hold : float

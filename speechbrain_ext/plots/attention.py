@@ -15,7 +15,7 @@ def plot_layer_attention(path, wav, weights, sample_rate, phones=None):
     wav : torch.Tensor
         Waveform, of shape (time,).
     weights : torch.Tensor
-        Of shape (head, frame, layer); heads are averaged.
+        Weights, of shape (head, frame, layer); heads are averaged.
     sample_rate : int
         In Hz.
     phones : tuple
@@ -70,7 +70,7 @@ def plot_layer_usage(path, usage):
     path : str or Path
         Without extension.
     usage : dict
-        As of `layer_usage`.
+        What `layer_usage` returned.
 
     Returns
     -------
@@ -180,7 +180,7 @@ def plot_cumulative_weights(path, weights, duration):
     weights : dict
         For each model, its weights of shape (head, frame).
     duration : float
-        Of the utterance, in seconds.
+        Duration of the utterance, in seconds.
 
     Returns
     -------

@@ -73,9 +73,9 @@ def plot_scores(path, target, nontarget, thresholds):
     path : str or Path
         Without extension.
     target : torch.Tensor
-        Of shape (n_target,).
+        Scores of the target trials, of shape (n_target,).
     nontarget : torch.Tensor
-        Of shape (n_nontarget,).
+        Scores of the non-target trials, of shape (n_nontarget,).
     thresholds : dict
         Threshold of each name; None is left out.
 

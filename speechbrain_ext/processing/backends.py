@@ -106,7 +106,7 @@ class Backend:
         Arguments
         ---------
         embeddings : torch.Tensor
-            Of the trials' utterances, of shape (n_utterance, dim).
+            Embeddings of the trials' utterances, of shape (n_utterance, dim).
 
         Returns
         -------
@@ -127,7 +127,7 @@ class Backend:
         Returns
         -------
         torch.Tensor
-            Of shape (n_utterance, new_dim).
+            Transformed embeddings, of shape (n_utterance, new_dim).
         """
         return embeddings
 
@@ -147,7 +147,7 @@ class Backend:
         Returns
         -------
         torch.Tensor
-            Of shape (n_pair,), higher for pairs of one speaker.
+            Scores, of shape (n_pair,), higher for pairs of one speaker.
         """
         raise NotImplementedError
 
@@ -157,7 +157,7 @@ class Backend:
         Arguments
         ---------
         scores : torch.Tensor
-            Of `compare`, of shape (n_trial,).
+            Scores of `compare`, of shape (n_trial,).
         store : EmbeddingStore
             With the utterances of the trials.
         trials : Trials
@@ -168,7 +168,7 @@ class Backend:
         Returns
         -------
         torch.Tensor
-            Of shape (n_trial,).
+            Scores, of shape (n_trial,).
         """
         del store, trials, enrolments
         return scores
@@ -339,7 +339,7 @@ class CosineBackend(Backend):
         Arguments
         ---------
         mean : torch.Tensor
-            Of the training embeddings, of shape (dim,).
+            Mean of the training embeddings, of shape (dim,).
         cohort : torch.Tensor
             Speakers' means, of shape (n_speaker, dim).
 
@@ -469,9 +469,9 @@ def require_count(name, value, least):
     Arguments
     ---------
     name : str
-        Of the option.
+        Name of the option.
     value : object
-        As given.
+        Value as it was given.
     least : int
         The lowest that makes sense.
 

@@ -44,14 +44,14 @@ def mean_scores(scores, source):
     Arguments
     ---------
     scores : torch.Tensor
-        Of the expanded trials, of shape (n_expanded,).
+        Scores of the expanded trials, of shape (n_expanded,).
     source : torch.Tensor
-        Of `expand_trials`.
+        Trial that each expanded trial is of, as `expand_trials` returns it.
 
     Returns
     -------
     torch.Tensor
-        Of shape (n_trial,).
+        Scores, of shape (n_trial,).
 
     Example
     -------

@@ -70,9 +70,9 @@ class StepBrain(sb.Brain):
         stage : Stage
             Stage.TRAIN or Stage.VALID.
         ckpt_prefix : str
-            Of SpeechBrain's loaders; a `StepSampler` has nothing to save.
+            Prefix of SpeechBrain's loaders; a `StepSampler` has nothing to save.
         **loader_kwargs
-            Of the loader, in training with batch_size.
+            Options of the loader, in training with batch_size.
 
         Returns
         -------
@@ -105,9 +105,9 @@ class StepBrain(sb.Brain):
         Arguments
         ---------
         *args
-            As of `speechbrain.Brain.fit`.
+            Handed on to `speechbrain.Brain.fit`.
         **kwargs
-            As of `speechbrain.Brain.fit`.
+            Handed on to `speechbrain.Brain.fit`.
 
         Raises
         ------
@@ -355,7 +355,7 @@ class StepBrain(sb.Brain):
         meta : dict
             For the checkpoint.
         min_key : str
-            Of meta; the checkpoints with the lowest values are kept.
+            Key of meta; the checkpoints with its lowest values are kept.
         """
         seconds = self.hparams.clock.seconds()
         rate = self.optimizer_step / seconds
@@ -457,9 +457,9 @@ class SpeakerBrain(StepBrain):
     valid_trials : Trials
         Validation trials, whose utterances the `valid_set` of `fit` gives.
     *args
-        As of `speechbrain.Brain`.
+        Handed on to `speechbrain.Brain`.
     **kwargs
-        As of `speechbrain.Brain`.
+        Handed on to `speechbrain.Brain`.
     """
 
     def __init__(self, *args, valid_trials, **kwargs):
@@ -510,7 +510,7 @@ class SpeakerBrain(StepBrain):
         Arguments
         ---------
         predictions : torch.Tensor
-            Of `compute_forward`.
+            What `compute_forward` returned.
         batch : PaddedBatch
             The batch.
         stage : Stage

@@ -29,7 +29,7 @@ def run_verification(configuration):
     Arguments
     ---------
     configuration : Configuration
-        Of a verification YAML.
+        Configuration of a verification YAML.
 
     Returns
     -------
@@ -73,7 +73,7 @@ def load_speaker_model(hparams, run_opts):
     Arguments
     ---------
     hparams : dict
-        Of the YAML.
+        Values of the YAML.
     run_opts : speechbrain.utils.run_opts.RunOptions
         SpeechBrain's options.
 
@@ -95,7 +95,7 @@ def prepare_verification(hparams, speaker_model):
     Arguments
     ---------
     hparams : dict
-        Of the YAML.
+        Values of the YAML.
     speaker_model : SpeakerRecognition
         The trained model.
 
@@ -134,7 +134,7 @@ def extraction_options(hparams):
     Arguments
     ---------
     hparams : dict
-        Of the YAML.
+        Values of the YAML.
 
     Returns
     -------
@@ -151,7 +151,7 @@ def train_backend(hparams, speaker_model):
     Arguments
     ---------
     hparams : dict
-        Of the YAML.
+        Values of the YAML.
     speaker_model : SpeakerRecognition
         The trained model.
     """
@@ -173,7 +173,7 @@ def score_and_report(hparams, speaker_model, store, trial_set, details=None):
     Arguments
     ---------
     hparams : dict
-        Of the YAML, with a trained back end.
+        Values of the YAML, with a trained back end.
     speaker_model : SpeakerRecognition
         The trained model.
     store : EmbeddingStore

@@ -98,9 +98,9 @@ class Utterance:
         speaker : str
             Speaker.
         trainable : bool
-            As of the class.
+            False for the test part of a corpus, which is never trained on.
         split : str
-            As of the class.
+            valid or test, where the corpus says so.
 
         Returns
         -------

@@ -126,7 +126,7 @@ def lay_out(speakers, root, n_trials, sample_rate):
     speakers : list of tuple
         As of `speechbrain_ext.tools.lay_out_corpus.read_speakers`.
     root : Path
-        Of the new corpus.
+        Root folder of the new corpus.
     n_trials : int
         Not used: each model is compared with each test utterance.
     sample_rate : int

@@ -79,7 +79,7 @@ def lay_out(speakers, root, n_trials, sample_rate):
     speakers : list of tuple
         As of `speechbrain_ext.tools.lay_out_corpus.read_speakers`.
     root : Path
-        Of the new corpus.
+        Root folder of the new corpus.
     n_trials : int
         Not used: LibriSpeech has no trial lists.
     sample_rate : int

@@ -110,11 +110,11 @@ def lay_out(speakers, root, n_trials, sample_rate):
     speakers : list of tuple
         As of `speechbrain_ext.tools.lay_out_corpus.read_speakers`.
     root : Path
-        Of the new corpus.
+        Root folder of the new corpus.
     n_trials : int
         Trials to draw.
     sample_rate : int
-        Of other corpora, in Hz.
+        Sample rate of other corpora, in Hz.
 
     Yields
     ------

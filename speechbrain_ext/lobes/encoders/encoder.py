@@ -80,7 +80,7 @@ class Encoder(HFTransformersInterface, abc.ABC):
         Samples that the front end needs for a frame, and so the length of the
         shortest utterance.
     sample_rate : int
-        Of the waveforms, in Hz.
+        Sample rate of the waveforms, in Hz.
     transformer_layers : torch.nn.ModuleList
         The layers of the transformer, from the lowest to the highest.
 

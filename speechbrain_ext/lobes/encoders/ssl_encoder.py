@@ -48,12 +48,12 @@ class LengthAwareGroupNorm(nn.GroupNorm):
         Arguments
         ---------
         x : torch.Tensor
-            Of shape (batch, channel, time).
+            Input, of shape (batch, channel, time).
 
         Returns
         -------
         torch.Tensor
-            Of the shape of x.
+            Output of the shape of x.
         """
         if self.counts is None or bool((self.counts == x.shape[-1]).all()):
             return super().forward(x)
@@ -82,16 +82,16 @@ class SeparateProjectionsAttention(WavLMAttention):
         Arguments
         ---------
         hidden_states : torch.Tensor
-            Of shape (batch, time, channel).
+            Hidden states, of shape (batch, time, channel).
         attention_mask : torch.Tensor
             1 where a frame is valid, of shape (batch, time), or None.
         gated_position_bias : torch.Tensor
-            Of shape (batch * head, time, time).
+            Bias, of shape (batch * head, time, time).
 
         Returns
         -------
         torch.Tensor
-            Of the shape of hidden_states.
+            Output of the shape of hidden_states.
         None
             In place of the weights, which nobody asks for.
         """
@@ -129,9 +129,9 @@ class SSLEncoder(Encoder):
     Arguments
     ---------
     *args
-        As of `Encoder`.
+        Handed on to `Encoder`.
     **kwargs
-        As of `Encoder`.
+        Handed on to `Encoder`.
 
     Example
     -------
@@ -252,7 +252,7 @@ def normalize_waveform(wav: torch.Tensor, valid: torch.Tensor | None) -> torch.T
     Returns
     -------
     torch.Tensor
-        Of the shape of wav, zero where padded.
+        Output of the shape of wav, zero where padded.
 
     Example
     -------

@@ -28,19 +28,19 @@ class W2VBertEncoder(Encoder):
     save_path : str
         Folder for downloads.
     freeze : bool
-        As of `Encoder`.
+        See `Encoder`.
     gradient_checkpointing : bool
-        As of `Encoder`.
+        See `Encoder`.
     lora_rank : int
-        As of `Encoder`.
+        See `Encoder`.
     lora_alpha : int
-        As of `Encoder`.
+        See `Encoder`.
     lora_targets : list of str
-        As of `Encoder`.
+        See `Encoder`.
     layers : list of int
-        As of `Encoder`.
+        See `Encoder`.
     **settings
-        As of `Encoder`.
+        Handed on to `Encoder`.
 
     Example
     -------
@@ -130,7 +130,7 @@ class W2VBertEncoder(Encoder):
         Returns
         -------
         torch.Tensor
-            Of shape (frame, 2 * mel), every 20 ms.
+            Features, of shape (frame, 2 * mel), every 20 ms.
         """
         with torch.autocast(wav.device.type, enabled=False):
             frames = torchaudio.compliance.kaldi.fbank(

@@ -21,7 +21,7 @@ class WhisperFrames(WhisperEncoderOf30Seconds):
     Arguments
     ---------
     config : transformers.WhisperConfig
-        Of the whole model.
+        Configuration of the whole model.
 
     Example
     -------
@@ -114,9 +114,9 @@ class WhisperEncoder(Encoder):
     Arguments
     ---------
     *args
-        As of `Encoder`.
+        Handed on to `Encoder`.
     **kwargs
-        As of `Encoder`.
+        Handed on to `Encoder`.
 
     Example
     -------
@@ -213,7 +213,7 @@ class WhisperEncoder(Encoder):
         Returns
         -------
         torch.Tensor
-            Of shape (frame, mel), every 10 ms.
+            Features, of shape (frame, mel), every 10 ms.
         """
         with torch.autocast(wav.device.type, enabled=False):
             spectrum = torch.stft(
