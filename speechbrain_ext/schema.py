@@ -225,6 +225,7 @@ KEYS = {
     "contrast_weight": FROM_ZERO,
     # Verification
     "trained_model": TEXT,
+    "trust_source": SWITCH,
     "trials_from": TEXT.or_null(),
     "test_folder": PATHS.or_null(),
     "trial_lists": Kind(

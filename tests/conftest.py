@@ -53,3 +53,87 @@ def corpus(tmp_path):
                 root / f"spk{speaker}" / f"{utterance}.wav", speaker, utterance
             )
     return root
+
+
+@pytest.fixture(scope="session")
+def voices(tmp_path_factory):
+    """Four recordings of two speakers, of different lengths."""
+    folder = tmp_path_factory.mktemp("voices")
+    paths = []
+    for speaker in range(2):
+        for utterance in range(2):
+            path = folder / f"spk{speaker}-{utterance}.wav"
+            write_voice(path, speaker, utterance, 1.0 + 0.3 * utterance)
+            paths.append(path)
+    return paths
+
+
+def save_training(folder, hparams, overrides):
+    """The folder of a training that took no step."""
+    import torch
+
+    from speechbrain_ext.config import read_configuration
+    from speechbrain_ext.training.steps import speaker_modules
+    from speechbrain_ext.utils.files import write_json
+
+    arguments = [f"--{key}={value}" for key, value in overrides.items()]
+    root = Path(__file__).resolve().parents[1]
+    configuration = read_configuration(
+        [
+            str(root / "hparams" / hparams),
+            *arguments,
+            "--dataset=folder",
+            f"--data_folder={folder}",
+            f"--output_folder={folder}",
+        ]
+    )
+    torch.manual_seed(0)
+    built = configuration.build()
+    speakers = ["ann", "bob", "eve"]
+    modules = speaker_modules(built, speakers)
+    for module in modules.values():
+        for name, buffer in module.named_buffers():
+            # As of a training: not the values that every such layer starts with
+            if name.endswith("running_mean"):
+                buffer.normal_(std=0.1)
+    checkpoint = {"EER": 0.05, "threshold": 0.4321}
+    built["checkpointer"].save_checkpoint(meta=checkpoint)
+    write_json(folder / "save" / "speakers.json", speakers)
+    configuration.save(folder / "hyperparams.yaml")
+    metrics = {
+        "EER": 0.05,
+        "EER_95": [0.04, 0.06],
+        "EER_threshold": 0.41,
+        "minDCF_0.01": 0.4,
+        "minDCF_0.05": 0.3,
+        "n_target": 100,
+        "n_nontarget": 200,
+        "backend": "cosine",
+        "command": "python recipes/VoxCeleb/train.py",
+    }
+    write_json(folder / "test" / "metrics.json", metrics)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def training(tmp_path_factory):
+    """The folder of a training of L-TDNN on the package's encoder."""
+    return save_training(
+        tmp_path_factory.mktemp("training"),
+        "ltdnn_wavlm.yaml",
+        {
+            "ssl_hub": "speechbrain_ext/wavlm-small",
+            "conv_channels": 8,
+            "pooled_channels": 16,
+            "n_heads": 2,
+            "emb_dim": 12,
+        },
+    )
+
+
+@pytest.fixture(scope="session")
+def model_folder(training, tmp_path_factory):
+    """The same training, exported."""
+    from speechbrain_ext.inference.export import export_model
+
+    return export_model(training, tmp_path_factory.mktemp("export") / "model")

@@ -147,7 +147,10 @@ def verify_training(configuration, hparams, paths, device):
     device : str
         Where to compute.
     """
-    speaker_model = SpeakerRecognition.from_training(hparams["output_folder"], device)
+    # Its YAML has just been run as a whole.
+    speaker_model = SpeakerRecognition.from_training(
+        hparams["output_folder"], device, trust_source=True
+    )
     verify(
         speaker_model,
         paths["test"],

@@ -85,6 +85,7 @@ def load_speaker_model(hparams, run_opts):
     return SpeakerRecognition.from_training(
         hparams["trained_model"],
         run_opts.device or sb.utils.distributed.infer_device(),
+        hparams["trust_source"],
     )
 
 

@@ -1,18 +1,15 @@
 """What every encoder of waveforms keeps to, and what all of them share."""
 
 import abc
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from speechbrain.integrations.huggingface.huggingface import HFTransformersInterface
 from torch import nn
 
-from speechbrain_ext.lobes.encoders.hub import (
-    check_local_folder,
-    embedded_folder,
-    hub_errors,
-)
+from speechbrain_ext.lobes.encoders.hub import found, hub_errors
 from speechbrain_ext.lobes.encoders.lora import add_lora
 from speechbrain_ext.nnet.masking import frame_counts
 from speechbrain_ext.utils.errors import InputError
@@ -35,11 +32,12 @@ class Encoder(HFTransformersInterface, abc.ABC):
 
     Arguments
     ---------
-    source : str
-        Name on the Hugging Face hub, such as "microsoft/wavlm-base-plus";
+    source : str or dict
+        Name on the Hugging Face hub, such as "microsoft/wavlm-base-plus", with
+        "@" and a revision where it must be that one;
         "speechbrain_ext/wavlm-small", the encoder that comes with the package;
-        or a local folder with config.json, preprocessor_config.json and
-        weights.
+        a local folder with config.json, preprocessor_config.json and weights;
+        or an `architecture`, which is built with random weights, to load others.
     save_path : str
         Folder for downloads.
     freeze : bool
@@ -91,6 +89,9 @@ class Encoder(HFTransformersInterface, abc.ABC):
     """
 
     FAMILIES: tuple[str, ...]
+    # Of how it was built, not of what it computes.
+    fingerprint_ignores: tuple[str, ...] = ("has_own_weights",)
+
     hop: int
     receptive_field: int
     n_inserted: int = 0  # frames, by `insert_frame`
@@ -98,7 +99,7 @@ class Encoder(HFTransformersInterface, abc.ABC):
 
     def __init__(
         self,
-        source: str,
+        source: str | Mapping,
         save_path: str = "pretrained_models",
         freeze: bool = True,
         freeze_feature_extractor: bool = True,
@@ -108,11 +109,11 @@ class Encoder(HFTransformersInterface, abc.ABC):
         lora_alpha: int = 128,
         lora_targets: Sequence[str] | None = None,
     ) -> None:
-        source, save_path = embedded_folder(str(source)), str(save_path)
-        check_local_folder(source)
-        with hub_errors(source):
-            super().__init__(source, save_path, freeze=freeze)
-            self.load_feature_extractor(source, cache_dir=save_path)
+        self.has_own_weights = not isinstance(source, Mapping)
+        save_path = str(save_path)
+        with found(source, save_path) as place, hub_errors(place):
+            super().__init__(place, save_path, freeze=freeze)
+            self.load_feature_extractor(place, cache_dir=save_path)
         # Weights on a hub may be in half precision, which saves space only.
         self.model.float()
         self.sample_rate: int = self.feature_extractor.sampling_rate
@@ -120,7 +121,7 @@ class Encoder(HFTransformersInterface, abc.ABC):
         self.layers = list(range(n_hidden_states) if layers is None else layers)
         if not set(self.layers) <= set(range(n_hidden_states)):
             raise ValueError(
-                f"layers={self.layers}: '{source}' has hidden states 0 to "
+                f"layers={self.layers}: '{place}' has hidden states 0 to "
                 f"{n_hidden_states - 1}"
             )
         self.n_layers: int = len(self.layers)
@@ -140,6 +141,28 @@ class Encoder(HFTransformersInterface, abc.ABC):
         if self.recomputes:
             # The other kind passes no gradient through a frozen input, as LoRA has.
             self.model.gradient_checkpointing_enable({"use_reentrant": False})
+
+    def _from_pretrained(self, source, *args, **kwargs):
+        """Loads the weights, where the source has any."""
+        if self.has_own_weights:
+            super()._from_pretrained(source, *args, **kwargs)
+        else:
+            # Classes that are chosen by the configuration have a method for it.
+            build = getattr(self.auto_class, "from_config", self.auto_class)
+            self.model = build(self.config)
+
+    @property
+    def architecture(self) -> dict:
+        """What builds the same encoder without its weights.
+
+        Plain data, config and preprocessor, to be given as `source`.
+        """
+        config = json.loads(self.config.to_json_string())
+        # Where it once lay, and in which precision, are no part of it.
+        for name in ("_name_or_path", "dtype", "transformers_version"):
+            config.pop(name, None)
+        preprocessor = json.loads(self.feature_extractor.to_json_string())
+        return {"config": config, "preprocessor": preprocessor}
 
     def override_config(self, config):
         """Checks the family, and turns off what changes hidden states at random.

@@ -1,13 +1,9 @@
 """One way to every encoder: its configuration decides the class."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from speechbrain_ext.lobes.encoders.encoder import Encoder
-from speechbrain_ext.lobes.encoders.hub import (
-    check_local_folder,
-    embedded_folder,
-    family_of,
-)
+from speechbrain_ext.lobes.encoders.hub import family_of, found
 from speechbrain_ext.lobes.encoders.ssl_encoder import SSLEncoder
 from speechbrain_ext.lobes.encoders.w2v_bert import W2VBertEncoder
 from speechbrain_ext.lobes.encoders.whisper import WhisperEncoder
@@ -18,7 +14,7 @@ CLASS_OF_FAMILY = {family: kind for kind in CLASSES for family in kind.FAMILIES}
 
 
 def load_encoder(
-    source: str,
+    source: str | Mapping,
     save_path: str = "pretrained_models",
     freeze: bool = True,
     gradient_checkpointing: bool = False,
@@ -31,9 +27,9 @@ def load_encoder(
 
     Arguments
     ---------
-    source : str
-        As of `Encoder`: hub name, local folder, or an encoder that comes with
-        the package.
+    source : str or dict
+        As of `Encoder`: hub name, local folder, an encoder that comes with the
+        package, or an architecture.
     save_path : str
         As of `Encoder`.
     freeze : bool
@@ -68,9 +64,8 @@ def load_encoder(
     >>> load_encoder("speechbrain_ext/wavlm-small").hop
     320
     """
-    source, save_path = embedded_folder(str(source)), str(save_path)
-    check_local_folder(source)
-    family = family_of(source, save_path)
+    with found(source, str(save_path)) as place:
+        family = family_of(place, str(save_path))
     if family not in CLASS_OF_FAMILY:
         raise InputError(
             f"ssl_hub: '{source}' is a {family}; the families of encoders are "

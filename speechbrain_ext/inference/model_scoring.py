@@ -1,0 +1,299 @@
+"""How a model scores two embeddings and decides, which travels with it."""
+
+import json
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from speechbrain_ext.dataio.embedding_store import EmbeddingStore
+from speechbrain_ext.dataio.trials import Trials
+from speechbrain_ext.processing.calibration import Calibration, quality_columns
+from speechbrain_ext.processing.score_norm import (
+    cohort_statistics,
+    normalize_scores,
+    speaker_means,
+)
+from speechbrain_ext.processing.scoring import cosine_scores
+from speechbrain_ext.utils.errors import InputError
+from speechbrain_ext.utils.files import write_json
+
+
+class Cohort(nn.Module):
+    """What scoring keeps of the training speakers.
+
+    As a module it subtracts the mean, so that SpeechBrain takes it as its
+    `mean_var_norm_emb`.
+
+    Arguments
+    ---------
+    n_speakers : int
+        Of the cohort; 0 where none is known, and the mean is zero.
+    dim : int
+        Of the embeddings.
+
+    Example
+    -------
+    >>> cohort = Cohort.of(torch.eye(2), ["a", "b"])
+    >>> cohort(torch.ones(1, 1, 2), torch.ones(1))
+    tensor([[[0.5000, 0.5000]]])
+    """
+
+    def __init__(self, n_speakers, dim):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(dim))
+        self.register_buffer("speaker_means", torch.zeros(n_speakers, dim))
+
+    @classmethod
+    def of(cls, embeddings, speakers, subtract_mean=False):
+        """Takes the statistics of embeddings.
+
+        Arguments
+        ---------
+        embeddings : torch.Tensor
+            Of shape (n_utterance, dim).
+        speakers : list of str
+            Of each utterance.
+        subtract_mean : bool
+            Whether the speakers' means are those of centred embeddings.
+
+        Returns
+        -------
+        Cohort
+            With the mean over utterances and each speaker's.
+        """
+        mean = embeddings.mean(dim=0)
+        names = [str(i) for i in range(len(speakers))]
+        means = speaker_means(
+            dict(zip(names, embeddings - mean if subtract_mean else embeddings)),
+            dict(zip(names, speakers)),
+        )
+        cohort = cls(*means.shape)
+        cohort.mean.copy_(mean)
+        cohort.speaker_means.copy_(means)
+        return cohort
+
+    def __len__(self):
+        return len(self.speaker_means)
+
+    def forward(self, embeddings, lengths=None):
+        """Subtracts the mean.
+
+        Arguments
+        ---------
+        embeddings : torch.Tensor
+            Of shape (..., dim).
+        lengths : torch.Tensor
+            Not needed; SpeechBrain gives them.
+
+        Returns
+        -------
+        torch.Tensor
+            Of the same shape.
+        """
+        return embeddings - self.mean
+
+
+class Verification(tuple):
+    """Scores and decisions, a pair as in SpeechBrain, and what else is known.
+
+    Arguments
+    ---------
+    score : torch.Tensor
+        Of each pair of utterances.
+    decision : torch.Tensor
+        Whether they are of one speaker; of the shape of score.
+    log_likelihood_ratio : torch.Tensor
+        Of one speaker against two, natural logarithm; None without calibration.
+
+    Attributes
+    ----------
+    probability : torch.Tensor
+        That they are of one speaker, where this is as likely as not before they
+        are heard; None without calibration.
+
+    Example
+    -------
+    >>> result = Verification(torch.tensor([0.7]), torch.tensor([True]), torch.zeros(1))
+    >>> score, decision = result
+    >>> result.probability
+    tensor([0.5000])
+    """
+
+    def __new__(cls, score, decision, log_likelihood_ratio=None):
+        """Makes the pair."""
+        result = super().__new__(cls, (score, decision))
+        result.score, result.decision = score, decision
+        result.log_likelihood_ratio = log_likelihood_ratio
+        result.probability = None
+        if log_likelihood_ratio is not None:
+            result.probability = torch.sigmoid(log_likelihood_ratio)
+        return result
+
+
+class ModelScoring:
+    """Cosine scoring with the threshold and calibration of a model.
+
+    Arguments
+    ---------
+    threshold : float
+        Score above which two utterances are of one speaker; if None, it is where
+        the log-likelihood ratio is positive.
+    threshold_from : str
+        The trials that the threshold is from, for people.
+    calibration : Calibration
+        From scores, and quality measures, to log-likelihood ratios.
+    score_norm : str
+        As of `normalize_scores`, with the cohort; none if None.
+    cohort_size : int
+        As of `normalize_scores`.
+    subtract_mean : bool
+        Whether the mean of the cohort is subtracted from embeddings.
+    cohort : Cohort
+        Of the training speakers.
+
+    Example
+    -------
+    >>> scoring = ModelScoring(threshold=0.5, threshold_from="an example")
+    >>> score, decision = scoring.compare(torch.eye(2), torch.ones(2, 2))
+    >>> score, decision
+    (tensor([0.7071, 0.7071]), tensor([True, True]))
+    """
+
+    def __init__(
+        self,
+        threshold=None,
+        threshold_from=None,
+        calibration=None,
+        score_norm=None,
+        cohort_size=None,
+        subtract_mean=False,
+        cohort=None,
+    ):
+        self.threshold = threshold
+        self.threshold_from = threshold_from
+        self.calibration = calibration
+        self.score_norm = score_norm
+        self.cohort_size = cohort_size
+        self.subtract_mean = subtract_mean
+        self.cohort = cohort
+
+    @property
+    def has_cohort(self):
+        """Whether the training speakers are known."""
+        return self.cohort is not None and len(self.cohort) > 0
+
+    def save(self, path):
+        """Writes calibration.json; the cohort is a file of its own.
+
+        Arguments
+        ---------
+        path : str or Path
+            The file.
+        """
+        calibration = self.calibration
+        write_json(
+            path,
+            {
+                "threshold": self.threshold,
+                "threshold_from": self.threshold_from,
+                "score_norm": self.score_norm,
+                "cohort_size": self.cohort_size,
+                "subtract_mean": self.subtract_mean,
+                "log_likelihood_ratio": None
+                if calibration is None
+                else vars(calibration),
+            },
+        )
+
+    def load(self, path):
+        """Reads calibration.json into this object.
+
+        Arguments
+        ---------
+        path : str or Path
+            File of `save`.
+
+        Raises
+        ------
+        InputError
+            If it is no such file.
+        """
+        try:
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            calibration = content.pop("log_likelihood_ratio")
+            if calibration is not None:
+                calibration = Calibration(**calibration)
+            self.__init__(**content, calibration=calibration, cohort=self.cohort)
+        except (TypeError, KeyError, AttributeError, ValueError) as error:
+            raise InputError(
+                f"'{path}' is no calibration of a model ({error}); export it again"
+            ) from None
+
+    def compare(
+        self, enrol, test, enrol_seconds=None, test_seconds=None, threshold=None
+    ):
+        """Scores pairs of embeddings and decides.
+
+        Arguments
+        ---------
+        enrol : torch.Tensor
+            Of shape (n_pair, dim).
+        test : torch.Tensor
+            Of shape (n_pair, dim).
+        enrol_seconds : list of float
+            Durations, for a calibration that takes them in.
+        test_seconds : list of float
+            Likewise.
+        threshold : float
+            For the score, in place of the model's own.
+
+        Returns
+        -------
+        Verification
+            Tensors of shape (n_pair,).
+
+        Raises
+        ------
+        InputError
+            If nothing says where to decide, or the calibration needs durations.
+        """
+        pairs = range(len(enrol))
+        trials = Trials(
+            [0] * len(enrol),
+            [f"enrol {i}" for i in pairs],
+            [f"test {i}" for i in pairs],
+        )
+        store = EmbeddingStore(
+            [*trials.enrol, *trials.test],
+            torch.cat([enrol, test]).float().cpu(),
+            [*trials.enrol, *trials.test],
+            [*(enrol_seconds or []), *(test_seconds or [])],
+            "",
+        )
+        if self.subtract_mean:
+            store.embeddings = store.embeddings - self.cohort.mean.cpu()
+        scores, means = cosine_scores(store.by_id(), trials), None
+        if self.score_norm is not None:
+            cohort = self.cohort.speaker_means.cpu()
+            means, _ = cohort_statistics(store.embeddings, cohort, self.cohort_size)
+            means = dict(zip(store.ids, means.tolist()))
+            scores = normalize_scores(
+                scores, trials, store.by_id(), cohort, self.score_norm, self.cohort_size
+            )
+        ratios = None
+        if self.calibration is not None:
+            columns = scores.unsqueeze(1)
+            if len(self.calibration.names) > 1:
+                if len(store.durations) != len(store.ids):
+                    raise InputError(
+                        "the model's calibration takes durations; give them, or files"
+                    )
+                _, columns = quality_columns(scores, trials, store, means)
+            ratios = self.calibration.apply(columns)
+        if threshold is None:
+            threshold = self.threshold
+        if threshold is None and ratios is None:
+            raise InputError("the model has no threshold of its own; give threshold")
+        decisions = ratios > 0 if threshold is None else scores > threshold
+        return Verification(scores, decisions, ratios)
