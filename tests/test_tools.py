@@ -10,11 +10,11 @@ import soundfile
 from conftest import write_voice
 from test_recipe import ECAPA, ENVIRONMENT, ROOT, TINY_ECAPA, run
 
+from speechbrain_ext.dataio.layouts import lay_out_corpus, read_speakers
 from speechbrain_ext.dataio.manifests import read_manifest
 from speechbrain_ext.dataio.trials import read_trials
-from speechbrain_ext.tools import results_table
-from speechbrain_ext.tools.lay_out_corpus import lay_out_corpus, read_speakers
-from speechbrain_ext.tools.results_table import find_trainings, published_eer
+from speechbrain_ext.training import results_table
+from speechbrain_ext.training.results_table import find_trainings, published_eer
 from speechbrain_ext.utils.errors import InputError
 
 
