@@ -45,7 +45,19 @@ MOVED = {
         "layer_usage": "analysis.layer_attention",
     },
     "processing.probing": "analysis.probing",
-    "processing.verification": "inference.verification",
+    "processing.verification": {
+        "CosineBackend": "processing.backends",
+        "PLDABackend": "processing.backends",
+        "calibration_metrics": "inference.verification",
+        "cohort_embeddings": "inference.verification",
+        "report": "inference.verification",
+        "summary": "inference.verification",
+        "train_calibration": "inference.verification",
+        "verification_metrics": "inference.verification",
+        "verify": "inference.verification",
+        "write_scores": "dataio.scores",
+    },
+    "training": {"train_and_verify": "training.deprecated"},
     "tools.lay_out_corpus": "dataio.layouts",
     "tools.random_encoder": "lobes.encoders.random_encoder",
     "tools.results_table": "training.results_table",
@@ -69,7 +81,14 @@ MOVED = {
         "plot_scores": "plots.detection",
         "plot_similarities": "plots.representations",
     },
-    "utils.recipes": "training.recipes",
+    "utils.recipes": {
+        "init_process_group": "training.recipes",
+        "model_names": "training.recipes",
+        "parse_recipe_arguments": "training.deprecated",
+        "prepare_only": "training.recipes",
+        "run_details": "training.recipes",
+        "training_stages": "config",
+    },
 }
 
 # Names that were also SpeechBrain's, of something else

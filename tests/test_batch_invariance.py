@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from conftest import ROOT
 from hyperpyyaml import load_hyperpyyaml
 from speechbrain.inference.classifiers import EncoderClassifier
 from speechbrain.integrations.huggingface.wavlm import WavLM
@@ -9,7 +10,6 @@ from speechbrain.lobes.features import MFCC, Fbank
 from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
 from speechbrain.lobes.models.Xvector import Xvector
 from speechbrain.nnet.pooling import StatisticsPooling
-from test_recipe import ROOT
 
 from speechbrain_ext import lobes
 from speechbrain_ext.config import read_configuration

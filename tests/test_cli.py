@@ -54,7 +54,7 @@ def run(files, *arguments):
 
 
 WORDS = {"score", "norm", "eval", "calibrate", "det", "s-norm", "10", "6", "0.5",
-         "0.01", "file"}  # fmt: skip
+         "0.01", "file", "embeddings", "scores"}  # fmt: skip
 
 
 def test_kaldi_and_store_give_the_same_scores(files):
@@ -334,7 +334,7 @@ def test_trials_without_labels(files, capsys):
         _, expected = read_scores(files / "with" / file)
         unlabelled, scores = read_scores(files / "without" / file, need_labels=False)
         assert unlabelled.labels is None and torch.equal(scores, expected)
-    with pytest.raises(SystemExit, match="line 1: a trial without a label"):
+    with pytest.raises(SystemExit, match="line 1: 3 fields"):
         run(files, "eval", "without/scores.txt")
 
 

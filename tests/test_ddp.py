@@ -194,7 +194,8 @@ def build(folder, name):
             "layer_lr_decay": settings.get("layer_lr_decay", 1.0),
             "encoder_frozen_steps": settings.get("encoder_frozen_steps", 0),
             "margin_schedule": None,
-            "span_drop": span_drop if settings.get("span_drop") else None,
+            "classifier_weight_decay": None,
+            "fea_augment": span_drop if settings.get("span_drop") else None,
             "augment": settings.get("augment", False),
             "wav_augment": OneByOne(augment, batch_dim=0),
             "compute_cost": LogSoftmaxWrapper(AdditiveAngularMargin(0.2, 30)),
@@ -380,7 +381,9 @@ def one_of_two(rank, folder):
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ddp")
     save_small_wavlm(folder / "wavlm", n_layers=2, channels=CHANNELS, n_bands=8)
-    torch.multiprocessing.spawn(one_of_two, [folder], nprocs=WORLD)
+    torch.multiprocessing.start_processes(
+        one_of_two, [folder], nprocs=WORLD, start_method="forkserver"
+    )
     return folder
 
 

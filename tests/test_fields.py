@@ -181,13 +181,17 @@ def test_scores_of_wespeaker_and_kaldi(tmp_path):
     path.write_text("a b 2.5\na c 1\n")
     trials, scores = read_scores(path, need_labels=False)
     assert trials.labels is None and scores.tolist() == [2.5, 1.0]
-    with pytest.raises(InputError, match="line 1: a trial without a label"):
+    with pytest.raises(InputError, match="line 1: 3 fields, where .* 4 or 8"):
         read_scores(path)
+    csv = tmp_path / "scores.csv"
+    csv.write_text("enrol,test,label,score\na,b,1,2.5\na,c\n")
+    with pytest.raises(InputError, match="line 3: no label"):
+        read_scores(csv)
     path.write_text("a b 2.5\na c 1 0.5\n")
     with pytest.raises(InputError, match="labels in some lines only"):
         read_scores(path, need_labels=False)
     path.write_text("a b 1 0.5 0.7\n")
-    with pytest.raises(InputError, match="5 fields, where .* 3 or 4 or 8"):
+    with pytest.raises(InputError, match="5 fields, where .* 4 or 8"):
         read_scores(path)
 
 
@@ -276,7 +280,7 @@ def test_utt2spk_in_another_normal_form(tmp_path):
 
 def test_genders_in_another_normal_form(tmp_path):
     (tmp_path / "genders.csv").write_text(
-        "Speaker,age,Gender\nJose\u0301,30,M\nana,20,F\n", "utf-8"
+        "Speaker,age,Gender\nJose\u0301,30,M\nana,20,F\nx,9\ny,9,\n", "utf-8"
     )
     ids = ["a", "b", "c"]
     store = EmbeddingStore(
@@ -289,6 +293,7 @@ def test_genders_in_another_normal_form(tmp_path):
         read_genders(tmp_path / "genders.csv"),
     )
     assert conditions["cross gender"]["n_nontarget"] == 1
+    assert set(read_genders(tmp_path / "genders.csv").values()) == {"M", "F"}
 
 
 def test_json_reads_odd_names(tmp_path):

@@ -2,25 +2,28 @@
 
 import csv
 import json
-import subprocess
-import sys
 
 import pytest
-from test_recipe import ENVIRONMENT, ROOT, TINY_ECAPA
+from conftest import ROOT, TINY_ECAPA
+from processes import run_python
 
 from speechbrain_ext.training.grids import grid_run, read_grid
 from speechbrain_ext.utils.errors import InputError
 
 
 def run_grid(grid, output_folder, options, seeds):
-    return subprocess.run(
+    return run_python(
         [
-            sys.executable, ROOT / "recipes/VoxCeleb/train_grid.py", grid,
-            "--output_folder", output_folder, "--seeds", *map(str, seeds), "--",
+            ROOT / "recipes/VoxCeleb/train_grid.py",
+            grid,
+            "--output_folder",
+            output_folder,
+            "--seeds",
+            *map(str, seeds),
+            "--",
             *(f"--{key}={value}" for key, value in options.items()),
-        ],
-        env=ENVIRONMENT, capture_output=True, text=True,
-    )  # fmt: skip
+        ]
+    )
 
 
 def test_each_setting_is_trained_once_for_each_seed(corpus, tmp_path):

@@ -2,12 +2,12 @@
 
 import json
 import re
-import subprocess
 import sys
 
 import pytest
 import torch
-from test_recipe import ENVIRONMENT, ROOT, TINY, TRAIN, run
+from conftest import ROOT, TINY, TRAIN, run
+from processes import run_python
 
 from speechbrain_ext.analysis.frame_attention import frame_weights
 from speechbrain_ext.config import read_configuration
@@ -279,11 +279,16 @@ def test_plots_of_heads(corpus, tmp_path):
         folders.append(tmp_path / str(n_heads))
 
     def plot(*names):
-        return subprocess.run(
-            [sys.executable, TRAIN.with_name("plot_head_weights.py"), *folders,
-             "--names", *names, "--output_folder", tmp_path / "plots"],
-            env=ENVIRONMENT, capture_output=True, text=True,
-        )  # fmt: skip
+        return run_python(
+            [
+                TRAIN.with_name("plot_head_weights.py"),
+                *folders,
+                "--names",
+                *names,
+                "--output_folder",
+                tmp_path / "plots",
+            ]
+        )
 
     done = plot("vanilla", "MHA 4")
     assert done.returncode == 0, done.stderr[-2000:]
@@ -330,9 +335,7 @@ def test_mha_pooling_in_other_recipes_by_one_line(corpus, tmp_path, name, channe
         "n_heads": 4, "stage": "frozen",
         "ssl_hub": save_small_wavlm(tmp_path / "wavlm", n_layers=2, channels=32),
     }  # fmt: skip
-    known = read_configuration(
-        [str(tmp_path / "mha.yaml"), "--data_folder=x"]
-    ).entries
+    known = read_configuration([str(tmp_path / "mha.yaml"), "--data_folder=x"]).entries
     options = {k: v for k, v in options.items() if k in known}
     done = run(TRAIN, tmp_path / "mha.yaml", options, tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from test_recipe import ROOT, TINY, TRAIN, run
+from conftest import ROOT, TINY, TRAIN, run
 from transformers import WavLMModel
 
 from speechbrain_ext.lobes.encoders.cls_encoder import CLSEncoder, FirstFrame

@@ -6,8 +6,8 @@ import sys
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT, TINY, TRAIN, run
 from speechbrain.integrations.huggingface.w2v_bert import W2VBert
-from test_recipe import ROOT, TINY, TRAIN, run
 
 from speechbrain_ext.inference.speaker import SpeakerRecognition
 from speechbrain_ext.lobes import LayerAdapterMFA

@@ -16,7 +16,7 @@ speechbrain-ext push ltdnn user/ltdnn --private
 @as_json
 def command(folder, name, private, as_json):
     """Upload the model FOLDER of `export` to the Hugging Face hub as user/NAME."""
-    from speechbrain_ext.inference.export import push_model
+    from speechbrain_ext.inference.push import push_model
 
     address = push_model(folder, name, private=private)
     show(address, {"address": address}, as_json)

@@ -151,7 +151,7 @@ def match_models(trials, enrolments):
     >>> match_models(trials, {"Jos\\u00e9": ["a/1.wav"]}).enrol == ["Jos\\u00e9"]
     True
     """
-    same = find_same_names(set(trials.enrol), enrolments)
+    same = find_same_names(trials.enrol, enrolments)
     models = [same.get(name, name) for name in trials.enrol]
     trials = Trials(trials.labels, models, trials.test)
     require_enrolled(trials, enrolments)

@@ -64,12 +64,14 @@ def read_scores(path, need_labels=True):
     ([1, 0], tensor([0.5000, 0.1000], dtype=torch.float64))
     """
     trials, scores = Trials([], [], []), []
-    rows = _csv_rows(path) if _is_csv(path) else _text_rows(path)
+    if _is_csv(path):
+        rows = _csv_rows(path)
+    else:
+        rows = _text_rows(path, (4, 8) if need_labels else (3, 4, 8))
     for number, (enrol, test, label, score) in rows:
         if label is None and need_labels:
             raise InputError(
-                f"'{path}', line {number}: a trial without a label, which error rates "
-                "need; a line is 'enrol test label score'"
+                f"'{path}', line {number}: no label; error rates need one of each trial"
             )
         if label is not None and label not in LABELS:
             raise InputError(
@@ -149,8 +151,8 @@ def _csv_rows(path):
         yield number, (enrol, test, label or None, score)
 
 
-def _text_rows(path):
-    for number, (enrol, test, third, *rest) in read_fields(path, KIND, (3, 4, 8)):
+def _text_rows(path, counts):
+    for number, (enrol, test, third, *rest) in read_fields(path, KIND, counts):
         if not rest:
             label, score = None, third
         elif len(rest) > 1 or rest[0] in WORDS:

@@ -9,7 +9,13 @@ import torch
 
 from speechbrain_ext.dataio.audio import AUDIO_EXTENSIONS
 from speechbrain_ext.utils.errors import InputError
-from speechbrain_ext.utils.fields import read_csv, read_fields, same_name, write_fields
+from speechbrain_ext.utils.fields import (
+    escaped,
+    read_csv,
+    read_fields,
+    same_name,
+    write_fields,
+)
 from speechbrain_ext.utils.files import open_text
 
 CSV_COLUMNS = ("LABEL", "SAMPLE1", "SAMPLE2")
@@ -143,6 +149,12 @@ def _trial_rows(path):
         yield from read_fields(path, kind, (2, 3))
         return
     for number, fields in read_csv(path, kind, CSV_COLUMNS):
+        if not all(fields):
+            n_fields = sum(map(bool, fields))
+            raise InputError(
+                f"'{path}', line {number}: {n_fields} fields; a trial has three, "
+                + ",".join(CSV_COLUMNS)
+            )
         # Of others, who may have Windows
         yield number, [field.strip().replace("\\", "/") for field in fields]
 
@@ -293,7 +305,8 @@ def match_utterances(trials, utterances, source):
     found = {name: _match(name, known, by_file_name) for name in trials.utterances()}
     unknown = sorted(name for name, match in found.items() if match is None)
     if unknown:
-        shown = ", ".join(unknown[:5]) + (" ..." if len(unknown) > 5 else "")
+        shown = ", ".join(map(escaped, unknown[:5]))
+        shown += " ..." if len(unknown) > 5 else ""
         raise InputError(
             f"'{source}' names {len(unknown)} utterances that are not in the "
             f"data: {shown}; check data_folder, or that the list and the "

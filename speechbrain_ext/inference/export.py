@@ -1,19 +1,17 @@
 """From the folder of a training to a folder that holds a model."""
 
 import dataclasses
+import inspect
 import json
 import shutil
 from pathlib import Path
 
 import torch
-from huggingface_hub import HfApi
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-from ruamel.yaml import YAML
 from speechbrain.dataio.encoder import CategoricalEncoder
 from speechbrain.utils.checkpoints import average_checkpoints
 
 import speechbrain_ext
-from speechbrain_ext.config import resolve, select_keys
+from speechbrain_ext.config import resolve
 from speechbrain_ext.dataio.audio import read_crop
 from speechbrain_ext.inference.model_card import model_card
 from speechbrain_ext.inference.model_folder import (
@@ -22,64 +20,33 @@ from speechbrain_ext.inference.model_folder import (
     CLASSIFIER,
     COHORT,
     DESCRIPTION,
+    EXAMPLES,
     FILES,
     HYPERPARAMS,
     INTERFACE,
     LABEL_ENCODER,
     WEIGHTS,
-    find_model,
     save_weights,
 )
 from speechbrain_ext.inference.model_scoring import Cohort
+from speechbrain_ext.inference.model_yaml import model_yaml
 from speechbrain_ext.inference.speaker import SpeakerRecognition
 from speechbrain_ext.lobes.models.speaker_embedder import SpeakerEmbedder
-from speechbrain_ext.lobes.models.without_padding import MODELS
+from speechbrain_ext.processing.backends import CosineBackend
 from speechbrain_ext.processing.calibration import Calibration
 from speechbrain_ext.utils.checkpoints import best_checkpoint, best_checkpoints
 from speechbrain_ext.utils.errors import InputError
 from speechbrain_ext.utils.files import atomic_path, write_json
 
-EXAMPLES = "examples"  # folder of recordings
 ENCODERS = ("weights", "reference")
-INTERFACE_TEXT = '''"""For speechbrain.inference.interfaces.foreign_class; needs speechbrain_ext."""
+BACKEND_SETTINGS = inspect.signature(CosineBackend).parameters
+INTERFACE_TEXT = """\
+# For speechbrain.inference.interfaces.foreign_class; needs speechbrain_ext.
 
 from speechbrain_ext.inference.plain_speechbrain import (  # noqa: F401
     CalibratedSpeakerRecognition,
 )
-'''
-HYPERPARAMS_TEXT = """\
-# A speaker model that speechbrain_ext {version} exported; README.md says more.
-
-{model}
-# Encoder and back end as one, which both get the lengths of a batch.
-embedding_model: !new:speechbrain_ext.lobes.SpeakerEmbedder
-    encoder: !ref <encoder>
-    embedding_model: !ref <back_end>
-
-# What SpeechBrain's interfaces call before and after it
-compute_features: !new:torch.nn.Identity
-
-mean_var_norm: !new:speechbrain.nnet.containers.LengthsCapableSequential
-    - !new:torch.nn.Identity
-
-mean_var_norm_emb: !new:speechbrain_ext.inference.model_scoring.Cohort
-    n_speakers: {n_cohort}
-    dim: {emb_dim}
-
-scoring: !new:speechbrain_ext.inference.model_scoring.ModelScoring
-    cohort: !ref <mean_var_norm_emb>
-
-{label_encoder}modules:
-    compute_features: !ref <compute_features>
-    mean_var_norm: !ref <mean_var_norm>
-    embedding_model: !ref <embedding_model>
-    mean_var_norm_emb: !ref <mean_var_norm_emb>
-{modules}
-pretrainer: !new:speechbrain_ext.inference.model_folder.FolderPretrainer
-    loadables:
-        {weights_file}: !ref <embedding_model>
-        {calibration_file}: !ref <scoring>
-{loadables}"""
+"""
 
 
 def export_model(
@@ -153,15 +120,25 @@ def export_model(
         reference = _encoder_reference(model.encoder, content, results)
     metrics = _metrics(results, verification)
     scoring = _scoring(model.scoring, metrics, verification, cohort)
+    if metrics is not None:
+        # Paths of the machine are not for everybody.
+        for key in ("command", "trained_model"):
+            metrics.pop(key, None)
     data = {
         key: content[key]
         for key in ("dataset", "ssl_hub")
         if content.get(key) is not None
     }
     emb_dim = _embedding_dim(model)
-    classifier = _classifier(results, content, model)
-    yaml = _hyperparams(
-        content, hparams_file, model, reference, scoring, emb_dim, classifier
+    classifier = _classifier(results, content)
+    yaml = model_yaml(
+        content,
+        hparams_file,
+        model,
+        reference,
+        len(scoring.cohort) if scoring.has_cohort else 0,
+        emb_dim,
+        None if classifier is None else len(classifier.speakers),
     )
 
     output.mkdir(parents=True, exist_ok=True)
@@ -207,67 +184,10 @@ def export_model(
     return output
 
 
-def push_model(folder, name, token=None, private=False):
-    """Uploads a model folder to the Hugging Face hub.
-
-    Arguments
-    ---------
-    folder : str or Path
-        Of `export_model`.
-    name : str
-        user/name on the hub; made where it does not exist.
-    token : str
-        For the hub; the one that is logged in with if None.
-    private : bool
-        Whether a new one can be seen by its owner only.
-
-    Returns
-    -------
-    str
-        Address of the upload.
-
-    Raises
-    ------
-    InputError
-        If the folder is no model folder, or the hub refuses.
-    """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise InputError(f"there is no folder '{folder}'; export a model first")
-    find_model(folder)
-    missing = [
-        file for file in (WEIGHTS, CALIBRATION, CARD) if not (folder / file).is_file()
-    ]
-    if missing:
-        raise InputError(f"'{folder}' lacks {', '.join(missing)}; export it again")
-    api = HfApi(token=token)
-    try:
-        api.create_repo(name, private=private, exist_ok=True)
-        # What else lies in the folder is not ours to publish.
-        commit = api.upload_folder(
-            repo_id=name,
-            folder_path=folder,
-            allow_patterns=[*FILES, f"{EXAMPLES}/*"],
-            commit_message="Upload a speaker model of speechbrain_ext",
-        )
-    except HFValidationError as error:
-        raise InputError(
-            f"'{name}' is no name on the hub, which is user/name"
-        ) from error
-    except (HfHubHTTPError, OSError) as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise InputError(
-            f"'{name}' could not be uploaded to the Hugging Face hub ({reason[0]}); log "
-            "in with `hf auth login`, or give a token that may write"
-        ) from error
-    return str(commit)
-
-
 @dataclasses.dataclass
 class _Classifier:
-    """Of a training: how it is built, its parameters, and its speakers."""
+    """Of a training: its parameters, and its speakers."""
 
-    node: object
     state: dict
     speakers: list
 
@@ -284,7 +204,7 @@ class _Parameters(torch.nn.Module):
         return self.state
 
 
-def _classifier(results, content, model):
+def _classifier(results, content):
     """The classifier of the best checkpoint; None where none was trained."""
     best = best_checkpoint(results / "save")
     speakers_file = results / "save" / "speakers.json"
@@ -295,80 +215,7 @@ def _classifier(results, content, model):
     )
     speakers = json.loads(speakers_file.read_text(encoding="utf-8"))
     state = average_checkpoints(checkpoints, "classifier")
-    return _Classifier(content["classifier"], state, speakers)
-
-
-def _hyperparams(content, source, model, reference, scoring, emb_dim, classifier):
-    """Text of the YAML."""
-    node = content["encoder"]
-    if isinstance(node, dict) and "source" in node:
-        node["source"] = reference or getattr(
-            model.encoder, "architecture", node["source"]
-        )
-        for key in ("save_path", "gradient_checkpointing"):
-            node.pop(key, None)
-    masked = {
-        f"!new:{old.__module__}.{old.__qualname__}": f"!new:{new.__module__}.{new.__qualname__}"
-        for old, new in MODELS.items()
-    }
-    content["back_end"] = _plain(
-        content.pop("embedding_model"), node, model.encoder, masked
-    )
-    keys = ["sample_rate", "encoder", "back_end", "audio_normalizer"]
-    content["audio_normalizer"] = _tagged(
-        "!new:speechbrain.dataio.preprocess.AudioNormalizer",
-        sample_rate=model.sample_rate,
-    )
-    extra = {"label_encoder": "", "modules": "", "loadables": ""}
-    if classifier is not None:
-        path = classifier.node.tag.value.partition(":")[2]
-        content["classifier"] = _tagged(
-            f"!new:{path}", **classifier.node, out_neurons=len(classifier.speakers)
-        )
-        keys.append("classifier")
-        extra["label_encoder"] = (
-            "label_encoder: !new:speechbrain.dataio.encoder.CategoricalEncoder\n\n"
-        )
-        extra["modules"] = "    classifier: !ref <classifier>\n"
-        extra["loadables"] += (
-            f"        {CLASSIFIER}: !ref <classifier>\n"
-            f"        {LABEL_ENCODER}: !ref <label_encoder>\n"
-        )
-    if scoring.has_cohort:
-        extra["loadables"] += f"        {COHORT}: !ref <mean_var_norm_emb>\n"
-    return HYPERPARAMS_TEXT.format(
-        version=speechbrain_ext.__version__,
-        model=select_keys(content, keys, source),
-        n_cohort=len(scoring.cohort) if scoring.has_cohort else 0,
-        emb_dim=emb_dim,
-        weights_file=WEIGHTS,
-        calibration_file=CALIBRATION,
-        **extra,
-    )
-
-
-def _tagged(tag, **values):
-    """A mapping with a tag."""
-    node = YAML().load(f"{tag} {{}}")
-    node.fa.set_block_style()
-    node.update(values)
-    return node
-
-
-def _plain(node, encoder_node, encoder, tags):
-    """A node with what it takes from the encoder as values, and other tags."""
-    tag = getattr(getattr(node, "tag", None), "value", None)
-    if tag == "!apply:getattr" and node[0] == encoder_node:
-        return getattr(encoder, str(node[1]))
-    if isinstance(node, dict):
-        for key in node:
-            node[key] = _plain(node[key], encoder_node, encoder, tags)
-    elif isinstance(node, list):
-        for i, child in enumerate(node):
-            node[i] = _plain(child, encoder_node, encoder, tags)
-    if tag in tags:
-        node.yaml_set_tag(tags[tag])
-    return node
+    return _Classifier(state, speakers)
 
 
 def _encoder_reference(encoder, content, results):
@@ -411,26 +258,26 @@ def _scoring(scoring, metrics, verification, cohort):
         raise InputError(
             f"verification: a model folder scores by cosine, not {settings['backend']}"
         )
-    scoring.score_norm = settings.get("score_norm")
-    scoring.cohort_size = settings.get("cohort_size")
-    scoring.subtract_mean = bool(settings.get("subtract_mean"))
+    scoring.backend = {
+        key: value
+        for key, value in settings.items()
+        if key in BACKEND_SETTINGS and value is not None
+    }
+    backend = CosineBackend(**scoring.backend)
     if verification is not None and (Path(verification) / CALIBRATION).is_file():
         scoring.calibration = Calibration.load(Path(verification) / CALIBRATION)
     if cohort is not None:
-        scoring.cohort = Cohort.of(
-            cohort.embeddings, cohort.speakers, scoring.subtract_mean
-        )
-    normalizes = scoring.score_norm is not None or scoring.subtract_mean
-    if normalizes and cohort is None:
+        scoring.cohort = Cohort.of(cohort, backend)
+    if backend.needs_cohort and cohort is None:
         raise InputError(
             "verification: its scores are compared with a cohort; give the embeddings "
             "of the training set as cohort"
         )
-    if normalizes:
+    if not backend.is_plain:
         if scoring.calibration is None:
             raise InputError(
-                "verification: the threshold of the training is of plain cosine scores; "
-                "verify with calibration: linear, so that the model can decide"
+                "verification: the threshold of the training is of plain cosine "
+                "scores; verify with calibration: linear, so that the model can decide"
             )
         scoring.threshold = None
         scoring.threshold_from = "log-likelihood ratio of the calibration above 0"

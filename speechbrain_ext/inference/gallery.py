@@ -15,7 +15,7 @@ import torch
 from speechbrain.utils.logger import get_logger
 
 from speechbrain_ext.dataio.embedding_store import EmbeddingStore
-from speechbrain_ext.inference.speaker import Candidate
+from speechbrain_ext.inference.speaker import rank_speakers
 from speechbrain_ext.processing.search import EmbeddingSearch, has_faiss
 from speechbrain_ext.utils.errors import InputError
 from speechbrain_ext.utils.fingerprints import fingerprint_differences
@@ -23,7 +23,7 @@ from speechbrain_ext.utils.fingerprints import fingerprint_differences
 logger = get_logger(__name__)
 
 FILE = "gallery.safetensors"
-# Speakers that are scored with score normalisation and calibration
+# Speakers that are scored as the model scores, the highest cosines
 SHORTLIST = 200
 # Searches at once that make up for building an index
 INDEX_FROM = 20
@@ -235,8 +235,8 @@ class Gallery:
         Returns
         -------
         list of list of Candidate
-            Of each recording, the highest score first. Those beyond the 200 with
-            the highest cosine are not normalised or calibrated.
+            Of each recording, the highest score first. Score normalisation orders
+            the 200 speakers with the highest cosines.
 
         Raises
         ------
@@ -245,38 +245,33 @@ class Gallery:
         """
         store = self._require()
         self._check_model(store, model.fingerprint)
-        names, voices, seconds = _voices(store)
-        scoring = model.scoring
-        shift = scoring.cohort.mean.cpu() if scoring.subtract_mean else 0.0
-        search = EmbeddingSearch(voices - shift)
+        enrolled = _by_speaker(store)
+        names = list(enrolled)
+        shift = 0.0
+        if model.scoring.backend.get("subtract_mean"):
+            shift = model.scoring.cohort.mean.cpu()
+        voices = torch.stack(
+            [
+                torch.nn.functional.normalize(own - shift, dim=1).mean(dim=0)
+                for own, _ in enrolled.values()
+            ]
+        )
+        search = EmbeddingSearch(voices)
         if len(embeddings) >= INDEX_FROM and has_faiss():
             search.build_index()
         _, nearest = search.nearest(embeddings - shift, max(top, SHORTLIST))
-        answers = []
-        for embedding, duration, rows in zip(embeddings, durations, nearest):
-            result = scoring.compare(
-                voices[rows],
-                embedding.expand(len(rows), -1),
-                [seconds[row] for row in rows.tolist()],
-                [duration] * len(rows),
+        return [
+            rank_speakers(
+                model.scoring,
+                embedding,
+                duration,
+                {names[row]: enrolled[names[row]] for row in rows},
                 threshold,
+            )[:top]
+            for embedding, duration, rows in zip(
+                embeddings, durations, nearest.tolist()
             )
-            columns = [
-                [None] * len(rows) if values is None else values.tolist()
-                for values in (
-                    result.score,
-                    result.decision,
-                    result.log_likelihood_ratio,
-                    result.probability,
-                )
-            ]
-            candidates = [
-                Candidate(names[row], *rest)
-                for row, *rest in zip(rows.tolist(), *columns)
-            ]
-            candidates.sort(key=lambda one: one.score, reverse=True)
-            answers.append(candidates[:top])
-        return answers
+        ]
 
     def _check_model(self, store, fingerprint):
         different = fingerprint_differences(store.fingerprint, fingerprint)
@@ -287,23 +282,15 @@ class Gallery:
             )
 
 
-def _voices(store):
-    """Name, embedding and seconds of each speaker.
-
-    As of `SpeakerRecognition.enrol`: embeddings of unit length are averaged.
-    """
-    names = list(dict.fromkeys(store.speakers))
-    row_of = {name: row for row, name in enumerate(names)}
-    rows = torch.tensor([row_of[name] for name in store.speakers])
-    counts = torch.bincount(rows).unsqueeze(1)
-    directions = torch.nn.functional.normalize(store.embeddings, dim=1)
-    sums = torch.zeros(len(names), store.embeddings.shape[1])
-    means = sums.index_add(0, rows, directions) / counts
-    alone = torch.zeros_like(means).index_add(0, rows, store.embeddings)
-    seconds = torch.zeros(len(names), dtype=torch.float64).index_add(
-        0, rows, torch.tensor(store.durations, dtype=torch.float64)
-    )
-    return names, torch.where(counts == 1, alone, means), seconds.tolist()
+def _by_speaker(store):
+    """Embeddings of each speaker's recordings and their seconds."""
+    rows = {}
+    for row, speaker in enumerate(store.speakers):
+        rows.setdefault(speaker, []).append(row)
+    return {
+        speaker: (store.embeddings[own], [store.durations[row] for row in own])
+        for speaker, own in rows.items()
+    }
 
 
 def _rows(store):

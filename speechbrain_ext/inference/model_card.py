@@ -1,6 +1,7 @@
 """The model card of an exported model, in Hugging Face's format."""
 
 import io
+import textwrap
 
 from ruamel.yaml import YAML
 
@@ -118,8 +119,6 @@ def _results(metrics, dataset):
     if "calibrated" in metrics:
         rows.append(("Cllr", f"{metrics['calibrated']['Cllr']:.3f}"))
     table = "\n".join(f"| {name} | {value} |" for name, value in rows)
-    command = metrics.get("command")
-    command = "" if command is None else f"\n\nTrained by `{command}`."
     return f"""## Results
 
 On {metrics["n_target"]} target and {metrics["n_nontarget"]} non-target trials of
@@ -127,7 +126,7 @@ On {metrics["n_target"]} target and {metrics["n_nontarget"]} non-target trials o
 
 | Metric | Value |
 | --- | --- |
-{table}{command}
+{table}
 """
 
 
@@ -170,10 +169,11 @@ verification = foreign_class(
 
 def _decision(scoring):
     parts = ["Scores are cosines of embeddings"]
-    if scoring.score_norm is not None:
-        size = scoring.cohort_size
+    score_norm = scoring.backend.get("score_norm")
+    if score_norm is not None:
+        size = scoring.backend.get("cohort_size")
         adaptive = "" if size is None else f" over the {size} nearest speakers"
-        parts[0] += f", normalised ({scoring.score_norm}{adaptive})"
+        parts[0] += f", normalised ({score_norm}{adaptive})"
     if scoring.threshold is not None:
         parts.append(
             f"Two recordings count as one speaker above {scoring.threshold:.4f}, which "
@@ -184,7 +184,7 @@ def _decision(scoring):
             "A calibration turns scores into natural log-likelihood ratios and, at "
             "equal priors, probabilities"
         )
-    return "## Decisions\n\n" + ". ".join(parts) + ".\n"
+    return "## Decisions\n\n" + textwrap.fill(". ".join(parts) + ".", 88) + "\n"
 
 
 def _limits(description):

@@ -24,6 +24,7 @@ LABEL_ENCODER = "label_encoder.txt"
 DESCRIPTION = "model.json"
 CARD = "README.md"
 INTERFACE = "custom_interface.py"
+EXAMPLES = "examples"  # folder of recordings
 FILES = (
     HYPERPARAMS, WEIGHTS, COHORT, CLASSIFIER, CALIBRATION, LABEL_ENCODER,
     DESCRIPTION, CARD, INTERFACE,
@@ -254,6 +255,9 @@ def load_model(folder, trust_source=False):
         raise InputError(f"'{folder}' lacks {', '.join(missing)}; export it again")
     pretrainer.collect_files(str(folder))
     pretrainer.load_collected()
+    if "label_encoder" in built:
+        # As many classes as the file has; SpeechBrain asks for a word on that.
+        built["label_encoder"].ignore_len()
     return built
 
 

@@ -8,13 +8,9 @@ from torch import nn
 
 from speechbrain_ext.dataio.embedding_store import EmbeddingStore
 from speechbrain_ext.dataio.trials import Trials
+from speechbrain_ext.processing.backends import CosineBackend
 from speechbrain_ext.processing.calibration import Calibration, quality_columns
-from speechbrain_ext.processing.score_norm import (
-    cohort_statistics,
-    normalize_scores,
-    speaker_means,
-)
-from speechbrain_ext.processing.scoring import cosine_scores
+from speechbrain_ext.processing.score_norm import speaker_means
 from speechbrain_ext.utils.errors import InputError
 from speechbrain_ext.utils.files import write_json
 
@@ -34,7 +30,8 @@ class Cohort(nn.Module):
 
     Example
     -------
-    >>> cohort = Cohort.of(torch.eye(2), ["a", "b"])
+    >>> store = EmbeddingStore(["a", "b"], torch.eye(2), ["x", "y"], [1.0, 1.0], "")
+    >>> cohort = Cohort.of(store, CosineBackend())
     >>> cohort(torch.ones(1, 1, 2), torch.ones(1))
     tensor([[[0.5000, 0.5000]]])
     """
@@ -45,31 +42,27 @@ class Cohort(nn.Module):
         self.register_buffer("speaker_means", torch.zeros(n_speakers, dim))
 
     @classmethod
-    def of(cls, embeddings, speakers, subtract_mean=False):
+    def of(cls, store, backend):
         """Takes the statistics of embeddings.
 
         Arguments
         ---------
-        embeddings : torch.Tensor
-            Of shape (n_utterance, dim).
-        speakers : list of str
-            Of each utterance.
-        subtract_mean : bool
-            Whether the speakers' means are those of centred embeddings.
+        store : EmbeddingStore
+            Of training utterances.
+        backend : CosineBackend
+            Whose conventions the speakers' means follow.
 
         Returns
         -------
         Cohort
             With the mean over utterances and each speaker's.
         """
-        mean = embeddings.mean(dim=0)
-        names = [str(i) for i in range(len(speakers))]
-        means = speaker_means(
-            dict(zip(names, embeddings - mean if subtract_mean else embeddings)),
-            dict(zip(names, speakers)),
-        )
+        backend.fit(store)
+        means = backend.cohort if backend.score_norm else None
+        if means is None:
+            means = speaker_means(store.by_id(), store.speaker_of())
         cohort = cls(*means.shape)
-        cohort.mean.copy_(mean)
+        cohort.mean.copy_(store.embeddings.mean(dim=0))
         cohort.speaker_means.copy_(means)
         return cohort
 
@@ -143,12 +136,8 @@ class ModelScoring:
         The trials that the threshold is from, for people.
     calibration : Calibration
         From scores, and quality measures, to log-likelihood ratios.
-    score_norm : str
-        As of `normalize_scores`, with the cohort; none if None.
-    cohort_size : int
-        As of `normalize_scores`.
-    subtract_mean : bool
-        Whether the mean of the cohort is subtracted from embeddings.
+    backend : dict
+        Settings of the `CosineBackend`; plain cosine if None.
     cohort : Cohort
         Of the training speakers.
 
@@ -165,17 +154,13 @@ class ModelScoring:
         threshold=None,
         threshold_from=None,
         calibration=None,
-        score_norm=None,
-        cohort_size=None,
-        subtract_mean=False,
+        backend=None,
         cohort=None,
     ):
         self.threshold = threshold
         self.threshold_from = threshold_from
         self.calibration = calibration
-        self.score_norm = score_norm
-        self.cohort_size = cohort_size
-        self.subtract_mean = subtract_mean
+        self.backend = backend or {}
         self.cohort = cohort
 
     @property
@@ -197,9 +182,7 @@ class ModelScoring:
             {
                 "threshold": self.threshold,
                 "threshold_from": self.threshold_from,
-                "score_norm": self.score_norm,
-                "cohort_size": self.cohort_size,
-                "subtract_mean": self.subtract_mean,
+                "backend": self.backend,
                 "log_likelihood_ratio": None
                 if calibration is None
                 else vars(calibration),
@@ -230,9 +213,7 @@ class ModelScoring:
                 f"'{path}' is no calibration of a model ({error}); export it again"
             ) from None
 
-    def compare(
-        self, enrol, test, enrol_seconds=None, test_seconds=None, threshold=None
-    ):
+    def compare(self, enrol, test, enrol_seconds=(), test_seconds=(), threshold=None):
         """Scores pairs of embeddings and decides.
 
         Arguments
@@ -246,7 +227,7 @@ class ModelScoring:
         test_seconds : list of float
             Likewise.
         threshold : float
-            For the score, in place of the model's own.
+            As of `score`.
 
         Returns
         -------
@@ -256,32 +237,56 @@ class ModelScoring:
         Raises
         ------
         InputError
-            If nothing says where to decide, or the calibration needs durations.
+            As of `score`, and if there are not as many of both.
         """
-        pairs = range(len(enrol))
-        trials = Trials(
-            [0] * len(enrol),
-            [f"enrol {i}" for i in pairs],
-            [f"test {i}" for i in pairs],
-        )
+        if enrol.shape != test.shape:
+            raise InputError(
+                f"{len(enrol)} and {len(test)} utterances are no pairs; give as many "
+                "of both"
+            )
+        sides = [
+            [f"{side} {i}" for i in range(len(enrol))] for side in ("enrol", "test")
+        ]
+        names = [*sides[0], *sides[1]]
         store = EmbeddingStore(
-            [*trials.enrol, *trials.test],
+            names,
             torch.cat([enrol, test]).float().cpu(),
-            [*trials.enrol, *trials.test],
-            [*(enrol_seconds or []), *(test_seconds or [])],
+            names,
+            [*enrol_seconds, *test_seconds],
             "",
         )
-        if self.subtract_mean:
-            store.embeddings = store.embeddings - self.cohort.mean.cpu()
-        scores, means = cosine_scores(store.by_id(), trials), None
-        if self.score_norm is not None:
-            cohort = self.cohort.speaker_means.cpu()
-            means, _ = cohort_statistics(store.embeddings, cohort, self.cohort_size)
-            means = dict(zip(store.ids, means.tolist()))
-            scores = normalize_scores(
-                scores, trials, store.by_id(), cohort, self.score_norm, self.cohort_size
+        return self.score(store, Trials([0] * len(enrol), *sides), threshold=threshold)
+
+    def score(self, store, trials, enrolments=None, threshold=None):
+        """Scores a trial list and decides.
+
+        Arguments
+        ---------
+        store : EmbeddingStore
+            With the utterances of the trials.
+        trials : Trials
+            Trial list.
+        enrolments : dict
+            Utterance ids of each model, where the enrolment ids are models.
+        threshold : float
+            For the score, in place of the model's own.
+
+        Returns
+        -------
+        Verification
+            Tensors of shape (n_trial,).
+
+        Raises
+        ------
+        InputError
+            If nothing says where to decide, or the calibration needs durations.
+        """
+        backend = CosineBackend(**self.backend)
+        if backend.needs_cohort:
+            backend.take_statistics(
+                self.cohort.mean.cpu(), self.cohort.speaker_means.cpu()
             )
-        ratios = None
+        scores, ratios = backend.score(store, trials, enrolments), None
         if self.calibration is not None:
             columns = scores.unsqueeze(1)
             if len(self.calibration.names) > 1:
@@ -289,8 +294,12 @@ class ModelScoring:
                     raise InputError(
                         "the model's calibration takes durations; give them, or files"
                     )
-                _, columns = quality_columns(scores, trials, store, means)
-            ratios = self.calibration.apply(columns)
+                names, columns = quality_columns(
+                    scores, trials, store, backend.cohort_means(store), enrolments
+                )
+                columns = columns[:, [names.index(n) for n in self.calibration.names]]
+            ratios = self.calibration.apply(columns).float()
+        scores = scores.float()
         if threshold is None:
             threshold = self.threshold
         if threshold is None and ratios is None:

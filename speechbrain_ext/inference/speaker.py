@@ -11,6 +11,8 @@ from speechbrain.utils.distributed import infer_device
 from speechbrain.utils.fetching import fetch
 
 from speechbrain_ext.dataio.audio import read_crop, read_header
+from speechbrain_ext.dataio.embedding_store import EmbeddingStore
+from speechbrain_ext.dataio.trials import Trials
 from speechbrain_ext.dataio.windows import Windows, cut_recording
 from speechbrain_ext.inference.model_folder import find_model, load_model
 from speechbrain_ext.inference.model_scoring import ModelScoring, Verification
@@ -52,6 +54,60 @@ class Candidate(NamedTuple):
     probability: float | None
 
 
+def rank_speakers(scoring, embedding, duration, enrolled, threshold=None):
+    """Compares a recording with enrolled speakers.
+
+    Arguments
+    ---------
+    scoring : ModelScoring
+        Of the model.
+    embedding : torch.Tensor
+        Of the recording, of shape (dim,).
+    duration : float
+        Of the recording, in seconds.
+    enrolled : dict
+        Embeddings of each speaker's recordings and their seconds.
+    threshold : float
+        In place of the model's own.
+
+    Returns
+    -------
+    list of Candidate
+        All of them, the highest score first.
+
+    Example
+    -------
+    >>> enrolled = {"ann": (torch.eye(2)[:1], [1.0]), "bob": (torch.ones(1, 2), [1.0])}
+    >>> scoring = ModelScoring(threshold=0.5)
+    >>> [one.name for one in rank_speakers(scoring, torch.ones(2), 1.0, enrolled)]
+    ['bob', 'ann']
+    """
+    names = list(enrolled)
+    rows, durations, ids, enrolments = [embedding], [duration], ["test"], {}
+    for name, (embeddings, seconds) in enrolled.items():
+        enrolments[name] = [f"{name} {i}" for i in range(len(embeddings))]
+        rows.extend(embeddings)
+        durations.extend(seconds)
+        ids.extend(enrolments[name])
+    result = scoring.score(
+        EmbeddingStore(ids, torch.stack(rows), ids, durations, ""),
+        Trials([0] * len(names), names, ["test"] * len(names)),
+        enrolments,
+        threshold,
+    )
+    columns = [
+        [None] * len(names) if values is None else values.tolist()
+        for values in (
+            result.score,
+            result.decision,
+            result.log_likelihood_ratio,
+            result.probability,
+        )
+    ]
+    candidates = [Candidate(*row) for row in zip(names, *columns)]
+    return sorted(candidates, key=lambda one: one.score, reverse=True)
+
+
 class SpeakerRecognition(torch.nn.Module):
     """A trained model, with the methods of SpeechBrain's SpeakerRecognition.
 
@@ -78,7 +134,7 @@ class SpeakerRecognition(torch.nn.Module):
     Attributes
     ----------
     enrolled : dict
-        Embedding of each enrolled speaker and its seconds of speech.
+        Embeddings of each enrolled speaker's recordings and their seconds.
 
     Example
     -------
@@ -498,8 +554,8 @@ class SpeakerRecognition(torch.nn.Module):
         name : str
             Of the speaker.
         files : str or list of str
-            Recordings of the speaker, whose embeddings of unit length are
-            averaged.
+            Recordings of the speaker, whose embeddings are averaged at unit
+            length.
         window_length : float
             As of `encode_file`.
         window_overlap : float
@@ -508,17 +564,13 @@ class SpeakerRecognition(torch.nn.Module):
         Returns
         -------
         torch.Tensor
-            What was enrolled, of shape (dim,).
+            Embeddings of the recordings, of shape (n_file, dim).
         """
         files = [files] if isinstance(files, (str, Path)) else list(files)
         embeddings = self.embed_files(files, window_length, window_overlap)
-        # Alone, an utterance is enrolled as it is.
-        enrolled = embeddings[0]
-        if len(files) > 1:
-            enrolled = torch.nn.functional.normalize(embeddings, dim=1).mean(dim=0)
-        seconds = sum(read_header(path).duration for path in files)
-        self.enrolled[name] = (enrolled, seconds)
-        return enrolled
+        seconds = [read_header(path).duration for path in files]
+        self.enrolled[name] = (embeddings, seconds)
+        return embeddings
 
     def identify(
         self, file, top=5, threshold=None, window_length=None, window_overlap=None
@@ -551,26 +603,11 @@ class SpeakerRecognition(torch.nn.Module):
         """
         if not self.enrolled:
             raise InputError("nobody is enrolled; call enrol(name, files) first")
-        embeddings, seconds = zip(*self.enrolled.values())
-        test = self.encode_file(file, window_length, window_overlap)
-        result = self.scoring.compare(
-            torch.stack(embeddings),
-            test.expand(len(embeddings), -1),
-            list(seconds),
-            [read_header(file).duration] * len(embeddings),
-            threshold,
-        )
-        columns = [
-            [None] * len(embeddings) if values is None else values.tolist()
-            for values in (
-                result.score,
-                result.decision,
-                result.log_likelihood_ratio,
-                result.probability,
-            )
-        ]
-        candidates = [Candidate(*row) for row in zip(self.enrolled, *columns)]
-        return sorted(candidates, key=lambda one: one.score, reverse=True)[:top]
+        embedding = self.encode_file(file, window_length, window_overlap)
+        duration = read_header(file).duration
+        return rank_speakers(
+            self.scoring, embedding, duration, self.enrolled, threshold
+        )[:top]
 
     @torch.no_grad()
     def classify_batch(self, wavs, wav_lens=None):

@@ -69,7 +69,7 @@ def condition_metrics(trials, scores, store, gender_of=None, enrolments=None):
         chosen[name] = (shorter >= low) & (shorter < high)
     if gender_of is not None:
         speaker_of = store.speaker_of()
-        same = find_same_names(set(store.speakers), gender_of)
+        same = find_same_names(store.speakers, gender_of)
         gender_of = {speaker: gender_of[name] for speaker, name in same.items()}
         genders = [
             [gender_of.get(speaker_of[name]) for name in side]
@@ -105,7 +105,7 @@ def read_genders(path):
     Returns
     -------
     dict
-        Gender of each speaker.
+        Gender of each speaker that has one.
 
     Raises
     ------
@@ -117,4 +117,5 @@ def read_genders(path):
         for _, (speaker, gender) in read_csv(
             path, "table of speaker_genders", ("speaker", "gender")
         )
+        if gender
     }

@@ -7,6 +7,7 @@ from speechbrain.nnet.pooling import StatisticsPooling
 from torch import nn
 
 from speechbrain_ext._moved import renamed
+from speechbrain_ext.nnet.initialisation import draw_by_xavier
 from speechbrain_ext.nnet.masking import (
     expand_mask,
     frame_mask,
@@ -213,6 +214,32 @@ class MaskedStatisticsPooling(StatisticsPooling):
         return torch.cat(statistics, dim=1).transpose(1, 2)
 
 
+class FrameStatistics(FramePooling):
+    """Mean and standard deviation of the frames, without attention.
+
+    Arguments
+    ---------
+    in_channels : int
+        Channels of the frames.
+
+    Example
+    -------
+    >>> pooling = FrameStatistics(512)
+    >>> pooling(torch.rand(2, 50, 512), torch.tensor([1.0, 0.6])).shape
+    torch.Size([2, 1, 1024])
+    """
+
+    def __init__(self, in_channels):
+        super().__init__()
+        self.in_channels = in_channels
+        self.out_channels = 2 * in_channels
+        self.statistics = MaskedStatisticsPooling()
+
+    def forward(self, frames, lengths=None):
+        """Pools the valid frames, as of `FramePooling`."""
+        return self.statistics(frames, lengths)
+
+
 def _unbiased(variance, x, mask):
     """The unbiased variance over the frames of x (batch, channel, time)."""
     if mask is None:
@@ -273,9 +300,12 @@ class LayerAttentivePooling(LayerPooling):
     For each head and frame, the mean and the maximum over the head's channels
     give two profiles over layers; each goes through a squeeze-excitation net
     of the head's own; the sigmoid of their sum weighs the layers, and the
-    maximum over the weighted layers is kept.
+    maximum over the weighted layers is kept. The weights are sigmoids
+    (equation 2), so they do not add up to one over the layers.
 
-    The defaults are those of L-TDNN. LAP (arXiv 2512.22148) works on the
+    The defaults are those of L-TDNN, and weights are drawn as in its authors'
+    code: projections and excitation by Xavier's rule, the squeeze by Kaiming's,
+    each over the tensor of all heads. LAP (arXiv 2512.22148) works on the
     hidden states themselves: `projected_channels=in_channels, bias=True`, 12
     heads for base and 16 for large encoders.
 
@@ -292,7 +322,8 @@ class LayerAttentivePooling(LayerPooling):
     dropout : float
         Dropout probability of the layer weights.
     projected_channels : int
-        Channels of all heads together; out_channels if None.
+        Channels of all heads together; out_channels if None, as in the authors'
+        code. The paper's text has in_channels.
     bias : bool
         Whether the projections have a bias.
     pool : str
@@ -347,9 +378,8 @@ class LayerAttentivePooling(LayerPooling):
         self.dropout = nn.Dropout(dropout)
         self.out_proj = nn.Conv1d(projected_channels, out_channels, 1, bias=bias)
         self.out_norm = nn.BatchNorm1d(out_channels)
-        for weight in (self.squeeze_weight, self.excite_weight):
-            for head in weight:
-                nn.init.xavier_uniform_(head)
+        draw_by_xavier(self)
+        nn.init.kaiming_uniform_(self.squeeze_weight)
 
     def _excitation(self, profile):
         """Two-layer net over layer profiles (batch, head, time, layer)."""
@@ -382,13 +412,41 @@ class LayerAttentivePooling(LayerPooling):
         ValueError
             If the input has another number of layers.
         """
+        mask = frame_mask(lengths, hidden_states.shape[2])
+        x, weights = self.weigh(hidden_states, mask)
+        x = self.POOLS[self.pool](x, dim=3).flatten(1, 2)
+        x = masked_batch_norm(self.out_norm, self.out_proj(x), mask)
+        x = x.transpose(1, 2)
+        return (x, weights) if return_weights else x
+
+    def weigh(self, hidden_states, mask=None):
+        """Projects and weighs the layers, before one of them is kept.
+
+        Arguments
+        ---------
+        hidden_states : torch.Tensor
+            Of shape (layer, batch, time, channel).
+        mask : torch.Tensor
+            Valid frames, of shape (batch, time).
+
+        Returns
+        -------
+        torch.Tensor
+            Weighted layers, of shape (batch, head, channel, layer, time).
+        torch.Tensor
+            The sigmoid weights, of shape (batch, head, time, layer).
+
+        Raises
+        ------
+        ValueError
+            If the input has another number of layers.
+        """
         n_layers, n_batch, n_frames, _ = hidden_states.shape
         if n_layers != self.n_layers:
             raise ValueError(
                 f"LayerAttentivePooling was built for n_layers={self.n_layers} "
                 f"and got {n_layers} layers"
             )
-        mask = frame_mask(lengths, n_frames)
         # (batch, channel, layer, time)
         x = hidden_states.permute(1, 3, 0, 2)
         x = self.in_proj(masked_batch_norm(self.in_norm, x, mask))
@@ -399,10 +457,7 @@ class LayerAttentivePooling(LayerPooling):
             self._excitation(mean_profile) + self._excitation(max_profile)
         )
         dropped = self.dropout(weights).transpose(2, 3).unsqueeze(2)
-        x = self.POOLS[self.pool](x * dropped, dim=3).flatten(1, 2)
-        x = masked_batch_norm(self.out_norm, self.out_proj(x), mask)
-        x = x.transpose(1, 2)
-        return (x, weights) if return_weights else x
+        return x * dropped, weights
 
 
 class ChannelAttentiveStatisticsPooling(FramePooling):
@@ -561,7 +616,9 @@ class MultiHeadAttnPooling(MultiHeadFramePooling):
         self.scale = scale
         self.out_channels = in_channels * n_queries * (1 + statistics)
         self.query = nn.Parameter(torch.empty(n_heads, n_queries, head_channels))
-        nn.init.xavier_normal_(self.query)
+        for query in self.query.unbind(1):
+            # As the authors do, whose parameter is one matrix of all heads
+            nn.init.xavier_normal_(query)
 
     def forward(self, frames, lengths=None, return_weights=False):
         """Pools the valid frames.

@@ -90,6 +90,38 @@ def plot_layer_usage(path, usage):
     return save_figure(figure, path)
 
 
+def plot_layer_wins(path, wins):
+    """How often each layer is the maximum, for each class of phones.
+
+    Arguments
+    ---------
+    path : str or Path
+        Without extension.
+    wins : dict
+        For each class a share for each layer and a number of frames, as of
+        `speechbrain_ext.analysis.layer_wins.wins_by_phone_class`.
+
+    Returns
+    -------
+    list of Path
+        The files.
+
+    Example
+    -------
+    >>> wins = {"vowel": ([0.2, 0.8], 40), "nasal": ([0.5, 0.5], 10)}
+    >>> len(plot_layer_wins(getfixture("tmpdir") / "wins", wins))
+    2
+    """
+    figure, axes = new_figure(figsize=(6, 1.5 + 0.35 * len(wins)), layout="constrained")
+    image = axes.imshow([shares for shares, _ in wins.values()], aspect="auto", vmin=0)
+    axes.set_yticks(
+        range(len(wins)), [f"{name} ({n} frames)" for name, (_, n) in wins.items()]
+    )
+    axes.set_xlabel("layer")
+    figure.colorbar(image, ax=axes, label="share of channels that it wins")
+    return save_figure(figure, path)
+
+
 def plot_frame_weights(path, wav, weights, sample_rate, n_heads=8):
     """Weights of the first heads over time, beneath the waveform.
 

@@ -1,7 +1,5 @@
 """Plots of trainings and their costs."""
 
-
-
 from speechbrain_ext.plots.figures import new_figure, save_figure
 
 

@@ -333,6 +333,29 @@ class CosineBackend(Backend):
                 self._centred(cohort), cohort.speaker_of(), self.unit_length_cohort
             )
 
+    def take_statistics(self, mean, cohort):
+        """Takes what `train` computes, where a model has kept it.
+
+        Arguments
+        ---------
+        mean : torch.Tensor
+            Of the training embeddings, of shape (dim,).
+        cohort : torch.Tensor
+            Speakers' means, of shape (n_speaker, dim).
+
+        Returns
+        -------
+        CosineBackend
+            Itself.
+        """
+        self.dim = len(mean)
+        if self.subtract_mean:
+            self.mean = mean.double()
+        if self.score_norm:
+            self.cohort_speakers = set()
+            self.cohort = cohort
+        return self
+
     def _centred(self, store):
         return dict(zip(store.ids, store.embeddings - self.mean))
 

@@ -96,4 +96,3 @@ def is_finished(output_folder):
     (False, True)
     """
     return (Path(output_folder) / FINISHED).is_file()
-

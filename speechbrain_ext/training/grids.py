@@ -179,15 +179,43 @@ def results_folder(output_folder):
     Arguments
     ---------
     output_folder : Path
-        Of the training; where it has stages, the last one counts.
+        Of the training; where it has stages, the last one counts, in the order
+        that its metrics.json names them in.
 
     Returns
     -------
     Path
         The folder of metrics.json and scores.txt.
+
+    Raises
+    ------
+    InputError
+        If there are no test results.
+
+    Example
+    -------
+    >>> folder = Path(getfixture("tmpdir"))
+    >>> for stage in ("joint", "frozen"):
+    ...     (folder / stage / "test").mkdir(parents=True)
+    ...     metrics = {"stage": stage, "stages": ["frozen", "joint"]}
+    ...     file = folder / stage / "test" / "metrics.json"
+    ...     _ = file.write_text(json.dumps(metrics))
+    >>> results_folder(folder).parent.name
+    'joint'
     """
-    files = output_folder.glob("**/test/metrics.json")
-    return max(files, key=lambda path: path.stat().st_mtime).parent
+    if (output_folder / "test" / "metrics.json").is_file():
+        return output_folder / "test"
+    of_stages = {}
+    for file in output_folder.glob("*/test/metrics.json"):
+        metrics = read_metrics(file.parent)
+        if metrics.get("stage") in metrics.get("stages", ()):
+            of_stages[metrics["stages"].index(metrics["stage"])] = file.parent
+    if not of_stages:
+        raise InputError(
+            f"'{output_folder}' has no test results (test/metrics.json), or those of "
+            "stages that do not say their stage; train again"
+        )
+    return of_stages[max(of_stages)]
 
 
 def read_metrics(folder):

@@ -10,6 +10,7 @@ import speechbrain as sb
 import torch
 
 from speechbrain_ext.config import DATA_YAML, read_configuration
+from speechbrain_ext.dataio.prepare import resolve_test_trials
 from speechbrain_ext.utils.checkpoints import check_architecture
 from speechbrain_ext.utils.distributed import on_main_process
 from speechbrain_ext.utils.errors import InputError
@@ -112,14 +113,22 @@ def run_details(configuration, hparams):
     Returns
     -------
     dict
-        System, corpus, encoder, seed, steps, command, minutes of training, peak
-        memory of the main process and of the GPU (GiB), parameters of each
-        module.
+        System, stage and all stages' names, corpus, test trials, encoder, seed,
+        steps, command, minutes of training, peak memory of the main process and
+        of the GPU (GiB), parameters of each module.
     """
+    stages = list(configuration.values().get("stages", ()))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     details = {
         "system": configuration.path.stem,
+        "stage": Path(hparams["output_folder"]).name if stages else None,
+        "stages": stages,
         "dataset": hparams["dataset"],
+        "trials": resolve_test_trials(
+            hparams["dataset"],
+            hparams["verification_file"],
+            hparams["valid_verification_file"],
+        ),
         "ssl_hub": hparams.get("ssl_hub"),
         "seed": hparams["seed"],
         "number_of_steps": hparams["number_of_steps"],

@@ -167,7 +167,7 @@ def train_backend(hparams, speaker_model):
     hparams["backend"].fit(cohort)
 
 
-def score_and_report(hparams, speaker_model, store, trial_set):
+def score_and_report(hparams, speaker_model, store, trial_set, details=None):
     """Calibrates where asked, scores the trials and writes the results.
 
     Arguments
@@ -180,6 +180,8 @@ def score_and_report(hparams, speaker_model, store, trial_set):
         With the utterances of the trials.
     trial_set : TrialSet
         The trials.
+    details : dict
+        Further entries of metrics.json.
 
     Returns
     -------
@@ -222,7 +224,7 @@ def score_and_report(hparams, speaker_model, store, trial_set):
         threshold,
         calibration,
         gender_of,
-        {"trained_model": str(hparams["trained_model"])},
+        {"trained_model": str(hparams["trained_model"]), **(details or {})},
         hparams["average"],
     )
     plot_attention(

@@ -124,13 +124,14 @@ def find_same_names(names, known):
     >>> found == {"Jose\\u0301": "Jos\\u00e9"}
     True
     """
-    by_meaning = {same_name(name): name for name in known}
-    found = {}
-    for name in names:
-        if name in known:
-            found[name] = name
-        elif same_name(name) in by_meaning:
-            found[name] = by_meaning[same_name(name)]
+    names = set(names)
+    found = {name: name for name in names if name in known}
+    others = names - set(found)
+    if others:
+        by_meaning = {same_name(name): name for name in known}
+        for name in others:
+            if same_name(name) in by_meaning:
+                found[name] = by_meaning[same_name(name)]
     return found
 
 

@@ -97,6 +97,11 @@ def _name(value):
     return f"{value.__module__}.{value.__qualname__}"
 
 
+def _is_own_hook(hook):
+    # transformers adds hooks in the first call, by which it notes hidden states.
+    return not getattr(hook, "__module__", "").startswith("transformers.")
+
+
 class _Description:
     """Plain data that tells objects apart, attributes and all."""
 
@@ -166,7 +171,7 @@ class _Description:
             ignored |= MODULE_INTERNALS
             # Their keys count all hooks of the process.
             hooks = [list(state.pop(name).values()) for name in HOOKS]
-            state["hooks"] = hooks
+            state["hooks"] = [list(filter(_is_own_hook, of_kind)) for of_kind in hooks]
             # What transformers' modules compute is in their configuration; the
             # rest is notes that they take while they run.
             if kind.__module__.startswith("transformers."):

@@ -1,6 +1,7 @@
 """What every encoder of waveforms keeps to, and what all of them share."""
 
 import abc
+import copy
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -45,6 +46,14 @@ class Encoder(HFTransformersInterface, abc.ABC):
         no gradients, no autograd memory and no dropout.
     freeze_feature_extractor : bool
         With freeze=False, keeps the convolutional front end frozen.
+    freeze_feature_projection : bool
+        With freeze=False, keeps the projection of its output frozen too, so that
+        the transformer alone is trained.
+    mask_time_prob : float
+        SpecAugment (arXiv 1904.08779) in training: share of the transformer's
+        input frames in spans in whose place a learned vector comes; 0 for none.
+    mask_time_length : int
+        Frames of a span.
     gradient_checkpointing : bool
         Where something is trained, computes the layers again in the backward
         pass in place of keeping them: less memory, more time.
@@ -103,6 +112,9 @@ class Encoder(HFTransformersInterface, abc.ABC):
         save_path: str = "pretrained_models",
         freeze: bool = True,
         freeze_feature_extractor: bool = True,
+        freeze_feature_projection: bool = False,
+        mask_time_prob: float = 0.0,
+        mask_time_length: int = 10,
         gradient_checkpointing: bool = False,
         layers: Sequence[int] | None = None,
         lora_rank: int = 0,
@@ -111,6 +123,9 @@ class Encoder(HFTransformersInterface, abc.ABC):
     ) -> None:
         self.has_own_weights = not isinstance(source, Mapping)
         save_path = str(save_path)
+        # For `override_config`
+        self.mask_time_prob = mask_time_prob
+        self.mask_time_length = mask_time_length
         with found(source, save_path) as place, hub_errors(place):
             super().__init__(place, save_path, freeze=freeze)
             self.load_feature_extractor(place, cache_dir=save_path)
@@ -126,10 +141,18 @@ class Encoder(HFTransformersInterface, abc.ABC):
             )
         self.n_layers: int = len(self.layers)
         self.channels: int = self.config.hidden_size
-        self.freeze_feature_extractor = freeze_feature_extractor
+        if mask_time_prob and not hasattr(self.model, "masked_spec_embed"):
+            raise InputError(
+                f"mask_time_prob: {type(self).__name__} has no vector to mask frames "
+                "with; set it to 0"
+            )
+        self.kept_frozen: list[nn.Module] = []
         if freeze_feature_extractor:
-            for module in self.front_end:
-                module.requires_grad_(False)
+            self.kept_frozen += self.front_end
+        if freeze_feature_projection and hasattr(self.model, "feature_projection"):
+            self.kept_frozen.append(self.model.feature_projection)
+        for module in self.kept_frozen:
+            module.requires_grad_(False)
         if lora_rank:
             if lora_targets is None:
                 names = {name.split(".")[-1] for name, _ in self.model.named_modules()}
@@ -149,7 +172,7 @@ class Encoder(HFTransformersInterface, abc.ABC):
         else:
             # Classes that are chosen by the configuration have a method for it.
             build = getattr(self.auto_class, "from_config", self.auto_class)
-            self.model = build(self.config)
+            self.model = build(copy.deepcopy(self.config))
 
     @property
     def architecture(self) -> dict:
@@ -158,8 +181,8 @@ class Encoder(HFTransformersInterface, abc.ABC):
         Plain data, config and preprocessor, to be given as `source`.
         """
         config = json.loads(self.config.to_json_string())
-        # Where it once lay, and in which precision, are no part of it.
-        for name in ("_name_or_path", "dtype", "transformers_version"):
+        # Where it once lay is no part of it.
+        for name in ("_name_or_path", "transformers_version"):
             config.pop(name, None)
         preprocessor = json.loads(self.feature_extractor.to_json_string())
         return {"config": config, "preprocessor": preprocessor}
@@ -167,8 +190,9 @@ class Encoder(HFTransformersInterface, abc.ABC):
     def override_config(self, config):
         """Checks the family, and turns off what changes hidden states at random.
 
-        A skipped layer has no hidden state. Adapters after the last layer change
-        none, and are turned off too.
+        But for SpecAugment, where it is asked for. A skipped layer has no
+        hidden state. Adapters after the last layer change none, and are turned
+        off too.
 
         Arguments
         ---------
@@ -194,7 +218,12 @@ class Encoder(HFTransformersInterface, abc.ABC):
         # Set where a configuration lacks it too: some classes take what is not
         # there for on.
         config.layerdrop = 0.0
-        config.apply_spec_augment = False
+        config.apply_spec_augment = self.mask_time_prob > 0
+        if config.apply_spec_augment:
+            config.mask_time_prob = self.mask_time_prob
+            config.mask_time_length = self.mask_time_length
+            config.mask_time_min_masks = 0
+            config.mask_feature_prob = 0.0
         config.add_adapter = False
         config.use_intermediate_ffn_before_adapter = False
         return config
@@ -212,10 +241,10 @@ class Encoder(HFTransformersInterface, abc.ABC):
     def freeze_unused(self) -> None:
         """Freezes what no gradient can reach, which stops DDP.
 
-        The parameter of SpecAugment, which is off, and what comes after the
+        The parameter of SpecAugment where it is off, and what comes after the
         highest hidden state that is returned.
         """
-        if hasattr(self.model, "masked_spec_embed"):
+        if hasattr(self.model, "masked_spec_embed") and not self.mask_time_prob:
             self.model.masked_spec_embed.requires_grad = False
         for layer in list(self.transformer_layers)[max(self.layers) :]:
             layer.requires_grad_(False)
@@ -223,9 +252,8 @@ class Encoder(HFTransformersInterface, abc.ABC):
     def train(self, mode: bool = True):
         """Sets the mode, but for what is frozen, which stays in eval mode."""
         super().train(mode and not self.freeze)
-        if self.freeze_feature_extractor:
-            for module in self.front_end:
-                module.eval()
+        for module in self.kept_frozen:
+            module.eval()
         for module in self.model.modules():
             # Of the conformer: batches of its pre-training were larger, and a
             # batch's statistics would count padding.

@@ -17,6 +17,10 @@ def load_encoder(
     source: str | Mapping,
     save_path: str = "pretrained_models",
     freeze: bool = True,
+    freeze_feature_extractor: bool = True,
+    freeze_feature_projection: bool = False,
+    mask_time_prob: float = 0.0,
+    mask_time_length: int = 10,
     gradient_checkpointing: bool = False,
     layers: Sequence[int] | None = None,
     lora_rank: int = 0,
@@ -33,6 +37,14 @@ def load_encoder(
     save_path : str
         As of `Encoder`.
     freeze : bool
+        As of `Encoder`.
+    freeze_feature_extractor : bool
+        As of `Encoder`.
+    freeze_feature_projection : bool
+        As of `Encoder`.
+    mask_time_prob : float
+        As of `Encoder`.
+    mask_time_length : int
         As of `Encoder`.
     gradient_checkpointing : bool
         As of `Encoder`.
@@ -75,6 +87,10 @@ def load_encoder(
         source,
         save_path,
         freeze=freeze,
+        freeze_feature_extractor=freeze_feature_extractor,
+        freeze_feature_projection=freeze_feature_projection,
+        mask_time_prob=mask_time_prob,
+        mask_time_length=mask_time_length,
         gradient_checkpointing=gradient_checkpointing,
         layers=layers,
         lora_rank=lora_rank,

@@ -156,6 +156,9 @@ class SSLEncoder(Encoder):
         "wav2vec2-conformer",
     )
 
+    # Set before each call.
+    fingerprint_ignores = ("frame_mask",)
+
     # Loads encoders that SpeechBrain has pre-trained.
     _modify_state_dict = Wav2Vec2._modify_state_dict
 

@@ -39,6 +39,8 @@ class W2VBertEncoder(Encoder):
         As of `Encoder`.
     layers : list of int
         As of `Encoder`.
+    **settings
+        As of `Encoder`.
 
     Example
     -------
@@ -73,6 +75,7 @@ class W2VBertEncoder(Encoder):
         lora_alpha: int = 128,
         lora_targets: Sequence[str] | None = None,
         layers: Sequence[int] | None = None,
+        **settings,
     ) -> None:
         super().__init__(
             source,
@@ -83,6 +86,7 @@ class W2VBertEncoder(Encoder):
             lora_rank=lora_rank,
             lora_alpha=lora_alpha,
             lora_targets=lora_targets,
+            **settings,
         )
         self.n_mels = self.feature_extractor.num_mel_bins
         self.stride = self.feature_extractor.stride
