@@ -120,7 +120,7 @@ class WhisperEncoder(Encoder):
 
     Example
     -------
-    >>> from speechbrain_ext.tools.random_encoder import save_random_encoder
+    >>> from speechbrain_ext.lobes.encoders.random_encoder import save_random_encoder
     >>> folder = save_random_encoder("whisper", getfixture("tmpdir") / "whisper")
     >>> encoder = WhisperEncoder(folder)
     >>> hidden_states, lengths = encoder(
