@@ -91,8 +91,10 @@ class DataSettings:
     @property
     def roots(self) -> list[Path]:
         """Folders of the corpus, a list of Path."""
-        several = isinstance(self.data_folder, (list, tuple))
-        return list(map(Path, self.data_folder if several else [self.data_folder]))
+        folders = self.data_folder
+        if not isinstance(folders, (list, tuple)):
+            folders = [folders]
+        return list(map(Path, folders))
 
 
 def _path_as_text(value: object) -> object:

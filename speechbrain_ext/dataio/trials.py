@@ -59,6 +59,12 @@ class Trials:
         """Returns the set of utterance ids on either side."""
         return set(self.enrol) | set(self.test)
 
+    def rows(self) -> Iterator[tuple]:
+        """Returns label, enrolment and test of each trial; no label if not known."""
+        if self.labels is None:
+            return zip(self.enrol, self.test)
+        return zip(self.labels, self.enrol, self.test)
+
     def split_by_label(self, scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Splits scores for the metrics.
 
@@ -261,10 +267,7 @@ def write_trials(path: str | Path, trials: Trials) -> None:
     >>> read_trials(path) == trials
     True
     """
-    columns = [trials.enrol, trials.test]
-    if trials.labels is not None:
-        columns = [trials.labels, *columns]
-    write_fields(path, zip(*columns))
+    write_fields(path, trials.rows())
 
 
 def match_utterances(

@@ -123,6 +123,7 @@ def export_model(
         reference = _encoder_reference(model.encoder, content, results)
     metrics = _metrics(results, verification)
     scoring = _scoring(model.scoring, metrics, verification, cohort)
+    kept_cohort = scoring.cohort if scoring.has_cohort else None
     if metrics is not None:
         # Paths of the machine are not for everybody.
         for key in ("command", "trained_model"):
@@ -139,7 +140,7 @@ def export_model(
         hparams_file,
         model,
         reference,
-        len(scoring.cohort) if scoring.has_cohort else 0,
+        0 if kept_cohort is None else len(kept_cohort),
         emb_dim,
         None if classifier is None else len(classifier.speakers),
     )
@@ -153,8 +154,8 @@ def export_model(
         None if reference is None else "encoder",
     )
     scoring.save(output / CALIBRATION)
-    if scoring.has_cohort:
-        save_weights(scoring.cohort, output / COHORT)
+    if kept_cohort is not None:
+        save_weights(kept_cohort, output / COHORT)
     if classifier is not None:
         save_weights(_Parameters(classifier.state), output / CLASSIFIER)
         label_encoder = CategoricalEncoder()
@@ -202,7 +203,7 @@ class _Parameters(torch.nn.Module):
         super().__init__()
         self.state = state
 
-    def state_dict(self) -> dict[str, torch.Tensor]:
+    def state_dict(self) -> dict[str, torch.Tensor]:  # type: ignore[override]
         """Returns the parameters."""
         return self.state
 

@@ -121,6 +121,11 @@ class Verification(tuple):
     tensor([0.5000])
     """
 
+    score: torch.Tensor
+    decision: torch.Tensor
+    log_likelihood_ratio: torch.Tensor | None
+    probability: torch.Tensor | None
+
     def __new__(
         cls,
         score: torch.Tensor,
@@ -220,11 +225,12 @@ class ModelScoring:
             calibration = content.pop("log_likelihood_ratio")
             if calibration is not None:
                 calibration = Calibration(**calibration)
-            self.__init__(**content, calibration=calibration, cohort=self.cohort)
+            read = ModelScoring(**content, calibration=calibration, cohort=self.cohort)
         except (TypeError, KeyError, AttributeError, ValueError) as error:
             raise InputError(
                 f"'{path}' is no calibration of a model ({error}); export it again"
             ) from None
+        vars(self).update(vars(read))
 
     def compare(
         self,
@@ -308,7 +314,7 @@ class ModelScoring:
             If nothing says where to decide, or the calibration needs durations.
         """
         backend = CosineBackend(**self.backend)
-        if backend.needs_cohort:
+        if backend.needs_cohort and self.cohort is not None:
             backend.take_statistics(
                 self.cohort.mean.cpu(), self.cohort.speaker_means.cpu()
             )
@@ -328,7 +334,10 @@ class ModelScoring:
         scores = scores.float()
         if threshold is None:
             threshold = self.threshold
-        if threshold is None and ratios is None:
+        if threshold is not None:
+            decisions = scores > threshold
+        elif ratios is not None:
+            decisions = ratios > 0
+        else:
             raise InputError("the model has no threshold of its own; give threshold")
-        decisions = ratios > 0 if threshold is None else scores > threshold
         return Verification(scores, decisions, ratios)

@@ -349,12 +349,13 @@ class SpeakerRecognition(torch.nn.Module):
         embeddings = self.embedding_model(features, lengths)
         if not normalize:
             return embeddings
-        if not self.scoring.has_cohort:
+        cohort = self.scoring.cohort
+        if cohort is None or not self.scoring.has_cohort:
             raise InputError(
                 "normalize: the model has no mean of training embeddings; export it "
                 "with --cohort"
             )
-        return embeddings - self.scoring.cohort.mean.to(embeddings.device)
+        return embeddings - cohort.mean.to(embeddings.device)
 
     def encode_file(
         self,
@@ -388,7 +389,7 @@ class SpeakerRecognition(torch.nn.Module):
         """
         windows = Windows.of_settings(window_length, window_overlap)
         item = {"wav": str(path), "duration": read_header(path).duration}
-        total, n_samples = 0.0, 0
+        total, n_samples = torch.zeros((), dtype=torch.float64), 0
         for piece in cut_recording(item, windows):
             if "start" in piece:
                 crop = piece["start"], piece["duration"]
@@ -519,12 +520,13 @@ class SpeakerRecognition(torch.nn.Module):
         Verification
             The pair of scores and decisions, each of shape (batch, 1).
         """
-        sides = [(_as_batch(wavs1), wav1_lens), (_as_batch(wavs2), wav2_lens)]
-        embeddings = [self.encode_batch(*side)[:, 0] for side in sides]
+        wavs1, wavs2 = _as_batch(wavs1), _as_batch(wavs2)
         result = self.scoring.compare(
-            *embeddings,
-            *(self._seconds(*side) for side in sides),
-            threshold=threshold,
+            self.encode_batch(wavs1, wav1_lens)[:, 0],
+            self.encode_batch(wavs2, wav2_lens)[:, 0],
+            self._seconds(wavs1, wav1_lens),
+            self._seconds(wavs2, wav2_lens),
+            threshold,
         )
         ratios = result.log_likelihood_ratio
         return Verification(
@@ -573,10 +575,11 @@ class SpeakerRecognition(torch.nn.Module):
             The pair of score and decision, each of shape (1,).
         """
         if savedir is not None:
-            waveforms = (
-                self.load_audio(path, savedir).unsqueeze(0) for path in (path_x, path_y)
+            result = self.verify_batch(
+                self.load_audio(path_x, savedir),
+                self.load_audio(path_y, savedir),
+                threshold=threshold,
             )
-            result = self.verify_batch(*waveforms, threshold=threshold)
             ratio = result.log_likelihood_ratio
             return Verification(
                 result.score[0], result.decision[0], None if ratio is None else ratio[0]
@@ -692,7 +695,7 @@ class SpeakerRecognition(torch.nn.Module):
             If the model was exported without its classifier.
         """
         classifier, label_encoder = self._classification
-        if classifier is None:
+        if classifier is None or label_encoder is None:
             raise InputError("the model has no classifier of training speakers")
         embeddings = self.encode_batch(wavs, wav_lens)
         outputs = classifier.to(self.device).eval()(embeddings).squeeze(1)

@@ -135,7 +135,7 @@ def _draws(
 ) -> Iterator[torch.Tensor]:
     """How often each trial counts, in each draw of speakers."""
     rng = np.random.default_rng(seed)
-    is_target = np.asarray(is_target, dtype=bool)
+    targets = np.asarray(is_target, dtype=bool)
     speakers, numbers = np.unique(
         np.concatenate([enrol_speakers, test_speakers]), return_inverse=True
     )
@@ -145,7 +145,7 @@ def _draws(
             rng.integers(len(speakers), size=len(speakers)),
             minlength=len(speakers),
         )
-        yield torch.from_numpy(drawn[enrol] * np.where(is_target, 1, drawn[test]))
+        yield torch.from_numpy(drawn[enrol] * np.where(targets, 1, drawn[test]))
 
 
 def _resampled_rates(
@@ -157,15 +157,16 @@ def _resampled_rates(
     seed: int,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """False rejection and false acceptance rates at every score, in each draw."""
-    order = torch.argsort(torch.as_tensor(scores).flatten(), stable=True)
-    ranked = torch.as_tensor(scores).flatten()[order].numpy()
+    scores = torch.as_tensor(scores).flatten()
+    order = torch.argsort(scores, stable=True).numpy()
+    ranked = scores.numpy()[order]
     is_target = np.asarray(labels, dtype=bool)[order]
     # A threshold lies between different scores only.
     last_of_tie = np.append(ranked[1:] != ranked[:-1], True)
     for weights in _draws(labels, enrol_speakers, test_speakers, n_draws, seed):
-        weights = weights.numpy()[order]
-        missed = np.cumsum(weights * is_target)
-        rejected = np.cumsum(weights * ~is_target)
+        counts = weights.numpy()[order]
+        missed = np.cumsum(counts * is_target)
+        rejected = np.cumsum(counts * ~is_target)
         if missed[-1] == 0 or rejected[-1] == 0:
             continue
         frr = missed[last_of_tie] / missed[-1]

@@ -1,6 +1,7 @@
 """Pooling over layers and over frames, and what every such module keeps to."""
 
 import abc
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -371,7 +372,11 @@ class LayerAttentivePooling(LayerPooling):
     (torch.Size([2, 50, 512]), torch.Size([2, 8, 50, 13]))
     """
 
-    POOLS = {"max": torch.amax, "sum": torch.sum, "mean": torch.mean}
+    POOLS: dict[str, Callable[..., torch.Tensor]] = {
+        "max": torch.amax,
+        "sum": torch.sum,
+        "mean": torch.mean,
+    }
 
     def __init__(
         self,

@@ -492,7 +492,7 @@ class PLDABackend(Backend):
         return self.plda.log_ratios(enrol, test, n_enrol)
 
 
-def require_count(name: str, value: object, least: int) -> None:
+def require_count(name: str, value: Any, least: int) -> None:
     """Checks that an option is a whole number, and not too low.
 
     Arguments

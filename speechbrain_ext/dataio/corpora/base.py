@@ -489,7 +489,7 @@ def audio_files(root: Path, left_out: LeftOut) -> Iterator[AudioFile]:
                 pending.append((entry.path, real, above | {real}))
             elif has_audio_name:
                 yield _audio_file(path, status, real, fault)
-            elif status is None:
+            elif status is None and fault:
                 # Maybe a folder of recordings
                 left_out.append((entry.path, fault))
 

@@ -78,8 +78,8 @@ class CNCeleb(Corpus):
         for folder in (test / "enroll", test / "test"):
             for file in audio_files(folder, left_out) if folder.is_dir() else ():
                 name = file.path.relative_to(root).as_posix()
-                speaker = file.path.name.partition("-")[0]
-                yield Utterance.of_file(file, name, speaker, False, "test")
+                speaker_name = file.path.name.partition("-")[0]
+                yield Utterance.of_file(file, name, speaker_name, False, "test")
 
     def _training_speakers(self, root: Path) -> set[str] | None:
         """The speakers of dev.lst; None for CN-Celeb2, where it is all."""
@@ -96,16 +96,19 @@ class CNCeleb(Corpus):
 
     def read_own_trials(self, path: str | Path) -> Trials:
         """Reads trials.lst, whose lines are `model test label`."""
-        trials = Trials([], [], [])
+        labels: list[int] = []
+        enrol: list[str] = []
+        test: list[str] = []
         for number, fields in read_fields(path, "trial list"):
             if len(fields) != 3 or fields[2] not in LABELS:
                 raise InputError(
                     f"'{path}', line {number}: '{' '.join(fields)}'; a trial of "
                     "CN-Celeb is 'model test label', with 1 for target trials"
                 )
-            trials.enrol.append(fields[0])
-            trials.test.append(fields[1])
-            trials.labels.append(LABELS[fields[2]])
+            enrol.append(fields[0])
+            test.append(fields[1])
+            labels.append(LABELS[fields[2]])
+        trials = Trials(labels, enrol, test)
         require_both_labels(trials, path)
         return trials
 

@@ -238,7 +238,7 @@ def build_demo_corpus(folder: str | Path) -> tuple[str, str]:
     ).get("version"):
         return str(folder), str(trial_list)
     espeak = ESpeak()
-    phones = []
+    phones: list[tuple[str, float, str]] = []
     for number in tqdm(range(N_SPEAKERS), desc="Making demo voices"):
         phones += _write_speaker(espeak, folder / "wav", number)
     with atomic_path(folder / "phones.csv") as partial:
@@ -263,7 +263,7 @@ def _write_speaker(
     # Played faster, all formants rise: a shorter vocal tract.
     vocal_tract = rng.uniform(0.88, 1.14)
     speaker = f"id{10001 + number}"
-    phones = []
+    phones: list[tuple[str, float, str]] = []
     for session in range(N_SESSIONS):
         channel = _draw_channel(rng)
         for utterance in range(N_UTTERANCES_PER_SESSION):

@@ -94,9 +94,9 @@ class VCTK(Corpus):
         lines = read_metadata(root / "speaker-info.txt").splitlines()[1:]
         speakers = {}
         for line in lines:
-            name, age, gender, accent, *region = [*line.split(), "", "", ""][:40]
+            name, age, gender, accent, *words = [*line.split(), "", "", ""][:40]
             # Comments on the recordings stand in brackets.
-            region = re.sub(r"\(.*", "", " ".join(region)).strip()
+            region = re.sub(r"\(.*", "", " ".join(words)).strip()
             # Release 0.80 lists 225 for p225.
             speakers[f"p{name}" if name.isdigit() else name] = {
                 "gender": gender, "age": age, "accent": accent, "region": region,
@@ -144,5 +144,4 @@ def lay_out(
     write_lines(root / "speaker-info.txt", lines)
     for split in ("valid", "test"):
         trials = draw_trials(speaker_of[split], n_trials, 0, attributes_of)
-        fields = zip(trials.labels, trials.enrol, trials.test)
-        write_csv(root / f"trials-{split}.csv", CSV_COLUMNS, fields)
+        write_csv(root / f"trials-{split}.csv", CSV_COLUMNS, trials.rows())
