@@ -81,7 +81,7 @@ class FramePooling(nn.Module, abc.ABC):
     @abc.abstractmethod
     def forward(
         self, frames: torch.Tensor, lengths: torch.Tensor | None = None
-    ) -> torch.Tensor:
+    ) -> MaybeWithWeights:
         """Pools the valid frames.
 
         Arguments
@@ -101,9 +101,8 @@ class FramePooling(nn.Module, abc.ABC):
 class MultiHeadFramePooling(FramePooling):
     """A pooling each head of which weighs the frames, and gives the weights."""
 
-    # The contract of FramePooling holds unless the weights are asked for.
     @abc.abstractmethod
-    def forward(  # type: ignore[override]
+    def forward(
         self,
         frames: torch.Tensor,
         lengths: torch.Tensor | None = None,
@@ -551,8 +550,7 @@ class ChannelAttentiveStatisticsPooling(FramePooling):
         self.scores = nn.Conv1d(attention_channels, channels, 1)
         self.dropout = nn.Dropout(dropout)
 
-    # The contract of FramePooling holds unless the weights are asked for.
-    def forward(  # type: ignore[override]
+    def forward(
         self,
         frames: torch.Tensor,
         lengths: torch.Tensor | None = None,
