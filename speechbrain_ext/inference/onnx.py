@@ -87,7 +87,8 @@ def export_onnx(speaker_model, folder):
                 setattr(module, name, ConvolvedSTFT(child))
     shortest = getattr(encoder, "receptive_field", 1)
     paths = [
-        folder / name for name in ("model.onnx", "model_float16.onnx", "model_int8.onnx")
+        folder / name
+        for name in ("model.onnx", "model_float16.onnx", "model_int8.onnx")
     ]
     float32, float16, int8 = paths
     with _quiet():
