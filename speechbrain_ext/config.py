@@ -111,7 +111,7 @@ class Entry:
         Arguments
         ---------
         other : Entry
-            Of the same key.
+            Entry of the same key.
 
         Returns
         -------
@@ -192,7 +192,7 @@ class Configuration:
         Returns
         -------
         ruamel.yaml.comments.CommentedMap
-            Of each key.
+            Value of each key.
 
         Raises
         ------
@@ -233,7 +233,7 @@ class Configuration:
         Returns
         -------
         dict
-            Of each key.
+            Value of each key.
 
         Raises
         ------
@@ -269,15 +269,21 @@ class Configuration:
         }
 
     def save(self, path):
-        """Writes the self-contained YAML.
+        """Writes the self-contained YAML, to be used from any working directory.
+
+        An encoder's folder gets its absolute path; a name on the hub stays.
 
         Arguments
         ---------
         path : str or Path
             The file.
         """
+        source = self.entries["ssl_hub"].value if "ssl_hub" in self.entries else None
+        portable = self
+        if isinstance(source, str) and Path(source).is_dir():
+            portable = self.with_values({"ssl_hub": str(Path(source).absolute())})
         with atomic_path(path) as partial:
-            partial.write_text(self.text, encoding="utf-8")
+            partial.write_text(portable.text, encoding="utf-8")
 
 
 def read_configuration(arguments, corpus=None, demo=True):
@@ -294,7 +300,7 @@ def read_configuration(arguments, corpus=None, demo=True):
     Arguments
     ---------
     arguments : list of str
-        As of sys.argv[1:]: a YAML, and options.
+        A YAML, and options, as in sys.argv[1:].
     corpus : str or Path
         YAML of overrides for the recipe's corpus, over which a preset takes
         precedence.
@@ -414,7 +420,7 @@ def training_stages(configuration):
     Arguments
     ---------
     configuration : Configuration
-        Of the training.
+        Configuration of the training.
 
     Returns
     -------
@@ -476,9 +482,9 @@ def parse_value(key, text, current=None):
     Arguments
     ---------
     key : str
-        Of the YAML.
+        Key of the YAML.
     text : str
-        As given.
+        Text as it was given.
     current : object
         The value that it replaces: for a key that the schema does not know,
         text replaces text.
@@ -568,13 +574,13 @@ def not_built(key, what, error, keys):
     Arguments
     ---------
     key : str
-        Of the YAML.
+        Key of the YAML.
     what : str
         Its class or function.
     error : Exception
         Why.
     keys : list of str
-        Of the YAML, that its arguments refer to.
+        Keys of the YAML, that its arguments refer to.
 
     Returns
     -------

@@ -18,7 +18,7 @@ class Kind(NamedTuple):
     Arguments
     ---------
     type : type
-        As pydantic takes it.
+        Type in a form that pydantic takes.
     description : str
         After "must be".
     is_text : bool
@@ -103,8 +103,8 @@ KEYS = {
     "valid_verification_file": TEXT.or_null(),
     "valid_speakers": SPEAKERS,
     "test_speakers": SPEAKERS,
-    "n_valid_trials": COUNT,
-    "n_test_trials": COUNT,
+    "n_valid_trials": _whole(2),  # a target and a non-target trial
+    "n_test_trials": _whole(2),
     "min_duration": FROM_ZERO,
     "allow_broken": SWITCH,
     "sample_rate": _whole(1000),
@@ -115,6 +115,8 @@ KEYS = {
     "stages": MAPPING,
     "number_of_steps": COUNT,
     "steps_per_epoch": COUNT,
+    "validate_after": COUNT_OR_ZERO,
+    "max_grad_norm": ABOVE_ZERO,
     "batch_size": COUNT,
     "grad_accumulation_factor": COUNT,
     "sentence_len": ABOVE_ZERO,
@@ -126,6 +128,7 @@ KEYS = {
     "layer_lr_decay": _number("a number above 0, at most 1", gt=0, le=1),
     "warmup": SHARE,
     "weight_decay": FROM_ZERO,
+    "classifier_weight_decay": FROM_ZERO.or_null(),
     "patience": COUNT,
     "precision": _choice("fp32", "fp16", "bf16"),
     "keep_checkpoints": COUNT,
@@ -136,6 +139,8 @@ KEYS = {
     "modules": MAPPING,
     # Augmentation
     "augment": SWITCH,
+    "augment_fine_tuning": SWITCH,
+    "augment_prob": SHARE,
     "noise_annotation": TEXT.or_null(),
     "noise_folder": TEXT.or_null(),
     "noise_url": TEXT.or_null(),
@@ -144,7 +149,9 @@ KEYS = {
     "n_rooms": COUNT,
     "vocal_tract_low": ABOVE_ZERO,
     "vocal_tract_high": ABOVE_ZERO,
-    "span_drop": Kind(None, "null"),
+    "fea_augment": Kind(None, "null, or an augmentation that !new: builds"),
+    "max_freq_mask": COUNT,
+    "max_time_mask": COUNT,
     "span_drop_utterance_prob": SHARE,
     "span_drop_start_prob": SHARE,
     "span_drop_length": COUNT,
@@ -155,10 +162,16 @@ KEYS = {
     "f_max": ABOVE_ZERO,
     "preemphasis": _number("a number from 0 to below 1", ge=0, lt=1),
     "keep_spectrum": SWITCH,
+    "n_fft": COUNT,
+    "normalization": _choice("mean", "mean-variance", "frame-length"),
     "frame_channels": COUNT,
     "ssl_hub": TEXT,
     "ssl_folder": TEXT,
     "freeze": SWITCH,
+    "freeze_feature_extractor": SWITCH,
+    "freeze_feature_projection": SWITCH,
+    "mask_time_prob": SHARE,
+    "mask_time_length": COUNT,
     "gradient_checkpointing": SWITCH,
     "lora_rank": COUNT_OR_ZERO,
     "lora_alpha": ABOVE_ZERO,
@@ -166,12 +179,17 @@ KEYS = {
     # Embedding models
     "emb_dim": COUNT,
     "n_heads": COUNT,
+    "mhfa_heads": COUNT,
     "context": COUNT_OR_ZERO,
     "compressed_channels": COUNT,
     "conv_channels": COUNT,
     "pooled_channels": COUNT,
+    "projected_channels": COUNT,
+    "dilations": COUNTS,
+    "attentive": SWITCH,
     "adapter_channels": COUNT,
     "ecapa_channels": COUNT,
+    "ecapa_attention_channels": COUNT,
     "xvector_channels": COUNT,
     "bottleneck_channels": COUNT,
     "n_components": COUNT,
@@ -225,6 +243,7 @@ KEYS = {
     "contrast_weight": FROM_ZERO,
     # Verification
     "trained_model": TEXT,
+    "trust_source": SWITCH,
     "trials_from": TEXT.or_null(),
     "test_folder": PATHS.or_null(),
     "trial_lists": Kind(
@@ -326,6 +345,14 @@ WITHOUT_EFFECT = {
     "encoder_frozen_steps": (
         "freeze", True, "give --freeze=False to train the encoder",
     ),
+    "freeze_feature_extractor": (
+        "freeze", True, "give --freeze=False to train the encoder",
+    ),
+    "freeze_feature_projection": (
+        "freeze", True, "give --freeze=False to train the encoder",
+    ),
+    "mask_time_prob": ("freeze", True, "give --freeze=False to train the encoder"),
+    "mask_time_length": ("mask_time_prob", 0, "give a --mask_time_prob above 0"),
     "gradient_checkpointing": (
         "freeze", True, "give --freeze=False to train the encoder",
     ),
@@ -334,6 +361,7 @@ WITHOUT_EFFECT = {
     "rir_folder": ("augment", False, "give --augment=True"),
     "noise_url": ("noise_folder", None, "give --noise_folder, where it goes"),
     "rir_url": ("rir_folder", None, "give --rir_folder, where it goes"),
+    "augment_prob": ("augment", False, "give --augment=True"),
     "lora_alpha": ("lora_rank", 0, "give a --lora_rank above 0"),
     "lora_targets": ("lora_rank", 0, "give a --lora_rank above 0"),
     "penalty": ("top_k", 0, "give a --top_k above 0"),
@@ -353,15 +381,15 @@ WITHOUT_EFFECT = {
 }  # fmt: skip
 
 
-def check_values(values, source):
-    """Checks the values of a YAML.
+def check_values(values, source=None):
+    """Checks the values of a YAML, or of a call.
 
     Arguments
     ---------
     values : dict
-        Of the YAML, with its references resolved.
+        Values of the YAML, with its references resolved.
     source : str or Path
-        The YAML, for messages.
+        The YAML, for messages; None for a call.
 
     Raises
     ------
@@ -384,18 +412,19 @@ def check_values(values, source):
         and not has_tag(value)
         and not (isinstance(value, list) and any(map(has_tag, value)))
     }
+    where = f" in '{source}'" if source else ""
     for key, value in plain.items():
         kind = KEYS[key]
         try:
             TypeAdapter(kind.type, config=ConfigDict(strict=True)).validate_python(
-                value
+                _as_utf8(value)
             )
         except ValidationError:
             hint = ""
             if kind.is_text and isinstance(value, (int, float)):
                 hint = "; text that looks like a number needs quotes in a YAML"
             raise InputError(
-                f"{key}: {_shown(value)} in '{source}' must be {kind.description}{hint}"
+                f"{key}: {_shown(value)}{where} must be {kind.description}{hint}"
             ) from None
     for keys, holds, message in TOGETHER:
         if all(key in plain for key in keys):
@@ -444,7 +473,7 @@ def has_tag(value):
     Arguments
     ---------
     value : object
-        Of a YAML that ruamel.yaml has loaded.
+        Value of a YAML that ruamel.yaml has loaded.
 
     Returns
     -------
@@ -468,7 +497,7 @@ def plain_value(value):
     Arguments
     ---------
     value : object
-        Of a YAML that ruamel.yaml has loaded.
+        Value of a YAML that ruamel.yaml has loaded.
 
     Returns
     -------
@@ -493,6 +522,13 @@ def plain_value(value):
         if isinstance(value, kind):
             return kind(value)
     return value
+
+
+def _as_utf8(value):
+    """Names that are not UTF-8, which pydantic refuses and the data says so itself."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    return list(map(_as_utf8, value)) if isinstance(value, list) else value
 
 
 def _shown(value):

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from conftest import ROOT
 from hyperpyyaml import load_hyperpyyaml
 from speechbrain.inference.classifiers import EncoderClassifier
 from speechbrain.integrations.huggingface.wavlm import WavLM
@@ -9,16 +10,15 @@ from speechbrain.lobes.features import MFCC, Fbank
 from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
 from speechbrain.lobes.models.Xvector import Xvector
 from speechbrain.nnet.pooling import StatisticsPooling
-from test_recipe import ROOT
 
 from speechbrain_ext import lobes
 from speechbrain_ext.config import read_configuration
 from speechbrain_ext.inference.speaker import SpeakerRecognition
 from speechbrain_ext.inference.teacher_frames import TeacherFrames
+from speechbrain_ext.lobes.encoders.random_encoder import save_random_encoder
 from speechbrain_ext.lobes.encoders.small_wavlm import save_small_wavlm
 from speechbrain_ext.nnet import pooling
 from speechbrain_ext.nnet.dictionary_encoding import LDEEmbedding
-from speechbrain_ext.tools.random_encoder import save_random_encoder
 from speechbrain_ext.utils.checkpoints import AtomicCheckpointer
 from speechbrain_ext.utils.errors import InputError
 

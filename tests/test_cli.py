@@ -1,6 +1,7 @@
 """The command speechbrain-ext on stores, Kaldi files and score files."""
 
 import json
+from unicodedata import normalize
 
 import kaldiio
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from speechbrain_ext.cli import main
 from speechbrain_ext.dataio.embedding_store import EmbeddingStore
 from speechbrain_ext.dataio.scores import read_scores
-from speechbrain_ext.dataio.trials import draw_trials, write_trials
+from speechbrain_ext.dataio.trials import Trials, draw_trials, write_trials
 from speechbrain_ext.metrics.detection import EER
 from speechbrain_ext.utils.errors import InputError
 
@@ -37,6 +38,10 @@ def files(tmp_path):
             {i: e.numpy() for i, e in store.by_id().items()},
             scp=str(tmp_path / f"{name}.scp"),
         )
+        np.savez(
+            tmp_path / f"{name}.npz",
+            **{i: e.numpy() for i, e in store.by_id().items()},
+        )
     (tmp_path / "utt2spk").write_text(
         "".join(f"{i} {s}\n" for i, s in cohort.speaker_of().items())
     )
@@ -49,15 +54,15 @@ def run(files, *arguments):
 
 
 WORDS = {"score", "norm", "eval", "calibrate", "det", "s-norm", "10", "6", "0.5",
-         "0.01", "file"}  # fmt: skip
+         "0.01", "file", "embeddings", "scores"}  # fmt: skip
 
 
 def test_kaldi_and_store_give_the_same_scores(files):
-    for kind in ("safetensors", "scp", "ark"):
+    for kind in ("safetensors", "scp", "ark", "npz"):
         run(files, "score", f"test.{kind}", "--trials", "trials.txt",
             "--output", kind)  # fmt: skip
     _, expected = read_scores(files / "safetensors" / "scores.txt")
-    for kind in ("scp", "ark"):
+    for kind in ("scp", "ark", "npz"):
         _, scores = read_scores(files / kind / "scores.txt")
         assert torch.equal(scores, expected)
     metrics = json.loads((files / "scp" / "metrics.json").read_text())
@@ -239,7 +244,8 @@ def test_eval_refuses_numbers_out_of_range(tmp_path, capsys, options):
     (tmp_path / "s.txt").write_text("a b 1 0.5\nc d 0 0.1\n")
     with pytest.raises(SystemExit):
         main(["eval", str(tmp_path / "s.txt"), *options])
-    assert f"argument {options[0]}: '{options[1]}': give a" in capsys.readouterr().err
+    message = f"Invalid value for '{options[0]}': '{options[1]}': give a"
+    assert message in capsys.readouterr().err
 
 
 def test_eval_at_an_operating_point(tmp_path, capsys):
@@ -306,3 +312,64 @@ def test_norm_subtracts_the_mean(files):
     _, first = read_scores(files / "as" / "scores.txt")
     _, second = read_scores(files / "normalized.txt")
     assert torch.equal(first, second)
+
+
+def test_trials_without_labels(files, capsys):
+    run(files, "score", "test.scp", "--trials", "trials.txt", "--output", "with")
+    trials, expected = read_scores(files / "with" / "scores.txt")
+    pairs = list(zip(trials.enrol, trials.test))
+    (files / "pairs.txt").write_text("".join(f"{a} {b}\n" for a, b in pairs))
+    capsys.readouterr()
+    cohort = ["--cohort", "cohort.scp", "--utt2spk", "utt2spk"]
+    run(files, "score", "test.scp", "--trials", "pairs.txt", "--output", "without")
+    assert "100 trials without labels" in capsys.readouterr().out
+    unlabelled, scores = read_scores(files / "without/scores.txt", need_labels=False)
+    assert unlabelled.labels is None and torch.equal(scores, expected)
+    for name in ("with", "without"):
+        run(files, "norm", f"{name}/scores.txt", "--embeddings", "test.scp",
+            "--output", f"{name}/norm.csv", *cohort)  # fmt: skip
+        run(files, "calibrate", f"{name}/scores.txt", "--train", "with/scores.txt",
+            "--output", f"{name}/calibrated")  # fmt: skip
+    for file in ("norm.csv", "calibrated/scores.txt"):
+        _, expected = read_scores(files / "with" / file)
+        unlabelled, scores = read_scores(files / "without" / file, need_labels=False)
+        assert unlabelled.labels is None and torch.equal(scores, expected)
+    with pytest.raises(SystemExit, match="line 1: 3 fields"):
+        run(files, "eval", "without/scores.txt")
+
+
+@pytest.mark.parametrize("average", ["embeddings", "scores"])
+def test_enrolments_of_trials_without_labels(files, average):
+    (files / "enrol.txt").write_text("Jos\u00e9 t0/0 t0/1\notto t1/5\n", "utf-8")
+    scores = []
+    for labels in ("1 {}0 {}", "{}{}"):
+        (files / "trials.txt").write_text(
+            labels.format("Jose\u0301 t0/2\n", "otto t0/2\n"), "utf-8"
+        )
+        run(files, "score", "test.npz", "--trials", "trials.txt", "--output", "out",
+            "--enrolments", "enrol.txt", "--average", average)  # fmt: skip
+        trials, values = read_scores(files / "out/scores.txt", need_labels=False)
+        # Scores have the names of the trials.
+        assert trials.enrol == ["Jose\u0301", "otto"]
+        scores.append(values)
+    assert torch.equal(*scores)
+
+
+def test_names_of_embeddings_in_another_normal_form(files):
+    names = {"a/\u00e9 1": 1.0, "a/\u00e9\t2": 0.5, "b/\u00f6": -1.0}
+    ids = list(names)
+    matrix = torch.tensor([[x, 1.0] for x in names.values()])
+    EmbeddingStore(ids, matrix, ["a", "a", "b"], [1.0] * 3, "").save(
+        files / "odd.safetensors"
+    )
+    trials = Trials([1, 0], [ids[0]] * 2, ids[1:])
+    scores = []
+    for form in ("NFC", "NFD"):
+        sides = [[normalize(form, n) for n in s] for s in (trials.enrol, trials.test)]
+        write_trials(files / "odd.txt", Trials([1, 0], *sides))
+        run(files, "score", "odd.safetensors", "--trials", "odd.txt", "--output", "o")
+        read, values = read_scores(files / "o/scores.txt")
+        assert [read.enrol, read.test] == sides
+        scores.append(values)
+    assert torch.equal(*scores)
+    run(files, "eval", "o/scores.txt")

@@ -18,11 +18,11 @@ from speechbrain_ext.config import (
 )
 from speechbrain_ext.dataio.embedding_store import EmbeddingStore
 from speechbrain_ext.inference.speaker import SpeakerRecognition
+from speechbrain_ext.lobes.encoders.random_encoder import save_random_encoder
 from speechbrain_ext.lobes.encoders.small_wavlm import (
     save_small_wavlm,
 )
 from speechbrain_ext.schema import KEYS, WITHOUT_EFFECT, check_values
-from speechbrain_ext.tools.random_encoder import save_random_encoder
 from speechbrain_ext.utils.errors import InputError
 
 PROJECT = sorted(HPARAMS.glob("*.yaml"))
@@ -200,7 +200,10 @@ def test_numbers_are_numbers_and_unknown_keys_keep_their_type(tmp_path):
         (["--number_of_steps=!ref <seed> / 0"], "cannot be computed"),
         (["--steps_per_epoch=0"], "steps_per_epoch: 0 .* at least 1"),
         (["--emb_dim=!ref <emb_dim>"], "keys refer to each other"),
-        (["--ecapa_channels=12"], "MaskedECAPA.* cannot be built.*ecapa_channels"),
+        (
+            ["--ecapa_channels=12"],
+            "ecapa .*MaskedECAPA.* cannot be built.*ecapa_channels",
+        ),
     ],
 )
 def test_wrong_command_line_is_one_line(options, message):
@@ -369,3 +372,22 @@ def test_settings_ignore_comments_and_places(tmp_path):
     second = write(tmp_path / "b.yaml", "# b\nlr: 0.1\nx: !new:a.B\noutput_folder: c\n")
     assert read(first).settings() == read(second).settings()
     assert read(first, "--lr=0.2").settings() != read(second).settings()
+
+
+def test_encoder_of_a_relative_path_is_found_from_elsewhere(tmp_path, monkeypatch):
+    save_small_wavlm(tmp_path / "wavlm", n_layers=2, channels=32, n_bands=8)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    read(LAP, "--ssl_hub=wavlm", "--n_heads=4").save(tmp_path / "hyperparams.yaml")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    again = read(tmp_path / "hyperparams.yaml")
+    assert again.values()["ssl_hub"] == str(tmp_path / "wavlm")
+    assert again.values()["encoder"]["source"] == str(tmp_path / "wavlm")
+
+
+@pytest.mark.parametrize(
+    "name", ["microsoft/wavlm-large", "speechbrain_ext/wavlm-small"]
+)
+def test_encoder_of_a_name_keeps_it(tmp_path, name):
+    read(LAP, f"--ssl_hub={name}").save(tmp_path / "hyperparams.yaml")
+    assert read(tmp_path / "hyperparams.yaml").entries["ssl_hub"].value == name

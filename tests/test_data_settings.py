@@ -27,7 +27,7 @@ RIGHT = {
     "n_test_trials": [2],
     "min_duration": [0, 1.5],
     "allow_broken": [True],
-    "seed": [0, -1],
+    "seed": [0, 7],
 }
 WRONG = {
     "dataset": [-1, 0, "x", None, ["folder"]],
@@ -41,7 +41,7 @@ WRONG = {
     "n_test_trials": [-1, 0, 1, "x", None, [10], 10.5],
     "min_duration": [-1, "x", None, [0.5], float("nan"), True],
     "allow_broken": [-1, 0, 1, "x", None, []],
-    "seed": ["x", None, [1], 0.5, True],
+    "seed": [-1, "x", None, [1], 0.5, True],
 }
 
 

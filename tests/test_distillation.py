@@ -8,8 +8,8 @@ import sys
 import pytest
 import soundfile
 import torch
-from conftest import write_voice
-from test_recipe import ENVIRONMENT, ROOT, TINY, run
+from conftest import ROOT, TINY, run, write_voice
+from processes import run_python
 
 from speechbrain_ext.analysis.cka import linear_cka
 from speechbrain_ext.dataio.embedding_store import EmbeddingStore, row_keys_of
@@ -340,11 +340,14 @@ def test_other_students_and_teachers(distilled, tmp_path, name):
 
 def test_cka_of_targets(distilled, tmp_path):
     folder, _ = distilled
-    done = subprocess.run(
-        [sys.executable, RECIPES / "compare_targets.py", folder / "teacher/targets",
-         "--output_folder", tmp_path],
-        env=ENVIRONMENT, capture_output=True, text=True,
-    )  # fmt: skip
+    done = run_python(
+        [
+            RECIPES / "compare_targets.py",
+            folder / "teacher/targets",
+            "--output_folder",
+            tmp_path,
+        ]
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     similarities = json.loads((tmp_path / "cka.json").read_text())
     assert set(TARGETS) <= set(similarities)
@@ -359,11 +362,9 @@ def test_cka_of_targets(distilled, tmp_path):
 
 def test_exported_model_needs_no_pytorch(distilled, tmp_path):
     folder, _ = distilled
-    export = subprocess.run(
-        [sys.executable, RECIPES / "export_onnx.py", folder / "student",
-         "--output_folder", tmp_path],
-        env=ENVIRONMENT, capture_output=True, text=True,
-    )  # fmt: skip
+    export = run_python(
+        [RECIPES / "export_onnx.py", folder / "student", "--output_folder", tmp_path]
+    )
     assert export.returncode == 0, export.stderr[-2000:]
     script = (
         "import sys, runpy\n"
@@ -373,9 +374,7 @@ def test_exported_model_needs_no_pytorch(distilled, tmp_path):
     )
     paths = [folder / f"corpus/s0/{i}.wav" for i in (0, 1)]
     command = [sys.executable, "-c", script]
-    done = subprocess.run(
-        [*command, tmp_path, *paths], env=ENVIRONMENT, capture_output=True, text=True
-    )
+    done = subprocess.run([*command, tmp_path, *paths], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     student = SpeakerRecognition.from_training(folder / "student")
     score, decision = student.verify_files(*paths)
@@ -385,18 +384,22 @@ def test_exported_model_needs_no_pytorch(distilled, tmp_path):
     soundfile.write(tmp_path / "8k.wav", [0.0] * 8000, 8000)
     done = subprocess.run(
         [*command, tmp_path, tmp_path / "8k.wav", paths[0]],
-        env=ENVIRONMENT, capture_output=True, text=True,
+        capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 1 and "mono at 8000 Hz" in done.stderr
 
 
 def test_deployment_table(distilled, tmp_path):
     folder, _ = distilled
-    done = subprocess.run(
-        [sys.executable, RECIPES / "deployment_table.py", folder / "teacher",
-         folder / "student", "--output_folder", tmp_path],
-        env=ENVIRONMENT, capture_output=True, text=True,
-    )  # fmt: skip
+    done = run_python(
+        [
+            RECIPES / "deployment_table.py",
+            folder / "teacher",
+            folder / "student",
+            "--output_folder",
+            tmp_path,
+        ]
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     with open(tmp_path / "deployment.csv", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))

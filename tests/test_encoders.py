@@ -25,9 +25,10 @@ from speechbrain_ext.lobes import (
     load_encoder,
 )
 from speechbrain_ext.lobes.encoders.cls_encoder import FirstFrame, load_cls_encoder
-from speechbrain_ext.tools.random_encoder import FAMILIES, save_random_encoder
+from speechbrain_ext.lobes.encoders.random_encoder import FAMILIES, save_random_encoder
 from speechbrain_ext.training.brains import layer_groups
 from speechbrain_ext.utils.errors import InputError
+from speechbrain_ext.utils.fingerprints import model_fingerprint
 
 N_LAYERS, CHANNELS = 4, 32
 SYSTEMS = {
@@ -85,6 +86,15 @@ def batch():
     padded[1:, 6100:] = 7.0
     lengths = torch.tensor([len(wav) for wav in wavs]) / padded.shape[1]
     return wavs, padded, lengths
+
+
+def test_use_changes_no_fingerprint(folder):
+    encoder = load_encoder(folder)
+    before = model_fingerprint(encoder)
+    _, padded, lengths = batch()
+    encoder(padded, lengths)
+    assert model_fingerprint(encoder) == before
+    assert model_fingerprint(load_encoder(folder)) == before
 
 
 def check_invariance(encoder):

@@ -5,8 +5,8 @@ import re
 
 import pytest
 import torch
+from conftest import ROOT, TINY, TRAIN, run
 from speechbrain.lobes.features import MFCC
-from test_recipe import ROOT, TINY, TRAIN, run
 
 from speechbrain_ext.lobes.features import NormalizedMFCC
 

@@ -15,6 +15,7 @@ ROOT = Path(speechbrain_ext.__file__).parent
 LAYERS = [
     "_moved",
     "utils",
+    "schema",
     "nnet",
     "metrics",
     "dataio",
@@ -23,12 +24,11 @@ LAYERS = [
     "processing",
     "analysis",
     "plots",
-    "schema",
     "config",
     "inference",
     "training",
-    "tools",
     "cli",
+    "tools",
 ]
 
 

@@ -2,12 +2,12 @@
 
 import json
 import re
-import subprocess
 import sys
 
 import pytest
 import torch
-from test_recipe import ENVIRONMENT, ROOT, TINY, TRAIN, run
+from conftest import ROOT, TINY, TRAIN, run
+from processes import run_python
 
 from speechbrain_ext.analysis.frame_attention import frame_weights
 from speechbrain_ext.config import read_configuration
@@ -256,11 +256,16 @@ def test_plots_of_heads(corpus, tmp_path):
         folders.append(tmp_path / str(n_heads))
 
     def plot(*names):
-        return subprocess.run(
-            [sys.executable, TRAIN.with_name("plot_head_weights.py"), *folders,
-             "--names", *names, "--output_folder", tmp_path / "plots"],
-            env=ENVIRONMENT, capture_output=True, text=True,
-        )  # fmt: skip
+        return run_python(
+            [
+                TRAIN.with_name("plot_head_weights.py"),
+                *folders,
+                "--names",
+                *names,
+                "--output_folder",
+                tmp_path / "plots",
+            ]
+        )
 
     done = plot("vanilla", "MHA 4")
     assert done.returncode == 0, done.stderr[-2000:]

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from test_recipe import ROOT
+from conftest import ROOT
 
 from speechbrain_ext.config import read_configuration
-from speechbrain_ext.tools.random_encoder import save_random_encoder
+from speechbrain_ext.lobes.encoders.random_encoder import save_random_encoder
 
 SYSTEMS = [
     path.stem
@@ -32,4 +32,3 @@ def test_embeds(system, preset, tmp_path, monkeypatch):
     features, lengths = hparams["encoder"](torch.randn(2, 16000), torch.ones(2))
     embeddings = hparams["embedding_model"](features, lengths)
     assert embeddings.shape == (2, 1, hparams["emb_dim"])
-

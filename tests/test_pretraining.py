@@ -2,14 +2,12 @@
 
 import csv
 import json
-import subprocess
 
 import numpy as np
 import pytest
 import torch
-from conftest import write_voice
+from conftest import LTDNN, ROOT, TINY_LTDNN, TRAIN, run, write_corpus, write_voice
 from safetensors.torch import load_file
-from test_recipe import ENVIRONMENT, LTDNN, ROOT, TINY_LTDNN, TRAIN, command, run
 
 from speechbrain_ext.analysis.probing import (
     probe_phones,
@@ -175,15 +173,8 @@ def test_masked_units_are_learned():
 @pytest.fixture(scope="module")
 def pretrained(tmp_path_factory):
     """Both iterations on a tiny corpus; the first is killed and resumed."""
-    from conftest import write_voice
-
     folder = tmp_path_factory.mktemp("pretrain")
-    for speaker in range(10):
-        for utterance in range(4):
-            write_voice(
-                folder / "corpus" / f"spk{speaker}" / f"{utterance}.wav",
-                speaker, utterance,
-            )  # fmt: skip
+    write_corpus(folder / "corpus")
     options = {**TINY, "data_folder": folder / "corpus"}
     script = folder / "killed.py"
     script.write_text(
@@ -324,10 +315,7 @@ def test_unknown_embedded_encoder_is_an_error():
 
 
 def test_teacher_of_the_second_iteration_must_be_there(tmp_path):
-    done = subprocess.run(
-        command(PRETRAIN, ITERATIONS[1], {"data_folder": tmp_path}),
-        cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True,
-    )  # fmt: skip
+    done = run(PRETRAIN, ITERATIONS[1], {"data_folder": tmp_path}, tmp_path)
     assert done.returncode != 0
     assert "hparams/pretrain_wavlm.yaml first" in done.stderr.splitlines()[-1]
 

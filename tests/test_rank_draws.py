@@ -1,12 +1,12 @@
 """Two processes draw different crops and have equal parameters."""
 
-import multiprocessing
 import os
 import socket
 
 import pytest
 import torch
-from test_resume import fit, pretraining, speaker_training, state_of
+from processes import forked
+from trainings import fit, pretraining, speaker_training, state_of
 
 
 def train(rank, kind, corpus, folder, port):
@@ -45,9 +45,8 @@ def test_ranks_share_parameters_and_no_draws(kind, corpus, tmp_path):
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    context = multiprocessing.get_context("spawn")
     processes = [
-        context.Process(target=train, args=(rank, kind, corpus, tmp_path, port))
+        forked.Process(target=train, args=(rank, kind, corpus, tmp_path, port))
         for rank in range(2)
     ]
     for process in processes:

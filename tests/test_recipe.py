@@ -1,7 +1,6 @@
 """The recipe's scripts, run as users run them, on tiny corpora and models."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -10,7 +9,20 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import write_voice
+from conftest import (
+    ECAPA,
+    LTDNN,
+    ROOT,
+    TINY,
+    TINY_ECAPA,
+    TINY_LTDNN,
+    TRAIN,
+    command,
+    patched_train,
+    run,
+    write_voice,
+)
+from processes import run_python
 
 from speechbrain_ext.config import read_configuration
 from speechbrain_ext.inference.speaker import SpeakerRecognition
@@ -20,58 +32,8 @@ from speechbrain_ext.processing.calibration import Calibration
 from speechbrain_ext.utils.checkpoints import best_checkpoint
 from speechbrain_ext.utils.errors import InputError
 
-ROOT = Path(__file__).resolve().parents[1]
-TRAIN = ROOT / "recipes" / "VoxCeleb" / "train.py"
 VERIFY = ROOT / "recipes" / "VoxCeleb" / "speaker_verification_cosine.py"
-ECAPA = ROOT / "hparams" / "ecapa_fbank.yaml"
-LTDNN = ROOT / "hparams" / "ltdnn_wavlm.yaml"
-VERIFICATION = ROOT / "hparams" / "verification_ltdnn.yaml"
-# One thread: processes that share two cores would spin.
-ENVIRONMENT = {
-    **os.environ,
-    "CUDA_VISIBLE_DEVICES": "",
-    "HF_HUB_OFFLINE": "1",
-    "OMP_NUM_THREADS": "1",
-}
-TINY = {
-    "dataset": "folder",
-    "valid_speakers": 3,
-    "test_speakers": 3,
-    "number_of_steps": 6,
-    "steps_per_epoch": 3,
-    "batch_size": 4,
-    "sentence_len": 1.0,
-    "num_workers": 0,
-    "ckpt_interval_minutes": 0,
-}
-TINY_ECAPA = {**TINY, "ecapa_channels": 16}
-TINY_LTDNN = {**TINY, "conv_channels": 16, "pooled_channels": 16}
-
-
-def command(script, hparams, options, launcher=(sys.executable,)):
-    arguments = [f"--{key}={value}" for key, value in options.items()]
-    return [*launcher, str(script), str(hparams), *arguments]
-
-
-def run(script, hparams, options, cwd, launcher=(sys.executable,)):
-    return subprocess.run(
-        command(script, hparams, options, launcher),
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=600,
-        env=ENVIRONMENT,
-    )
-
-
-def patched_train(folder, patch):
-    """A script that runs train.py after some lines of Python."""
-    script = folder / "patched_train.py"
-    script.write_text(
-        f"import runpy, sys\n{patch}sys.argv[0] = {str(TRAIN)!r}\n"
-        "runpy.run_path(sys.argv[0], run_name='__main__')\n"
-    )
-    return script
+VERIFICATION = ROOT / "hparams" / "verification_cosine.yaml"
 
 
 def read_scores(path):
@@ -236,9 +198,7 @@ def test_verification_on_other_trials(trained, corpus, tmp_path):
     same = [name for name in ids if name.startswith(f"{first}/")]
     other = [name for name in ids if not name.startswith(f"{first}/")]
     trial_list = tmp_path / "trials.txt"
-    trial_list.write_text(
-        f"1 {same[0]} {same[1]}\n0 {same[0]} {other[0]}\n"
-    )
+    trial_list.write_text(f"1 {same[0]} {same[1]}\n0 {same[0]} {other[0]}\n")
     options = {
         "trained_model": output,
         "output_folder": tmp_path / "v",
@@ -322,17 +282,16 @@ def test_resumes_after_a_kill(corpus, tmp_path):
         **TINY_ECAPA,
         "data_folder": corpus,
         "output_folder": tmp_path / "out",
-        "number_of_steps": 400,
-        "steps_per_epoch": 200,
-        "ckpt_interval_steps": 20,
+        "number_of_steps": 120,
+        "steps_per_epoch": 60,
+        "ckpt_interval_steps": 10,
     }
     save = tmp_path / "out" / "save"
     process = subprocess.Popen(
-        command(TRAIN, ECAPA, options),
+        [sys.executable, *command(TRAIN, ECAPA, options)],
         cwd=tmp_path,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        env=ENVIRONMENT,
     )
     deadline = time.monotonic() + 300
     while not list(save.glob("CKPT*/CKPT.yaml")):
@@ -348,10 +307,10 @@ def test_resumes_after_a_kill(corpus, tmp_path):
     assert result.returncode == 0, result.stderr[-3000:]
     printed = result.stdout + result.stderr
     resumed = int(printed.split("Resumed after ")[1].split()[0])
-    assert 20 <= resumed < 400 and resumed % 20 == 0
+    assert 10 <= resumed < 120 and resumed % 10 == 0
     log = (tmp_path / "out" / "train_log.txt").read_text().splitlines()
     steps = [line.split(",")[0] for line in log]
-    assert steps[-1] == "step: 400" and len(steps) == len(set(steps)) == 2
+    assert steps[-1] == "step: 120" and len(steps) == len(set(steps)) == 2
 
 
 def test_nan_loss_keeps_the_last_good_checkpoint(corpus, tmp_path):
@@ -387,11 +346,8 @@ def test_two_processes(corpus, tmp_path):
         "data_folder": corpus,
         "output_folder": tmp_path / "out",
     }
-    launcher = (
-        sys.executable, "-m", "torch.distributed.run", "--standalone",
-        "--nproc_per_node=2",
-    )  # fmt: skip
-    result = run(TRAIN, ECAPA, options, tmp_path, launcher)
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    result = run_python([*launcher, *command(TRAIN, ECAPA, options)], tmp_path)
     assert result.returncode == 0, result.stderr[-3000:]
     log = (tmp_path / "out" / "train_log.txt").read_text().splitlines()
     assert [line.split(",")[0] for line in log] == ["step: 3", "step: 6"]

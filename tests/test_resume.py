@@ -11,56 +11,17 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
-import soundfile
 import speechbrain as sb
 import torch
-from speechbrain.augment.augmenter import Augmenter
-from speechbrain.augment.time_domain import AddNoise, AddReverb, DropChunk
-from speechbrain.dataio.dataloader import make_dataloader
-from speechbrain.lobes.models.ECAPA_TDNN import Classifier
-from speechbrain.nnet.losses import AdditiveAngularMargin, LogSoftmaxWrapper
-from speechbrain.utils.epoch_loop import EpochCounter
-from speechbrain.utils.train_logger import FileTrainLogger
-from test_recipe import (
-    ECAPA,
-    ENVIRONMENT,
-    TINY,
-    TRAIN,
-    command,
-    patched_train,
-    run,
-)
+from conftest import ECAPA, TINY, TRAIN, command, patched_train, run
 from torch import nn
+from trainings import fit, pretraining, speaker_training, state_of
 
-from speechbrain_ext.augment.rooms import write_rooms_table
-from speechbrain_ext.augment.span_drop import SpanDrop
-from speechbrain_ext.augment.utterance_mixing import UtteranceMixing
-from speechbrain_ext.augment.vocal_tract import VocalTractPerturb
 from speechbrain_ext.dataio.datasets import (
     StepSampler,
-    crop_pair_dataset,
-    embedding_loader,
-    speaker_classes,
-    training_dataset,
 )
-from speechbrain_ext.dataio.embedding_store import EmbeddingStore
-from speechbrain_ext.dataio.trials import Trials
-from speechbrain_ext.lobes.encoders.small_wavlm import small_wavlm
-from speechbrain_ext.lobes.features import NormalizedFbank
-from speechbrain_ext.lobes.models.masked_prediction import MaskedPrediction
-from speechbrain_ext.lobes.units import KMeansUnits, MFCCFeatures
-from speechbrain_ext.training.brains import SpeakerBrain
-from speechbrain_ext.training.distillation import (
-    DistillationBrain,
-    DistillationHeads,
-    DistillationLoss,
-    TargetEmbeddings,
-    distillation_dataset,
-)
-from speechbrain_ext.training.pretraining import PretrainingBrain
-from speechbrain_ext.utils.checkpoints import AtomicCheckpointer, TrainingClock
+from speechbrain_ext.utils.checkpoints import AtomicCheckpointer
 from speechbrain_ext.utils.errors import InputError
 from speechbrain_ext.utils.locks import hold_folder
 from speechbrain_ext.utils.signals import stop_request
@@ -68,203 +29,6 @@ from speechbrain_ext.utils.signals import stop_request
 
 class Killed(BaseException):
     """Ends a training as a kill would: nothing catches it."""
-
-
-class TwoLayers(nn.Module):
-    """Filter banks as if they were the two layers of an encoder."""
-
-    def __init__(self):
-        super().__init__()
-        self.fbank = NormalizedFbank(n_mels=8)
-        self.scale = nn.Parameter(torch.ones(8))
-
-    def forward(self, wavs, lengths):
-        features, lengths = self.fbank(wavs, lengths)
-        features = features.reshape(1, *features.shape[-3:]) * self.scale
-        return features.repeat(2, 1, 1, 1), lengths
-
-
-class Embedding(nn.Module):
-    """With what keeps a state or draws: batch norm and dropout."""
-
-    def __init__(self):
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Linear(8, 6), nn.BatchNorm1d(6), nn.Dropout(0.2), nn.Linear(6, 6)
-        )
-
-    def forward(self, features, lengths):
-        return self.layers(features.mean(2).mean(0)).unsqueeze(1)
-
-
-def utterances_of(corpus):
-    return {
-        f"{path.parent.name}/{path.name}": {
-            "wav": str(path),
-            "speaker": path.parent.name,
-            "duration": soundfile.info(path).duration,
-        }
-        for path in sorted(corpus.rglob("*.wav"))
-    }
-
-
-def augmentations(folder):
-    """Recordings that SpeechBrain reads in turn, noise that is drawn."""
-    rng = np.random.default_rng(0)
-    paths = [folder / f"recording{i}.wav" for i in range(5)]
-    for path in paths:
-        decay = np.exp(-np.arange(1600) / 200)
-        soundfile.write(path, decay * rng.standard_normal(1600) / 5, 16000)
-    table = folder / "recordings.csv"
-    write_rooms_table(table, [(path, 0.1) for path in paths])
-    return Augmenter(
-        parallel_augment=False,
-        concat_original=False,
-        min_augmentations=1,
-        max_augmentations=3,
-        shuffle_augmentations=True,
-        augment_prob=0.8,
-        augmentations=[
-            AddReverb(str(table)),
-            AddNoise(str(table), snr_low=5, snr_high=20, pad_noise=True),
-            DropChunk(drop_length_low=100, drop_length_high=400),
-        ],
-    )
-
-
-def schedule(n_steps):
-    return functools.partial(
-        torch.optim.lr_scheduler.OneCycleLR,
-        max_lr=0.01,
-        total_steps=n_steps,
-        pct_start=0.3,
-    )
-
-
-def settings(folder, n_steps, per_epoch, modules):
-    """What the YAML of every training says, and its checkpointer."""
-    folder.mkdir(exist_ok=True)
-    counter, clock = EpochCounter(-(-n_steps // per_epoch)), TrainingClock()
-    tensorboard = type("Silent", (), {"log_stats": lambda self, **stats: None})
-    hparams = {
-        "seed": 1986,
-        "number_of_steps": n_steps,
-        "steps_per_epoch": per_epoch,
-        "epoch_counter": counter,
-        "clock": clock,
-        "lr_scheduler": schedule(n_steps),
-        "train_logger": FileTrainLogger(str(folder / "train_log.txt")),
-        "tensorboard_logger": tensorboard(),
-        "keep_checkpoints": 1,
-        "wav_augment": augmentations(folder),
-    }
-    checkpointer = AtomicCheckpointer(
-        folder / "save", {**modules, "counter": counter, "clock": clock}
-    )
-    return hparams, checkpointer
-
-
-def run_options(accumulation):
-    return {
-        "device": "cpu",
-        "noprogressbar": True,
-        "ckpt_interval_minutes": 0,
-        "ckpt_interval_steps": 2,
-        "grad_accumulation_factor": accumulation,
-    }
-
-
-def speaker_training(
-    corpus, folder, n_steps=7, per_epoch=4, batch_size=4, accumulation=1,
-    distil=False, num_workers=0,
-):  # fmt: skip
-    """A Brain and what its `fit` takes."""
-    torch.manual_seed(0)
-    utterances = utterances_of(corpus)
-    speeds = [100] if distil else [90, 100, 110]
-    speakers = speaker_classes(utterances, speeds)
-    labels = sb.dataio.encoder.CategoricalEncoder()
-    labels.update_from_iterable(speakers)
-    labels.expect_len(len(speakers))
-    modules = {"encoder": TwoLayers(), "embedding_model": Embedding()}
-    if distil:
-        store = EmbeddingStore(
-            list(utterances), torch.randn(len(utterances), 5),
-            ["s"] * len(utterances), [1.0] * len(utterances), "f00",
-        )  # fmt: skip
-        folder.mkdir(exist_ok=True)
-        store.save(folder / "utterance.safetensors")
-        targets = TargetEmbeddings(folder, ["utterance"])
-        modules["classifier"] = DistillationHeads(6, len(speakers), targets.sizes)
-        cost = DistillationLoss(mse_weight=0.1)
-        brain_class, own = DistillationBrain, {"target_embeddings": targets}
-        dataset = distillation_dataset(utterances, labels, 16000, 0.5, speeds, targets)
-    else:
-        modules["classifier"] = Classifier(6, out_neurons=len(speakers))
-        cost = LogSoftmaxWrapper(AdditiveAngularMargin(0.2, 30))
-        brain_class, own = SpeakerBrain, {}
-        dataset = training_dataset(utterances, labels, 16000, 0.5, speeds)
-    hparams, checkpointer = settings(folder, n_steps, per_epoch, modules)
-    names = list(utterances)[:6]
-    brain = brain_class(
-        modules=modules,
-        opt_class=torch.optim.Adam,
-        hparams={
-            **hparams,
-            **own,
-            "compute_cost": cost,
-            "encoder_lr_scheduler": schedule(n_steps),
-            "encoder_frozen_steps": 1,
-            "layer_lr_decay": 1.0,
-            "margin_schedule": None,
-            "span_drop": SpanDrop(utterance_prob=0.5),
-            "augment": True,
-        },
-        run_opts=run_options(accumulation),
-        checkpointer=checkpointer,
-        valid_trials=Trials([1, 0, 0], names[:3], [names[1], *names[4:]]),
-    )
-    valid = embedding_loader({n: utterances[n] for n in names}, 16000, 10)
-    loading = {"batch_size": batch_size, "num_workers": num_workers}
-    return brain, (dataset, valid, loading)
-
-
-def pretraining(corpus, folder, n_steps=3, per_epoch=2, accumulation=1):
-    """Like `speaker_training`, of masked prediction."""
-    torch.manual_seed(0)
-    utterances = utterances_of(corpus)
-    model = MaskedPrediction(
-        small_wavlm(n_layers=2, channels=32, n_bands=8), n_units=3,
-        contrast_layer=1,
-    )  # fmt: skip
-    units = KMeansUnits(MFCCFeatures(receptive_field=760), n_units=3)
-    units.fit([torch.randn(2, 16000)])
-    hparams, checkpointer = settings(folder, n_steps, per_epoch, {"model": model})
-    brain = PretrainingBrain(
-        modules={"model": model},
-        opt_class=torch.optim.AdamW,
-        hparams={
-            **hparams,
-            "utterance_mixing": UtteranceMixing(prob=0.5),
-            "contrast_weight": 1.0,
-            "history": folder / "losses.csv",
-        },
-        run_opts=run_options(accumulation),
-        checkpointer=checkpointer,
-        units=units,
-    )
-    dataset, valid = (
-        crop_pair_dataset(utterances, 16000, 0.5, voice)
-        for voice in (VocalTractPerturb(0.9, 1.1), None)
-    )
-    loading = {"batch_size": 2, "num_workers": 0}
-    return brain, (dataset, make_dataloader(valid, batch_size=20), loading)
-
-
-def fit(brain, data):
-    dataset, valid, loading = data
-    brain.fit(brain.hparams.epoch_counter, dataset, valid, train_loader_kwargs=loading)
-    return brain
 
 
 def die_at(brain, batch, stage):
@@ -286,14 +50,6 @@ def die_at(brain, batch, stage):
         return result
 
     setattr(brain, stage, method)
-
-
-def state_of(brain):
-    return {
-        f"{name}.{key}": value
-        for name, module in brain.modules.items()
-        for key, value in module.state_dict().items()
-    }
 
 
 def log_of(folder):
@@ -347,6 +103,30 @@ def test_killed_training_ends_as_an_uninterrupted_one(kind, corpus, tmp_path):
             for name in ("whole", "killed")
         )
         assert killed_losses == whole_losses
+
+
+@pytest.mark.parametrize("killed_at", [None, 1, 2])
+def test_nothing_is_validated_before_its_time(killed_at, corpus, tmp_path):
+    """Neither is a checkpoint of that time the best, nor is the training lost."""
+    training = functools.partial(speaker_training, n_steps=6, per_epoch=2)
+
+    def late(folder):
+        brain, data = training(corpus, folder)
+        brain.hparams.validate_after = 2
+        return brain, data
+
+    whole = fit(*late(tmp_path / "whole"))
+    assert [line[0] for line in log_of(tmp_path / "whole")] == ["step: 4", "step: 6"]
+    if killed_at is not None:
+        brain, data = late(tmp_path / "killed")
+        die_at(brain, killed_at, "fit_batch")
+        with pytest.raises(Killed):
+            fit(brain, data)
+        checkpoints = brain.checkpointer.list_checkpoints()
+        assert not any("EER" in checkpoint.meta for checkpoint in checkpoints)
+        killed = fit(*late(tmp_path / "killed"))
+        assert_same(state_of(killed), state_of(whole))
+        assert log_of(tmp_path / "killed") == log_of(tmp_path / "whole")
 
 
 @pytest.mark.parametrize("before, after", [((4, 1), (2, 2)), ((2, 2), (4, 1))])
@@ -516,7 +296,7 @@ def test_folder_of_another_run_is_refused_until_it_is_dead(tmp_path):
     )
     other = subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path)],
-        stdout=subprocess.PIPE, text=True, env=ENVIRONMENT,
+        stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert other.stdout.readline() == "held\n"
     with pytest.raises(InputError, match=f"in use by process {other.pid} on"):
@@ -599,7 +379,7 @@ def test_twenty_kills_of_a_recipe_change_nothing(corpus, tmp_path):
     killed = {**options, "output_folder": folders["killed"]}
     for _ in range(20):
         process = subprocess.Popen(
-            command(TRAIN, ECAPA, killed), cwd=tmp_path, env=ENVIRONMENT,
+            [sys.executable, *command(TRAIN, ECAPA, killed)], cwd=tmp_path,
             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         for line in process.stderr:

@@ -3,12 +3,11 @@
 import json
 import logging
 import re
-import subprocess
-import sys
 
 import pytest
 import torch
-from test_recipe import ENVIRONMENT, ROOT, TINY, TRAIN, run
+from conftest import ROOT, TINY, TRAIN, run, write_corpus
+from processes import run_python
 
 from speechbrain_ext.analysis.layer_attention import layer_usage
 from speechbrain_ext.config import read_configuration, training_stages
@@ -32,15 +31,8 @@ TINY_LAP = {
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """All three stages on a tiny corpus."""
-    from conftest import write_voice
-
     folder = tmp_path_factory.mktemp("lap")
-    for speaker in range(10):
-        for utterance in range(4):
-            write_voice(
-                folder / "corpus" / f"spk{speaker}" / f"{utterance}.wav",
-                speaker, utterance,
-            )  # fmt: skip
+    write_corpus(folder / "corpus")
     options = {
         **TINY_LAP,
         "data_folder": folder / "corpus",
@@ -179,18 +171,26 @@ def test_layer_attention_is_plotted(trained, tmp_path):
     folder, _, _ = trained
     script = ROOT / "recipes" / "VoxCeleb" / "plot_layer_attention.py"
     (tmp_path / "phones.csv").write_text("id,start,phone\n0.wav,0.1,s\n")
-    done = subprocess.run(
+    done = run_python(
         [
-            sys.executable, script, folder / "out/joint",
-            folder / "corpus/spk1/0.wav", "--phones", tmp_path / "phones.csv",
-            "--output_folder", tmp_path,
-        ],
-        env=ENVIRONMENT, capture_output=True, text=True,
-    )  # fmt: skip
+            script,
+            folder / "out/joint",
+            folder / "corpus/spk1/0.wav",
+            "--phones",
+            tmp_path / "phones.csv",
+            "--output_folder",
+            tmp_path,
+        ]
+    )
     assert done.returncode == 0, done.stderr
     usage = json.loads((tmp_path / "layer_usage.json").read_text())
     assert len(usage["mean"]) == 3 and 0 < usage["mean"][0] < 1
-    for name in ("0.png", "0.pdf", "layer_usage.png"):
+    wins = json.loads((tmp_path / "layer_wins.json").read_text())
+    shares, n_frames = wins["all"]
+    assert sum(shares) == pytest.approx(1.0) and n_frames == 58
+    # The phone begins at 0.1 s of 1.2 s
+    assert set(wins) == {"all", "fricative"} and wins["fricative"][1] == 53
+    for name in ("0.png", "0.pdf", "layer_usage.png", "layer_wins.png"):
         assert (tmp_path / name).stat().st_size > 3000
 
 

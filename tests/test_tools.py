@@ -2,19 +2,24 @@
 
 import csv
 import json
-import subprocess
-import sys
 
 import pytest
 import soundfile
-from conftest import write_voice
-from test_recipe import ECAPA, ENVIRONMENT, ROOT, TINY_ECAPA, run
+from conftest import DATA, ECAPA, ROOT, TINY_ECAPA, run, write_voice
+from processes import run_python
 
+from speechbrain_ext.dataio.layouts import lay_out_corpus, read_speakers
 from speechbrain_ext.dataio.manifests import read_manifest
 from speechbrain_ext.dataio.trials import read_trials
-from speechbrain_ext.tools import results_table
-from speechbrain_ext.tools.lay_out_corpus import lay_out_corpus, read_speakers
-from speechbrain_ext.tools.results_table import find_trainings, published_eer
+from speechbrain_ext.training import results_table
+from speechbrain_ext.training.results_table import (
+    find_trainings,
+    gains_rows,
+    published_figures,
+    read_published,
+    relative_gains,
+    table_rows,
+)
 from speechbrain_ext.utils.errors import InputError
 
 
@@ -92,20 +97,14 @@ def test_layouts_run_through_their_recipes(table, tmp_path, layout):
     # The same without training
     script = next((ROOT / "recipes" / recipe).glob("*_prepare.py"))
     given["save_folder"] = tmp_path / "prepared"
-    done = subprocess.run(
-        [sys.executable, script, *(f"--{k}={v}" for k, v in given.items())],
-        env=ENVIRONMENT, capture_output=True, text=True,
-    )  # fmt: skip
+    done = run_python([script, *(f"--{k}={v}" for k, v in given.items())])
     assert done.returncode == 0, done.stderr[-3000:]
     assert f"{tmp_path}/prepared/train.csv" in done.stdout.splitlines()
     for name in ("test_trials.txt", "valid_trials.txt", "train.csv"):
         text = (tmp_path / "prepared" / name).read_text()
         assert text == (save / name).read_text()
     del given["save_folder"]
-    done = subprocess.run(
-        [sys.executable, script, *(f"--{k}={v}" for k, v in given.items())],
-        env=ENVIRONMENT, capture_output=True, text=True,
-    )  # fmt: skip
+    done = run_python([script, *(f"--{k}={v}" for k, v in given.items())])
     assert done.stderr.strip().splitlines()[-1] == "error: give --save_folder"
 
 
@@ -140,8 +139,8 @@ def test_results_table(corpus, tmp_path):
             given["emb_dim"] = 8
         done = run(ROOT / "recipes/VoxCeleb/train.py", ECAPA, given, tmp_path)
         assert done.returncode == 0, done.stderr[-3000:]
-    command = [sys.executable, "-m", "speechbrain_ext.tools.results_table", results]
-    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
+    command = ["-m", "speechbrain_ext.tools.results_table", results]
+    done = run_python(command)
     assert done.returncode == 0, done.stderr[-3000:]
     with open(results / "results_table.csv", encoding="utf-8") as file:
         narrow, wide = csv.DictReader(file)
@@ -155,7 +154,8 @@ def test_results_table(corpus, tmp_path):
     assert wide["EER %"].startswith(f"{mean:.2f} (")
     assert int(wide["number of trials"]) == metrics[0]["n_target"] * 2
     for row in (narrow, wide):
-        assert row["paper EER %"] == "" and row["trials"] == "drawn"
+        assert all(row[f"paper {m}"] == "" for m in results_table.METRICS)
+        assert row["trials"] == "drawn"
         assert all(float(row[f"ms for {d} s"]) >= 0 for d in (2, 4, 8, 16, 32))
         assert f"--emb_dim={8}" in row["command"] or row is wide
     assert int(narrow["back-end parameters"]) < int(wide["back-end parameters"])
@@ -167,7 +167,7 @@ def test_results_table(corpus, tmp_path):
     assert kept["milliseconds"]["back_end"]["32"] > 0
     kept["milliseconds"]["back_end"]["2"] += 1e6
     file.write_text(json.dumps(kept))
-    subprocess.run(command, env=ENVIRONMENT, check=True, capture_output=True)
+    assert run_python(command).returncode == 0
     with open(results / "results_table.csv", encoding="utf-8") as file:
         assert float(list(csv.DictReader(file))[1]["ms for 2 s"]) > 1e6
 
@@ -209,12 +209,112 @@ def test_results_table_of_nothing(tmp_path):
         find_trainings(tmp_path)
 
 
+CELL = ["w2v_bert_mfa", "joint", "facebook/w2v-bert-2.0", "voxceleb2", "vox1-h"]
+
+
 def test_published_figures_are_of_the_same_cell():
-    cell = ["w2v_bert_mfa", "joint", "facebook/w2v-bert-2.0", "voxceleb2", "vox1-h"]
-    assert published_eer(*cell).startswith("1.15 ")
+    assert published_figures(*CELL)["EER %"] == "1.15"
+    assert "github.com" in published_figures(*CELL)["source"]
     for place, other in (
         (0, "lap_wavlm"), (1, "frozen"), (2, "microsoft/wavlm-large"),
         (3, "voxceleb1"), (4, "vox2-test"),
     ):  # fmt: skip
-        changed = [*cell[:place], other, *cell[place + 1 :]]
-        assert not published_eer(*changed).startswith("1.15 ")
+        changed = [*CELL[:place], other, *CELL[place + 1 :]]
+        assert published_figures(*changed)["EER %"] != "1.15"
+
+
+def test_all_cells_of_the_tables_are_there(tmp_path):
+    """Against the list of cells, where it is at hand."""
+    cells = [row for row in read_published() if "2409.07770" in row["source"]]
+    assert len(cells) == 64
+    keys = [(r["system"], r["encoder"], r["dataset"], r["trials"]) for r in cells]
+    assert len(set(keys)) == 64
+    vctk = published_figures("ltdnn_wavlm", None, "microsoft/wavlm-base", "vctk", None)
+    assert list(vctk.values())[:3] == ["3.43", "3.55", "0.555"]
+    hubert = "facebook/hubert-base-ls960"
+    mfcc = published_figures("ecapa_mfcc", None, None, "librispeech", "trials-test.csv")
+    assert list(mfcc.values())[:3] == ["2.45", "1.91", "0.117"]
+    # The authors' lists, not the cleaned one
+    cell = ["superb_ecapa", None, hubert, "voxceleb1"]
+    assert published_figures(*cell, "vox1-o-original")["EER* %"] == "3.18"
+    assert published_figures(*cell, "vox1-o")["EER* %"] == ""
+    with open(DATA / "ltdnn_tables.csv", encoding="utf-8") as file:
+        listed = [row for row in csv.DictReader(file) if row["table"] in ("I", "II")]
+    assert len(listed) == 70
+    metrics = {(row["eer_star"], row["eer"], row["mindcf"]) for row in listed}
+    assert metrics == {tuple(row[m] for m in results_table.METRICS) for row in cells}
+
+
+def test_relative_gains_of_the_papers_cells():
+    """What its text says (45, 14, 9 and 15 %) is what its cells say, rounded."""
+    gains = {
+        (row["L-TDNN against"], row["encoder"]): row for row in gains_rows([])
+    }  # fmt: skip
+    star, plain = (f"paper's cells: {m} lower by %" for m in ("EER*", "EER"))
+    for key, expected in {
+        ("superb_xvector", "base encoders"): "44.7",
+        ("superb_ecapa", "base encoders"): "14.0",
+        ("superb_ecapa", "all encoders"): "13.1",
+        ("superb_ecapa", "microsoft/wavlm-base-plus"): "8.8",
+        ("superb_ecapa", "microsoft/wavlm-large"): "14.7",
+    }.items():
+        assert gains[key][star] == expected, key
+        assert gains[key]["EER* lower by %"] == ""
+    assert gains["superb_ecapa", "microsoft/wavlm-base-plus"][plain] == "8.6"
+    assert gains["superb_ecapa", "microsoft/wavlm-large"][plain] == "10.8"
+    assert not relative_gains({("superb_ecapa", "hub", "voxceleb1"): (1, 1)})
+
+
+def write_metrics(folder, **metrics):
+    folder.mkdir(parents=True)
+    metrics = {
+        "seed": 1, "EER": 0.02, "EER_star": 0.021, "minDCF_0.01": 0.2, "n_target": 5,
+        "n_nontarget": 7, **metrics,
+    }  # fmt: skip
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+
+
+def test_rows_of_lists_and_steps_stand_beside_the_papers(tmp_path):
+    training = {
+        "system": "lap_wavlm", "stage": "large_margin", "stages": ["large_margin"],
+        "ssl_hub": "microsoft/wavlm-large", "dataset": "voxceleb2", "trials": "vox1-o",
+        "parameters": {"embedding_model": 3, "encoder": 4}, "command": "python x",
+    }  # fmt: skip
+    # The folder's name says nothing of the stage
+    run = tmp_path / "renamed"
+    write_metrics(run / "test", **training)
+    chain = run / "scoring_chain"
+    write_metrics(chain / "vox1-h" / "AS-norm", trials="vox1-h", scores="AS-norm")
+    write_metrics(chain / "trials" / "cosine", trials=None, scores="cosine")
+    latency = {"encoder": {"2": 1.0}, "back_end": {"2": 2.0}}
+    rows = table_rows("lap", [run], latency, over_trials=12.34)
+    found = [(row["trials"], row["scores"], row["paper EER %"]) for row in rows]
+    assert found == [
+        ("vox1-o", "cosine", "0.37"),
+        ("vox1-o", "cosine", "0.37"),
+        ("vox1-h", "AS-norm", "1.01"),
+    ]
+    assert rows[0]["EER* %"] == "2.10" and rows[0]["ms for 2 s"] == "3"
+    assert rows[0]["ms, median over the test"] == "12.3"
+
+
+def test_gains_of_ours_are_of_the_papers_cells(tmp_path):
+    hub = "microsoft/wavlm-base"
+    rows = []
+    for system, trials, error in (
+        ("ltdnn_wavlm", "vox1-o-original", 0.02), ("superb_ecapa", "vox1-o", 0.5),
+        ("superb_ecapa", "vox1-o-original", 0.025),
+    ):  # fmt: skip
+        run = tmp_path / system / trials
+        write_metrics(
+            run / "test", system=system, ssl_hub=hub, dataset="voxceleb1", EER=error,
+            EER_star=error, trials=trials, stage=None, command="",
+            parameters={"embedding_model": 1, "encoder": 1},
+        )  # fmt: skip
+        rows += table_rows(system, [run], {"encoder": {}, "back_end": {}})
+    (row,) = (
+        row for row in gains_rows(rows)
+        if (row["L-TDNN against"], row["encoder"]) == ("superb_ecapa", hub)
+    )  # fmt: skip
+    assert row["EER* lower by %"] == "20.0"
+    assert row["paper's cells: EER* lower by %"] == "11.0"

@@ -6,17 +6,31 @@
 
 Without audio files it takes the first utterances of the model's test trials.
 Writes a heatmap for each utterance, layer_usage.png and .pdf, and
-layer_usage.json; warns when the attention has collapsed to a constant.
+layer_usage.json; warns when the attention has collapsed to a constant. Where the
+model keeps the maximum over layers (L-TDNN, LAP), also layer_wins.png, .pdf and
+.json: how often each layer is the maximum, over all frames and, with phones, for
+each class of them.
 """
 
 import argparse
 from pathlib import Path
 
+import torch
+
 from speechbrain_ext.analysis.layer_attention import layer_usage
+from speechbrain_ext.analysis.layer_wins import (
+    find_layer_maximum,
+    layer_wins,
+    wins_by_phone_class,
+)
 from speechbrain_ext.analysis.probing import read_phones
 from speechbrain_ext.dataio.manifests import manifest_paths, read_manifest
 from speechbrain_ext.inference.speaker import SpeakerRecognition
-from speechbrain_ext.plots.attention import plot_layer_attention, plot_layer_usage
+from speechbrain_ext.plots.attention import (
+    plot_layer_attention,
+    plot_layer_usage,
+    plot_layer_wins,
+)
 from speechbrain_ext.utils.errors import InputError, add_debug_option, one_line_errors
 from speechbrain_ext.utils.files import write_json
 
@@ -45,10 +59,19 @@ def main():
         audio = [item["wav"] for item in utterances[: options.n_utterances]]
     phones = read_phones(options.phones) if options.phones else {}
 
-    weights = []
+    keeps_maximum = find_layer_maximum(speaker_model.embedding_model) is not None
+    weights, wins, with_phones = [], [], []
     for path in map(Path, audio):
         wav = speaker_model.load_audio(path)
         weights.append(speaker_model.layer_weights(wav))
+        if keeps_maximum:
+            batch = wav.unsqueeze(0).to(speaker_model.device)
+            with torch.no_grad():
+                hidden_states, _ = speaker_model.encoder(batch)
+            wins.append(layer_wins(speaker_model.embedding_model, hidden_states))
+            if path.name in phones:
+                duration = len(wav) / speaker_model.sample_rate
+                with_phones.append((wins[-1], phones[path.name], duration))
         plot_layer_attention(
             output_folder / path.stem,
             wav,
@@ -59,6 +82,12 @@ def main():
     usage = layer_usage(weights)
     write_json(output_folder / "layer_usage.json", usage)
     plot_layer_usage(output_folder / "layer_usage", usage)
+    if keeps_maximum:
+        frames = torch.cat(wins)
+        of_all = frames.mean(dim=0).tolist(), len(frames)
+        of_classes = {"all": of_all, **wins_by_phone_class(with_phones)}
+        write_json(output_folder / "layer_wins.json", of_classes)
+        plot_layer_wins(output_folder / "layer_wins", of_classes)
 
 
 if __name__ == "__main__":

@@ -84,6 +84,7 @@ def main(arguments):
                 speaker_model,
                 store,
                 trial_set,
+                {"trials": lists[name]["verification_file"], "scores": step},
             )
             if if_main_process():
                 rows.append(

@@ -24,20 +24,23 @@ def layer_usage(weights):
     Returns
     -------
     dict
-        mean, by layer; std_over_layers and std_over_frames, averages of the
-        weights' standard deviations; collapsed, whether both are under 0.01.
+        mean, by layer; mean_sum, of the weights of all layers of a frame, which
+        for sigmoids (arXiv 2409.07770, equation 2) is not one; std_over_layers
+        and std_over_frames, averages of the weights' standard deviations;
+        collapsed, whether both are under 0.01.
 
     Example
     -------
     >>> usage = layer_usage([torch.full((4, 50, 13), 0.5)])
-    >>> usage["mean"][0], usage["collapsed"]
-    (0.5, True)
+    >>> usage["mean"][0], usage["mean_sum"], usage["collapsed"]
+    (0.5, 6.5, True)
     """
     frames = torch.cat([w.transpose(0, 1) for w in weights])
     over_layers = frames.std(dim=2, correction=0).mean().item()
     over_frames = frames.std(dim=0, correction=0).mean().item()
     usage = {
         "mean": frames.mean(dim=(0, 1)).tolist(),
+        "mean_sum": frames.sum(dim=2).mean().item(),
         "std_over_layers": over_layers,
         "std_over_frames": over_frames,
         "collapsed": max(over_layers, over_frames) < COLLAPSED,

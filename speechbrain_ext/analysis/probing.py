@@ -27,7 +27,7 @@ def probe_speakers(encoder, utterances, sample_rate=16000):
     encoder : SSLEncoder
         Frozen.
     utterances : dict
-        As of `read_manifest`.
+        Utterances as `read_manifest` gives them.
     sample_rate : int
         In Hz.
 
@@ -83,9 +83,9 @@ def probe_phones(
     encoder : SSLEncoder
         Frozen.
     utterances : dict
-        As of `read_manifest`.
+        Utterances as `read_manifest` gives them.
     phones : dict
-        As of `read_phones`.
+        What `read_phones` returned.
     test_speakers : set of str
         Whose frames test the classifier; the other speakers' train it.
     sample_rate : int

@@ -59,12 +59,12 @@ class RecordedNoise:
         Arguments
         ---------
         waveforms : torch.Tensor
-            Of shape (batch, time).
+            Waveforms, of shape (batch, time).
 
         Returns
         -------
         torch.Tensor
-            Of the shape of waveforms.
+            Output of the shape of waveforms.
         """
         duration = waveforms.shape[1] / self.sample_rate
         crops = [
@@ -189,7 +189,7 @@ def recorded_augmentations(
     noise_url : str
         Archive (zip) to download where noise_folder is not there.
     rir_url : str
-        Likewise, for rir_folder.
+        Address of a zip archive that is downloaded where rir_folder is not there.
 
     Returns
     -------
@@ -202,12 +202,12 @@ def recorded_augmentations(
     []
     """
     augmentations = []
-    if _is_at_hand("noise", noise_folder, noise_url):
+    if is_at_hand("noise", noise_folder, noise_url):
         noise = RecordedNoise(noise_folder, sample_rate)
         augmentations.append(
             AddNoise(snr_low=snr_low, snr_high=snr_high, noise_funct=noise)
         )
-    if _is_at_hand("rir", rir_folder, rir_url):
+    if is_at_hand("rir", rir_folder, rir_url):
         table = Path(save_folder) / "rooms.csv"
         on_main_process(rooms_table, rir_folder, table, sample_rate)
         augmentations.append(
@@ -220,7 +220,28 @@ def recorded_augmentations(
     return augmentations
 
 
-def _is_at_hand(kind, folder, url):
+def is_at_hand(kind, folder, url):
+    """Whether there are recordings; downloads them where they can be had.
+
+    Arguments
+    ---------
+    kind : str
+        "noise" or "rir", for the log.
+    folder : str or Path
+        Folder of the recordings; None where none are wanted.
+    url : str
+        Archive (zip) to download where the folder is not there, or None.
+
+    Returns
+    -------
+    bool
+        Whether the folder is there; if not, the log says what goes on without.
+
+    Example
+    -------
+    >>> is_at_hand("noise", None, None)
+    False
+    """
     # Asked together: the main process may create it before another one looks.
     if in_all_processes(folder is not None and Path(folder).is_dir()):
         return True

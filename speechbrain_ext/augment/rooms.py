@@ -30,7 +30,7 @@ def simulated_rooms(folder, n_rooms=200, sample_rate=16000, seed=1986):
     sample_rate : int
         In Hz.
     seed : int
-        Of the draw.
+        Seed of the draw.
 
     Returns
     -------

@@ -53,7 +53,7 @@ class VocalTractPerturb(nn.Module):
         Returns
         -------
         torch.Tensor
-            Of the shape of wavs.
+            Output of the shape of wavs.
         """
         factor = random.uniform(self.low, self.high)
         frame = {

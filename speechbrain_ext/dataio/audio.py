@@ -78,7 +78,7 @@ def read_header(path):
     Returns
     -------
     AudioHeader
-        Of the file.
+        What the header of the file says.
 
     Raises
     ------
@@ -173,9 +173,9 @@ def why_not_resampled(sample_rate, wanted):
     Arguments
     ---------
     sample_rate : int
-        Of the file, in Hz.
+        Sample rate of the file, in Hz.
     wanted : int
-        Of the model, in Hz.
+        Sample rate of the model, in Hz.
 
     Returns
     -------
@@ -207,7 +207,7 @@ def read_crop(path, sample_rate, start=0.0, duration=None):
     path : str or Path
         Audio file.
     sample_rate : int
-        Of the result, in Hz; other files are resampled.
+        Sample rate of the result, in Hz; other files are resampled.
     start : float
         In seconds.
     duration : float

@@ -29,7 +29,7 @@ def drop_broken(
     utterances : list of Utterance
         Gets the durations.
     sample_rate : int
-        Of the model, in Hz.
+        Sample rate of the model, in Hz.
     min_duration : float
         In seconds.
     allow_broken : bool

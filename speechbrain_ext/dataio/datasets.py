@@ -50,9 +50,9 @@ def training_dataset(
     Arguments
     ---------
     utterances : dict
-        As of `read_manifest`.
+        Utterances as `read_manifest` gives them.
     label_encoder : speechbrain.dataio.encoder.CategoricalEncoder
-        Of the names that `speaker_classes` gives.
+        Encoder of the names that `speaker_classes` gives.
     sample_rate : int
         In Hz.
     crop_duration : float
@@ -118,7 +118,7 @@ def speaker_classes(utterances, speeds=(100,)):
     Arguments
     ---------
     utterances : dict
-        As of `read_manifest`.
+        Utterances as `read_manifest` gives them.
     speeds : list of int
         In per cent.
 
@@ -146,7 +146,7 @@ def read_random_crop(wav, duration, sample_rate, crop_duration):
     wav : str
         Audio file.
     duration : float
-        Of the file, in seconds.
+        Duration of the file, in seconds.
     sample_rate : int
         In Hz.
     crop_duration : float
@@ -155,7 +155,7 @@ def read_random_crop(wav, duration, sample_rate, crop_duration):
     Returns
     -------
     torch.Tensor
-        Of shape (time,).
+        Waveform, of shape (time,).
 
     Raises
     ------
@@ -177,7 +177,7 @@ def crop_pair_dataset(utterances, sample_rate, crop_duration, change_voice=None)
     Arguments
     ---------
     utterances : dict
-        As of `read_manifest`.
+        Utterances as `read_manifest` gives them.
     sample_rate : int
         In Hz.
     crop_duration : float
@@ -234,13 +234,13 @@ class StepSampler(Sampler):
     steps_per_epoch : int
         Optimiser steps of an epoch.
     batch_size : int
-        Of each process.
+        Items of a batch in each process.
     grad_accumulation_factor : int
         Batches of a step.
     seed : int
-        Of the order and of the crops.
+        Seed of the order and of the crops.
     rank : int
-        Of this process.
+        Number of this process.
     n_processes : int
         How many there are.
 
@@ -333,8 +333,8 @@ def embedding_loader(utterances, sample_rate, max_batch_duration, num_workers=0)
     Arguments
     ---------
     utterances : dict
-        As of `read_manifest`; one with a start (seconds) is a crop of that
-        start and duration.
+        Utterances as `read_manifest` gives them; one with a start (seconds) is a crop
+        of that start and duration.
     sample_rate : int
         In Hz.
     max_batch_duration : float

@@ -1,35 +1,47 @@
 """Embeddings of any toolkit as an embedding store."""
 
+import zipfile
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from speechbrain_ext.dataio.embedding_store import EmbeddingStore
+from speechbrain_ext.dataio.kaldi import read_ark, read_scp
 from speechbrain_ext.utils.errors import InputError
-from speechbrain_ext.utils.files import open_text
+from speechbrain_ext.utils.fields import find_same_names, read_fields
 
 
 def read_embeddings(path, utt2spk=None):
-    """Reads an embedding store or Kaldi's scp or ark.
+    """Reads an embedding store, NumPy's npz, or Kaldi's scp or ark.
+
+    Nothing in the file is run: pipes in an scp and pickled objects are refused.
 
     Arguments
     ---------
     path : str or Path
-        A .safetensors file of `EmbeddingStore`, or Kaldi's .scp or .ark,
-        which takes the package kaldiio.
+        A .safetensors file of `EmbeddingStore`; an .npz with an array for each
+        utterance id; or Kaldi's .scp or .ark.
     utt2spk : str or Path
-        Kaldi's `utterance speaker` lines, for .scp and .ark; without it each
-        utterance counts as a speaker.
+        Kaldi's `utterance speaker` lines, for all but .safetensors; without it
+        each utterance counts as a speaker.
 
     Returns
     -------
     EmbeddingStore
-        Durations of Kaldi embeddings are NaN: unknown.
+        Durations are NaN, unknown, but for those of a store.
 
     Raises
     ------
     InputError
         If the file is missing or of another format, or speakers are missing.
+
+    Example
+    -------
+    >>> path = getfixture("tmpdir") / "embeddings.npz"
+    >>> np.savez(path, **{"a/1": np.ones((1, 2)), "b/1": np.ones(2)})
+    >>> read_embeddings(path).embeddings.shape
+    torch.Size([2, 2])
     """
     path = Path(path)
     if not path.is_file():
@@ -37,65 +49,81 @@ def read_embeddings(path, utt2spk=None):
     if path.suffix == ".safetensors":
         if utt2spk is not None:
             raise InputError(
-                f"'{path}' has its own speakers; utt2spk goes with .scp and .ark"
+                f"'{path}' has its own speakers; utt2spk goes with other files"
             )
-        return EmbeddingStore.load(path)
-    if path.suffix not in (".scp", ".ark"):
+        store = EmbeddingStore.load(path)
+        shape = store.embeddings.shape
+        if len(shape) < 2 or shape[:-1].numel() != len(store.ids):
+            raise InputError(
+                f"'{path}' has {len(store.ids)} utterances and embeddings of the shape "
+                f"{tuple(shape)}; one embedding is a vector"
+            )
+        store.embeddings = store.embeddings.reshape(len(store.ids), shape[-1])
+        return store
+    if path.suffix not in READERS:
         raise InputError(
-            f"'{path}': embeddings are read from .safetensors, .scp or .ark"
+            f"'{path}': embeddings are read from .safetensors, {', '.join(READERS)}"
         )
-    try:
-        import kaldiio
-    except ImportError:
-        raise InputError(
-            "Kaldi's files need a package: pip install kaldiio"
-        ) from None
-    try:
-        if path.suffix == ".scp":
-            pairs = kaldiio.load_scp(str(path)).items()
-        else:
-            pairs = kaldiio.load_ark(str(path))
-        rows = {name: torch.tensor(vector).float() for name, vector in pairs}
-    except OSError:
-        raise
-    except Exception as error:  # kaldiio raises many kinds
-        raise InputError(f"'{path}' is no file of Kaldi's ({error})") from None
+    rows = {}
+    for name, vector in READERS[path.suffix](path):
+        if name in rows:
+            raise InputError(f"'{path}' has two embeddings of '{name}'; keep one")
+        rows[name] = vector
     if not rows:
         raise InputError(f"'{path}' has no embeddings")
-    shapes = {tuple(vector.shape) for vector in rows.values()}
-    if len(shapes) > 1:
-        raise InputError(
-            f"'{path}' has embeddings of different shapes: "
-            + ", ".join(map(str, sorted(shapes)))
-        )
-    speaker_of = _read_utt2spk(utt2spk) if utt2spk else {n: n for n in rows}
-    missing = sorted(set(rows) - set(speaker_of))
-    if missing:
-        raise InputError(
-            f"'{utt2spk}' lacks {len(missing)} utterances: "
-            f"{', '.join(missing[:5])}"
-        )
     return EmbeddingStore(
         list(rows),
-        torch.stack(list(rows.values())),
-        [speaker_of[name] for name in rows],
+        _rows(rows.values(), rows, path),
+        _speakers(utt2spk, rows) if utt2spk else list(rows),
         [float("nan")] * len(rows),
         "",
     )
 
 
-def _read_utt2spk(path):
-    if not Path(path).is_file():
-        raise InputError(f"there is no utt2spk file '{path}'")
-    speaker_of = {}
-    with open_text(path) as lines:
-        for number, line in enumerate(lines, start=1):
-            fields = line.split()
-            if not fields:
-                continue
-            if len(fields) != 2:
-                raise InputError(
-                    f"'{path}', line {number}: a line is 'utterance speaker'"
-                )
-            speaker_of[fields[0]] = fields[1]
-    return speaker_of
+def _read_npz(path):
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            for name in arrays.files:
+                vector = arrays[name]
+                if vector.dtype.kind not in "fiu":
+                    raise ValueError(f"'{name}' has no numbers")
+                yield name, vector
+    except (ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+        raise InputError(
+            f"'{path}' is no .npz of an array for each utterance ({error})"
+        ) from None
+
+
+READERS = {".npz": _read_npz, ".scp": read_scp, ".ark": read_ark}
+
+
+def _rows(vectors, names, path):
+    """Embeddings of shape (dim,) or (1, ..., dim), one below the other."""
+    rows = []
+    for name, vector in zip(names, vectors):
+        vector = torch.as_tensor(vector)
+        if vector.dim() == 0 or vector.numel() != vector.shape[-1]:
+            raise InputError(
+                f"'{path}': '{name}' has the shape {tuple(vector.shape)}; an embedding "
+                "is a vector"
+            )
+        if rows and vector.numel() != len(rows[0]):
+            raise InputError(
+                f"'{path}' has embeddings of different dimensions: {len(rows[0])} and "
+                f"{vector.numel()} ('{name}')"
+            )
+        rows.append(vector.reshape(-1).float())
+    return torch.stack(rows)
+
+
+def _speakers(utt2spk, names):
+    """Speaker of each name, by a file of `utterance speaker` lines."""
+    lines = read_fields(utt2spk, "utt2spk file", [2])
+    speaker_of = {name: speaker for _, (name, speaker) in lines}
+    same = find_same_names(names, speaker_of)
+    missing = sorted(name for name in names if name not in same)
+    if missing:
+        raise InputError(
+            f"'{utt2spk}' lacks {len(missing)} utterances: {', '.join(missing[:5])}"
+        )
+    return [speaker_of[same[name]] for name in names]

@@ -4,11 +4,13 @@ from pathlib import Path
 
 from speechbrain_ext.dataio.trials import Trials, match_utterances
 from speechbrain_ext.utils.errors import InputError
-from speechbrain_ext.utils.files import atomic_path, open_text
+from speechbrain_ext.utils.fields import find_same_names, read_fields, write_fields
 
 
 def read_enrolments(path):
     """Reads `model utterance utterance ...` lines, as Kaldi's spk2utt.
+
+    Fields are those of `speechbrain_ext.utils.fields`.
 
     Arguments
     ---------
@@ -33,25 +35,19 @@ def read_enrolments(path):
     >>> read_enrolments(path)
     {'anna': ['a/1.wav', 'a/2.wav']}
     """
-    if not Path(path).is_file():
-        raise InputError(f"there is no enrolment file '{path}'")
     enrolments = {}
-    with open_text(path) as lines:
-        for number, line in enumerate(lines, start=1):
-            model, *utterances = line.split() or [None]
-            if model is None:
-                continue
-            if not utterances or model in enrolments:
-                raise InputError(
-                    f"'{path}', line {number}: model '{model}' "
-                    + ("comes twice" if utterances else "has no utterance")
-                )
-            if len(set(utterances)) < len(utterances):
-                raise InputError(
-                    f"'{path}', line {number}: model '{model}' has an utterance "
-                    "twice; name each once"
-                )
-            enrolments[model] = utterances
+    for number, (model, *utterances) in read_fields(path, "enrolment file"):
+        if not utterances or model in enrolments:
+            raise InputError(
+                f"'{path}', line {number}: model '{model}' "
+                + ("comes twice" if utterances else "has no utterance")
+            )
+        if len(set(utterances)) < len(utterances):
+            raise InputError(
+                f"'{path}', line {number}: model '{model}' has an utterance "
+                "twice; name each once"
+            )
+        enrolments[model] = utterances
     if not enrolments:
         raise InputError(
             f"'{path}' has no enrolments; a line is 'model utterance utterance ...'"
@@ -76,10 +72,7 @@ def write_enrolments(path, enrolments):
     >>> read_enrolments(path)
     {'anna': ['a/1.wav', 'a/2.wav']}
     """
-    with atomic_path(path) as partial:
-        with open(partial, "w", encoding="utf-8") as file:
-            for model, utterances in enrolments.items():
-                file.write(" ".join([model, *utterances]) + "\n")
+    write_fields(path, ([model, *names] for model, names in enrolments.items()))
 
 
 def enrolment_path(trial_list):
@@ -88,7 +81,7 @@ def enrolment_path(trial_list):
     Arguments
     ---------
     trial_list : str or Path
-        As of `manifest_paths`.
+        See `manifest_paths`.
 
     Returns
     -------
@@ -130,6 +123,39 @@ def require_enrolled(trials, enrolments):
             f"{len(missing)} models of the trials are not enrolled: "
             f"{', '.join(missing[:5])}; add them to the enrolments"
         )
+
+
+def match_models(trials, enrolments):
+    """Replaces the models of a trial list by enrolled ones that mean the same.
+
+    Arguments
+    ---------
+    trials : Trials
+        With models as enrolment ids.
+    enrolments : dict
+        Utterance ids of each model.
+
+    Returns
+    -------
+    Trials
+        With the models' names as they are in the enrolments, in NFC or NFD.
+
+    Raises
+    ------
+    InputError
+        If models are missing.
+
+    Example
+    -------
+    >>> trials = Trials([1], ["Jose\\u0301"], ["a/3.wav"])
+    >>> match_models(trials, {"Jos\\u00e9": ["a/1.wav"]}).enrol == ["Jos\\u00e9"]
+    True
+    """
+    same = find_same_names(trials.enrol, enrolments)
+    models = [same.get(name, name) for name in trials.enrol]
+    trials = Trials(trials.labels, models, trials.test)
+    require_enrolled(trials, enrolments)
+    return trials
 
 
 def trial_utterances(trials, enrolments=None):
@@ -178,9 +204,9 @@ def match_trials(trials, enrolments, utterances, source):
     Returns
     -------
     trials : Trials
-        As of `match_utterances`; models keep their names.
+        What `match_utterances` returned; models keep their names.
     enrolments : dict or None
-        Of the models of the trials, with known ids.
+        Enrolments of the models of the trials, with known ids.
 
     Raises
     ------
@@ -196,6 +222,7 @@ def match_trials(trials, enrolments, utterances, source):
     """
     if not enrolments:
         return match_utterances(trials, utterances, source), enrolments
+    trials = match_models(trials, enrolments)
     named = sorted(trial_utterances(trials, enrolments))
     found = match_utterances(Trials([1] * len(named), named, named), utterances, source)
     known = dict(zip(named, found.enrol))

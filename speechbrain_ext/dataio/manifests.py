@@ -1,9 +1,9 @@
 """Manifests: which utterances there are, and where what was prepared stands."""
 
-import csv
 from pathlib import Path
 
-from speechbrain_ext.utils.files import atomic_path
+from speechbrain_ext.utils.errors import InputError
+from speechbrain_ext.utils.fields import read_csv, write_csv
 
 SPLITS = ("train", "valid", "test")
 MANIFEST_FIELDS = ("id", "wav", "speaker", "duration")
@@ -36,7 +36,7 @@ def manifest_paths(save_folder):
 
 
 def write_manifest(path, utterances):
-    """Writes utterances as CSV, atomically.
+    """Writes utterances as CSV, atomically, with names of any kind.
 
     Arguments
     ---------
@@ -45,13 +45,8 @@ def write_manifest(path, utterances):
     utterances : list of Utterance
         Rows.
     """
-    with atomic_path(path) as partial:
-        with open(partial, "w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(MANIFEST_FIELDS)
-            writer.writerows(
-                [getattr(u, field) for field in MANIFEST_FIELDS] for u in utterances
-            )
+    rows = ([getattr(u, field) for field in MANIFEST_FIELDS] for u in utterances)
+    write_csv(path, MANIFEST_FIELDS, rows)
 
 
 def read_manifest(path):
@@ -68,14 +63,24 @@ def read_manifest(path):
     -------
     dict
         For each id: wav, speaker, duration (seconds).
+
+    Raises
+    ------
+    InputError
+        If the file or a column is missing, or a duration is no number.
     """
-    with open(path, newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    return {
-        row["id"]: {
-            "wav": row["wav"],
-            "speaker": row["speaker"],
-            "duration": float(row["duration"]),
-        }
-        for row in rows
-    }
+    utterances = {}
+    for number, row in read_csv(path, "manifest", MANIFEST_FIELDS):
+        name, wav, speaker, duration = row
+        try:
+            utterances[name] = {
+                "wav": wav,
+                "speaker": speaker,
+                "duration": float(duration),
+            }
+        except ValueError:
+            raise InputError(
+                f"'{path}', line {number}: duration '{duration}' is no number; "
+                "prepare the data again"
+            ) from None
+    return utterances

@@ -1,6 +1,5 @@
 """Score files: writing them, and reading also Kaldi's, WeSpeaker's and CSV."""
 
-import csv
 import math
 from pathlib import Path
 
@@ -8,28 +7,39 @@ import torch
 
 from speechbrain_ext.dataio.trials import (
     LABELS,
+    WORDS,
     Trials,
     require_both_labels,
     require_one_label,
 )
 from speechbrain_ext.utils.errors import InputError
-from speechbrain_ext.utils.files import atomic_path, open_text
+from speechbrain_ext.utils.fields import (
+    read_csv,
+    read_fields,
+    write_csv,
+    write_fields,
+)
 
 COLUMNS = ("enrol", "test", "label", "score")
+KIND = "score file"
 
 
-def read_scores(path):
+def read_scores(path, need_labels=True):
     """Reads a score file.
 
-    Three forms are told apart line by line: `enrol test label score` with
-    label 1 or 0, as SpeechBrain and this project write; `enrol test score
-    target|nontarget`, as Kaldi and WeSpeaker do; and CSV with a header that
-    has the columns enrol, test, label and score.
+    Lines are `enrol test label score` with label 1 or 0, as SpeechBrain and this
+    project write; `enrol test score target|nontarget`, as WeSpeaker does, with or
+    without the four further numbers of its score normalisation; or, of trials
+    without labels, `enrol test score`, as Kaldi does. A file called .csv has a
+    header with the columns enrol, test, label and score. Fields are those of
+    `speechbrain_ext.utils.fields`.
 
     Arguments
     ---------
     path : str or Path
         Score file.
+    need_labels : bool
+        Whether the trials must have labels, as error rates need them.
 
     Returns
     -------
@@ -53,45 +63,40 @@ def read_scores(path):
     >>> trials.labels, scores
     ([1, 0], tensor([0.5000, 0.1000], dtype=torch.float64))
     """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"there is no score file '{path}'")
     trials, scores = Trials([], [], []), []
-    with open_text(path, newline="") as file:
-        is_csv = path.suffix.lower() == ".csv"
-        rows = _csv_rows(file, path) if is_csv else _text_rows(file, path)
-        for number, (enrol, test, label, score) in rows:
-            if label not in LABELS:
-                raise InputError(
-                    f"'{path}', line {number}: label '{label}'; use 1 or "
-                    "target, 0 or nontarget"
-                )
-            try:
-                value = float(score)
-            except (TypeError, ValueError):
-                value = math.nan
-            if math.isnan(value):
-                raise InputError(
-                    f"'{path}', line {number}: score '{score}' is no number"
-                )
-            if math.isinf(value):
-                raise InputError(
-                    f"'{path}', line {number}: score '{score}' is infinite; give "
-                    "a finite one, higher than all others or lower"
-                )
-            trials.labels.append(LABELS[label])
-            trials.enrol.append(enrol)
-            trials.test.append(test)
-            scores.append(value)
-    require_both_labels(trials, path)
-    require_one_label(trials, path)
+    if _is_csv(path):
+        rows = _csv_rows(path)
+    else:
+        rows = _text_rows(path, (4, 8) if need_labels else (3, 4, 8))
+    for number, (enrol, test, label, score) in rows:
+        if label is None and need_labels:
+            raise InputError(
+                f"'{path}', line {number}: no label; error rates need one of each trial"
+            )
+        if label is not None and label not in LABELS:
+            raise InputError(
+                f"'{path}', line {number}: label '{label}'; use 1 or "
+                "target, 0 or nontarget"
+            )
+        trials.labels.append(LABELS.get(label))
+        trials.enrol.append(enrol)
+        trials.test.append(test)
+        scores.append(_finite(score, path, number))
+    if not need_labels and None in trials.labels:
+        if set(trials.labels) != {None}:
+            raise InputError(f"'{path}' has labels in some lines only")
+        trials.labels = None
+    else:
+        require_both_labels(trials, path)
+        require_one_label(trials, path)
     return trials, torch.tensor(scores, dtype=torch.float64)
 
 
 def write_scores(path, trials, scores):
     """Writes `enrol test label score` lines, as SpeechBrain does, atomically.
 
-    Scores have as many digits as give the same number when read.
+    Scores have as many digits as give the same number when read. Trials without
+    labels have no such field. A file called .csv has a header.
 
     Arguments
     ---------
@@ -111,36 +116,47 @@ def write_scores(path, trials, scores):
     a b 1 100000000.9
     a c 0 3e-07
     """
-    with atomic_path(path) as partial:
-        with open(partial, "w", encoding="utf-8") as file:
-            for enrol, test, label, score in zip(
-                trials.enrol, trials.test, trials.labels, scores.tolist()
-            ):
-                file.write(f"{enrol} {test} {label} {score!r}\n")
+    numbers = [repr(score) for score in scores.tolist()]
+    if _is_csv(path):
+        labels = [""] * len(trials) if trials.labels is None else trials.labels
+        rows = zip(trials.enrol, trials.test, labels, numbers)
+        write_csv(path, COLUMNS, rows)
+    elif trials.labels is None:
+        write_fields(path, zip(trials.enrol, trials.test, numbers))
+    else:
+        write_fields(path, zip(trials.enrol, trials.test, trials.labels, numbers))
 
 
-def _csv_rows(file, path):
-    # Short rows lack a label or a score, which is then said to be "".
-    reader = csv.DictReader(file, restval="")
-    missing = [c for c in COLUMNS if c not in (reader.fieldnames or [])]
-    if missing:
-        raise InputError(f"'{path}' lacks the columns {', '.join(missing)}")
-    for row in reader:
-        yield reader.line_num, [row[column] for column in COLUMNS]
+def _is_csv(path):
+    return Path(path).suffix.lower() == ".csv"
 
 
-def _text_rows(file, path):
-    for number, line in enumerate(file, start=1):
-        line = line.strip()
-        if not line:
-            continue
-        fields = line.split("\t") if "\t" in line else line.split()
-        if len(fields) != 4:
-            raise InputError(
-                f"'{path}', line {number}: {len(fields)} fields; a score is "
-                "'enrol test label score' or 'enrol test score target'"
-            )
-        enrol, test, third, fourth = fields
-        if fourth in ("target", "nontarget"):
-            third, fourth = fourth, third
-        yield number, (enrol, test, third, fourth)
+def _finite(score, path, number):
+    try:
+        value = float(score)
+    except (TypeError, ValueError):
+        value = math.nan
+    if math.isnan(value):
+        raise InputError(f"'{path}', line {number}: score '{score}' is no number")
+    if math.isinf(value):
+        raise InputError(
+            f"'{path}', line {number}: score '{score}' is infinite; give "
+            "a finite one, higher than all others or lower"
+        )
+    return value
+
+
+def _csv_rows(path):
+    for number, (enrol, test, label, score) in read_csv(path, KIND, COLUMNS):
+        yield number, (enrol, test, label or None, score)
+
+
+def _text_rows(path, counts):
+    for number, (enrol, test, third, *rest) in read_fields(path, KIND, counts):
+        if not rest:
+            label, score = None, third
+        elif len(rest) > 1 or rest[0] in WORDS:
+            label, score = rest[0], third
+        else:
+            label, score = third, rest[0]
+        yield number, (enrol, test, label, score)

@@ -1,11 +1,10 @@
 """What a recipe's YAML says of its data."""
 
 import dataclasses
-import math
-import numbers
 from pathlib import Path
 
 from speechbrain_ext.dataio.corpora import get_corpus
+from speechbrain_ext.schema import check_values
 from speechbrain_ext.utils.errors import InputError
 
 
@@ -24,7 +23,7 @@ class DataSettings:
     data_folder : str or list of str
         Root of the corpus, or several of them.
     sample_rate : int
-        Of the model, in Hz; other files are resampled when read.
+        Sample rate of the model, in Hz; other files are resampled when read.
     verification_file : str
         Test trials: "vox1-o", "vox1-e", "vox1-h" (cleaned), "vox1-o-original",
         a path or a URL of a list in VoxCeleb's format; "vox2-test", drawn from
@@ -50,7 +49,7 @@ class DataSettings:
     allow_broken : bool
         Whether to go on when more than 1 % of the files are broken.
     seed : int
-        Of the split and the draws.
+        Seed of the split and the draws.
 
     Raises
     ------
@@ -62,8 +61,7 @@ class DataSettings:
     >>> DataSettings("folder", "data", valid_speakers=-0.1)
     Traceback (most recent call last):
         ...
-    speechbrain_ext.utils.errors.InputError: valid_speakers: -0.1; give a share \
-between 0 and 1, or a number of speakers, 2 or more
+    speechbrain_ext.utils.errors.InputError: valid_speakers: -0.1 must be a share ...
     """
 
     dataset: str
@@ -81,44 +79,14 @@ between 0 and 1, or a number of speakers, 2 or more
 
     def __post_init__(self):
         get_corpus(self.dataset)
-        several = isinstance(self.data_folder, (list, tuple))
-        folders = self.data_folder if several else [self.data_folder]
-        _check(
-            self, "data_folder", folders and all(map(_is_path, folders)),
-            "the root of the corpus, or a list of roots",
-        )  # fmt: skip
-        for key in ("verification_file", "valid_verification_file"):
-            value = getattr(self, key)
-            _check(
-                self, key, value is None or _is_path(value),
-                "the name, path or URL of a trial list, or null",
-            )  # fmt: skip
-        for key in ("valid_speakers", "test_speakers"):
-            value = getattr(self, key)
-            _check(
-                self, key,
-                _is_integer(value) and value >= 2 or _is_real(value) and 0 < value < 1,
-                "a share between 0 and 1, or a number of speakers, 2 or more",
-            )  # fmt: skip
-        for key in ("n_valid_trials", "n_test_trials"):
-            value = getattr(self, key)
-            _check(
-                self, key, _is_integer(value) and value >= 2,
-                "a number of trials, 2 or more",
-            )  # fmt: skip
-        _check(
-            self, "sample_rate", _is_integer(self.sample_rate) and self.sample_rate > 0,
-            "a number of Hz",
-        )  # fmt: skip
-        _check(
-            self, "min_duration",
-            _is_real(self.min_duration) and self.min_duration >= 0,
-            "a number of seconds, 0 or more",
-        )  # fmt: skip
-        _check(
-            self, "allow_broken", isinstance(self.allow_broken, bool), "True or False"
+        if self.data_folder is None:
+            raise InputError("data_folder: null must be the root of the corpus")
+        check_values(
+            {
+                field.name: _path_as_text(getattr(self, field.name))
+                for field in dataclasses.fields(self)
+            }
         )
-        _check(self, "seed", _is_integer(self.seed), "a whole number")
 
     @property
     def roots(self):
@@ -127,24 +95,7 @@ between 0 and 1, or a number of speakers, 2 or more
         return list(map(Path, self.data_folder if several else [self.data_folder]))
 
 
-def _check(settings, key, is_right, expected):
-    if not is_right:
-        value = getattr(settings, key)
-        shown = "null" if value is None else repr(value)
-        raise InputError(f"{key}: {shown}; give {expected}")
-
-
-def _is_path(value):
-    return isinstance(value, (str, Path)) and str(value).strip() != ""
-
-
-def _is_integer(value):
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
-
-
-def _is_real(value):
-    return (
-        isinstance(value, numbers.Real)
-        and not isinstance(value, bool)
-        and math.isfinite(value)
-    )
+def _path_as_text(value):
+    if isinstance(value, (list, tuple)):
+        return list(map(_path_as_text, value))
+    return str(value) if isinstance(value, Path) else value

@@ -1,6 +1,5 @@
 """Trial lists: reading, checking, writing and drawing them."""
 
-import csv
 import dataclasses
 import itertools
 import random
@@ -10,10 +9,18 @@ import torch
 
 from speechbrain_ext.dataio.audio import AUDIO_EXTENSIONS
 from speechbrain_ext.utils.errors import InputError
-from speechbrain_ext.utils.files import atomic_path, open_text
+from speechbrain_ext.utils.fields import (
+    escaped,
+    read_csv,
+    read_fields,
+    same_name,
+    write_fields,
+)
+from speechbrain_ext.utils.files import open_text
 
-CSV_HEADER = "LABEL,SAMPLE1,SAMPLE2"
+CSV_COLUMNS = ("LABEL", "SAMPLE1", "SAMPLE2")
 LABELS = {"1": 1, "target": 1, "0": 0, "nontarget": 0}
+WORDS = {"target", "nontarget"}
 
 
 @dataclasses.dataclass
@@ -23,7 +30,7 @@ class Trials:
     Arguments
     ---------
     labels : list of int
-        1 for target, 0 for non-target trials.
+        1 for target, 0 for non-target trials; None where they are not known.
     enrol : list of str
         Utterance ids.
     test : list of str
@@ -38,12 +45,12 @@ class Trials:
     ['a/1.wav', 'a/2.wav', 'b/1.wav']
     """
 
-    labels: list
+    labels: list | None
     enrol: list
     test: list
 
     def __len__(self):
-        return len(self.labels)
+        return len(self.enrol)
 
     def utterances(self):
         """Returns the set of utterance ids on either side."""
@@ -66,18 +73,21 @@ class Trials:
         return scores[is_target], scores[~is_target]
 
 
-def read_trials(path):
-    """Reads a trial list in VoxCeleb's format, `label enrol test` a line.
+def read_trials(path, need_labels=True):
+    """Reads a trial list: VoxCeleb's, Kaldi's, or CSV.
 
-    A file whose first line begins with LABEL,SAMPLE1,SAMPLE2 is read as CSV,
-    further columns being left out. Labels are 1 and 0 or `target` and
-    `nontarget`. Fields are separated by tabs, in which case ids may have
-    spaces, or by spaces. Backslashes of Windows paths become slashes.
+    Lines are `label enrol test`, as VoxCeleb's, or `enrol test label`, as Kaldi's.
+    Labels are 1 and 0 or `target` and `nontarget`. Fields are
+    those of `speechbrain_ext.utils.fields`. A file whose first line begins with
+    LABEL,SAMPLE1,SAMPLE2 is read as CSV, further columns being left out.
 
     Arguments
     ---------
     path : str or Path
         Trial list.
+    need_labels : bool
+        Whether the trials must have labels, as error rates need them. Otherwise
+        all lines may be `enrol test`.
 
     Returns
     -------
@@ -96,41 +106,76 @@ def read_trials(path):
     >>> path.write_text("1 a/1.wav a/2.wav\\n0 a/1.wav b/1.wav\\n", "utf-8")
     >>> read_trials(path).labels
     [1, 0]
+    >>> path.write_text("a-1 a-2 target\\na-1 b-1 nontarget\\n", "utf-8")
+    >>> read_trials(path).test
+    ['a-2', 'b-1']
     """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"there is no trial list '{path}'")
+    rows = list(_trial_rows(path))
+    n_fields = len(rows[0][1]) if rows else None
+    label_first = _label_is_first([fields for _, fields in rows])
     trials = Trials([], [], [])
-    with open_text(path) as lines:
-        is_csv = False
-        for number, line in enumerate(lines, start=1):
-            line = line.rstrip("\r\n")
-            if number == 1 and line.upper().startswith(CSV_HEADER):
-                is_csv = True
-                continue
-            if not line.strip():
-                continue
-            if is_csv:
-                fields = next(csv.reader([line]))[:3]
-            else:
-                fields = line.split("\t") if "\t" in line else line.split()
-            if len(fields) != 3:
-                raise InputError(
-                    f"'{path}', line {number}: {len(fields)} fields; a trial "
-                    "is 'label enrol test'"
-                )
-            label, enrol, test = (field.strip() for field in fields)
+    for number, fields in rows:
+        if len(fields) != n_fields:
+            raise InputError(
+                f"'{path}', line {number}: {len(fields)} fields, where the lines "
+                f"above have {n_fields}"
+            )
+        if n_fields == 3:
+            label = fields.pop(0 if label_first else 2)
             if label not in LABELS:
                 raise InputError(
-                    f"'{path}', line {number}: label '{label}'; use 1 for "
-                    "target and 0 for non-target trials"
+                    f"'{path}', line {number}: label '{label}'; use 1 for target and "
+                    "0 for non-target trials, in front or at the end of all lines"
                 )
             trials.labels.append(LABELS[label])
-            trials.enrol.append(enrol.replace("\\", "/"))
-            trials.test.append(test.replace("\\", "/"))
+        elif need_labels:
+            raise InputError(
+                f"'{path}', line {number}: 2 fields; error rates need labels, "
+                "'label enrol test'"
+            )
+        trials.enrol.append(fields[0])
+        trials.test.append(fields[1])
+    if n_fields == 2:
+        trials.labels = None
+        return trials
     require_both_labels(trials, path)
     require_one_label(trials, path)
     return trials
+
+
+def _trial_rows(path):
+    kind = "trial list"
+    if not _has_csv_header(path):
+        yield from read_fields(path, kind, (2, 3))
+        return
+    for number, fields in read_csv(path, kind, CSV_COLUMNS):
+        if not all(fields):
+            n_fields = sum(map(bool, fields))
+            raise InputError(
+                f"'{path}', line {number}: {n_fields} fields; a trial has three, "
+                + ",".join(CSV_COLUMNS)
+            )
+        # Of others, who may have Windows
+        yield number, [field.strip().replace("\\", "/") for field in fields]
+
+
+def _has_csv_header(path):
+    if not Path(path).is_file():
+        return False
+    with open_text(path) as lines:
+        first = next((line for line in lines if line.strip()), "")
+    return first.strip().upper().startswith(",".join(CSV_COLUMNS))
+
+
+def _label_is_first(rows):
+    """Whether trials are in VoxCeleb's order; utterances may be called 1 or target."""
+    first, last = {row[0] for row in rows}, {row[-1] for row in rows}
+    if last <= WORDS or first <= set(LABELS):
+        return not last <= WORDS
+    if last <= set(LABELS):
+        return False
+    # Not all lines are right; those that are like the first one are.
+    return rows[0][0] in LABELS or rows[0][-1] not in LABELS
 
 
 def require_both_labels(trials, source):
@@ -193,7 +238,7 @@ def require_one_label(trials, source):
 def write_trials(path, trials):
     """Writes a trial list in VoxCeleb's format, atomically.
 
-    Ids with spaces make it tab-separated.
+    Fields are those of `speechbrain_ext.utils.fields`: names may be of any kind.
 
     Arguments
     ---------
@@ -210,23 +255,18 @@ def write_trials(path, trials):
     >>> read_trials(path) == trials
     True
     """
-    spaced = any(" " in utterance for utterance in trials.utterances())
-    separator = "\t" if spaced else " "
-    with atomic_path(path) as partial:
-        with open(partial, "w", encoding="utf-8") as file:
-            for trial in zip(trials.labels, trials.enrol, trials.test):
-                file.write(separator.join(map(str, trial)) + "\n")
+    write_fields(path, zip(trials.labels, trials.enrol, trials.test))
 
 
 def match_utterances(trials, utterances, source):
     """Replaces the ids of a trial list by those of known utterances.
 
-    VoxCeleb's lists say .wav where VoxCeleb2 has .m4a, and others have no
-    extension, a further folder in front (the published list of VoxCeleb1) or
-    one less in between (that of LibriSpeech): an id that is unknown as it
-    stands is sought without its extension, then without its leading folders,
-    then by its file name, where only one utterance below the same folders has
-    it.
+    Names in NFC and NFD, or with slashes and backslashes, match. VoxCeleb's lists
+    say .wav where VoxCeleb2 has .m4a, and others have no extension, a further
+    folder in front (the published list of VoxCeleb1) or one less in between (that
+    of LibriSpeech): an id that is unknown as it stands is sought without its
+    extension, then without its leading folders, then by its file name, where only
+    one utterance below the same folders has it.
 
     Arguments
     ---------
@@ -253,18 +293,20 @@ def match_utterances(trials, utterances, source):
     >>> match_utterances(trials, ["a/v1.1.m4a", "a/v1.2.m4a"], "list").test
     ['a/v1.2.m4a']
     """
-    known = {_without_extension(name): name for name in utterances}
-    known.update((name, name) for name in list(known.values()))
-    by_file_name = {}
-    for name in set(known.values()):
-        file_name = _without_extension(name).rpartition("/")[2]
-        by_file_name.setdefault(file_name, []).append(name)
-    found = {
-        name: _match(name, known, by_file_name) for name in trials.utterances()
-    }
+    names = list(utterances)
+    known, by_file_name = {}, {}
+    for name in names:
+        stem = _without_extension(same_name(name))
+        known[stem] = name
+        by_file_name.setdefault(stem.rpartition("/")[2], []).append(name)
+    # A name as it stands comes before one that means the same.
+    known.update((same_name(name), name) for name in names)
+    known.update((name, name) for name in names)
+    found = {name: _match(name, known, by_file_name) for name in trials.utterances()}
     unknown = sorted(name for name, match in found.items() if match is None)
     if unknown:
-        shown = ", ".join(unknown[:5]) + (" ..." if len(unknown) > 5 else "")
+        shown = ", ".join(map(escaped, unknown[:5]))
+        shown += " ..." if len(unknown) > 5 else ""
         raise InputError(
             f"'{source}' names {len(unknown)} utterances that are not in the "
             f"data: {shown}; check data_folder, or that the list and the "
@@ -278,15 +320,16 @@ def match_utterances(trials, utterances, source):
 
 
 def _match(name, known, by_file_name):
-    if name in known:
-        return known[name]
-    folders = _without_extension(name).split("/")
+    for form in (name, same_name(name)):
+        if form in known:
+            return known[form]
+    folders = _without_extension(same_name(name)).split("/")
     for start in range(len(folders) - 1):
         if "/".join(folders[start:]) in known:
             return known["/".join(folders[start:])]
     *folders, file_name = folders
     namesakes = by_file_name.get(file_name, [])
-    if len(namesakes) == 1 and set(folders) <= set(namesakes[0].split("/")):
+    if len(namesakes) == 1 and set(folders) <= set(same_name(namesakes[0]).split("/")):
         return namesakes[0]
     return None
 
@@ -344,14 +387,11 @@ def draw_trials(speaker_of, n_trials, seed, attributes_of=None):
     counts = [len(utterances) for utterances in by_speaker.values()]
     n_target = sum(n * (n - 1) // 2 for n in counts)
     if not n_target:
-        raise InputError(
-            "no speaker has two utterances, which target trials need"
-        )
+        raise InputError("no speaker has two utterances, which target trials need")
     n_nontarget = (sum(counts) ** 2 - sum(n * n for n in counts)) // 2
     n_each = min(n_trials // 2, n_target, n_nontarget)
     targets = _alternate(
-        _random_pairs(utterances, utterances, rng)
-        for utterances in by_speaker.values()
+        _random_pairs(utterances, utterances, rng) for utterances in by_speaker.values()
     )
     speakers = list(by_speaker)
     alike = [_random_pairs(speakers, speakers, rng)]

@@ -17,9 +17,9 @@ class Windows:
     Arguments
     ---------
     length : float
-        Of a window, in seconds; a shorter recording stays whole.
+        Length of a window, in seconds; a shorter recording stays whole.
     overlap : float
-        Of two windows, in seconds. It is exceeded where that lets the last
+        Overlap of two windows, in seconds. It is exceeded where that lets the last
         window be as long as the others.
 
     Raises

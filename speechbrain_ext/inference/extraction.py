@@ -44,7 +44,7 @@ def store_path(speaker_model, manifest, suffix="", store_folder=None):
         The utterances; their store is beside it where that folder can be
         written to.
     suffix : str
-        Of what is not the utterances themselves, such as crops of them.
+        Suffix of what is not the utterances themselves, such as crops of them.
     store_folder : str or Path
         For the store where the folder of the manifest is read-only.
 
@@ -84,7 +84,7 @@ def extract_embeddings(
     speaker_model : SpeakerRecognition
         The model.
     utterances : dict
-        As of `read_manifest`; one with a start (seconds) is a crop.
+        Utterances as `read_manifest` gives them; one with a start (seconds) is a crop.
     path : str or Path
         File of the store.
     max_batch_duration : float
@@ -158,7 +158,11 @@ def _embed(speaker_model, pieces, max_batch_duration, num_workers):
     done, written = {}, time.monotonic()
     seconds = sum(piece["duration"] for piece in items.values())
     with tqdm(
-        total=round(seconds), unit="s", desc="Embedding", dynamic_ncols=True
+        total=round(seconds),
+        unit="s",
+        desc="Embedding",
+        dynamic_ncols=True,
+        disable=None,  # where nobody looks
     ) as bar:
         for batch in loader:
             wavs, lengths = batch.sig

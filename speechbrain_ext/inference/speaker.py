@@ -2,14 +2,21 @@
 
 import statistics
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
-from hyperpyyaml import load_hyperpyyaml
 from speechbrain.utils.checkpoints import average_checkpoints
+from speechbrain.utils.data_utils import split_path
+from speechbrain.utils.distributed import infer_device
+from speechbrain.utils.fetching import fetch
 
-from speechbrain_ext.config import resolve, select_keys
 from speechbrain_ext.dataio.audio import read_crop, read_header
+from speechbrain_ext.dataio.embedding_store import EmbeddingStore
+from speechbrain_ext.dataio.trials import Trials
 from speechbrain_ext.dataio.windows import Windows, cut_recording
+from speechbrain_ext.inference.model_folder import find_model, load_model
+from speechbrain_ext.inference.model_scoring import ModelScoring, Verification
+from speechbrain_ext.inference.trusted_yaml import load_trusted_yaml
 from speechbrain_ext.lobes.models.without_padding import leave_padding_out
 from speechbrain_ext.nnet.pooling import attends_to_layers
 from speechbrain_ext.utils.checkpoints import (
@@ -23,8 +30,89 @@ from speechbrain_ext.utils.fingerprints import model_fingerprint
 MODEL_KEYS = ("encoder", "embedding_model", "sample_rate")
 
 
+class Candidate(NamedTuple):
+    """An enrolled speaker, compared with a recording.
+
+    Arguments
+    ---------
+    name : str
+        Of the speaker.
+    score : float
+        Of the recording with what was enrolled.
+    decision : bool
+        Whether they are of one speaker.
+    log_likelihood_ratio : float
+        As of `Verification`; None without calibration.
+    probability : float
+        As of `Verification`; None without calibration.
+    """
+
+    name: str
+    score: float
+    decision: bool
+    log_likelihood_ratio: float | None
+    probability: float | None
+
+
+def rank_speakers(scoring, embedding, duration, enrolled, threshold=None):
+    """Compares a recording with enrolled speakers.
+
+    Arguments
+    ---------
+    scoring : ModelScoring
+        Of the model.
+    embedding : torch.Tensor
+        Of the recording, of shape (dim,).
+    duration : float
+        Of the recording, in seconds.
+    enrolled : dict
+        Embeddings of each speaker's recordings and their seconds.
+    threshold : float
+        In place of the model's own.
+
+    Returns
+    -------
+    list of Candidate
+        All of them, the highest score first.
+
+    Example
+    -------
+    >>> enrolled = {"ann": (torch.eye(2)[:1], [1.0]), "bob": (torch.ones(1, 2), [1.0])}
+    >>> scoring = ModelScoring(threshold=0.5)
+    >>> [one.name for one in rank_speakers(scoring, torch.ones(2), 1.0, enrolled)]
+    ['bob', 'ann']
+    """
+    names = list(enrolled)
+    rows, durations, ids, enrolments = [embedding], [duration], ["test"], {}
+    for name, (embeddings, seconds) in enrolled.items():
+        enrolments[name] = [f"{name} {i}" for i in range(len(embeddings))]
+        rows.extend(embeddings)
+        durations.extend(seconds)
+        ids.extend(enrolments[name])
+    result = scoring.score(
+        EmbeddingStore(ids, torch.stack(rows), ids, durations, ""),
+        Trials([0] * len(names), names, ["test"] * len(names)),
+        enrolments,
+        threshold,
+    )
+    columns = [
+        [None] * len(names) if values is None else values.tolist()
+        for values in (
+            result.score,
+            result.decision,
+            result.log_likelihood_ratio,
+            result.probability,
+        )
+    ]
+    candidates = [Candidate(*row) for row in zip(names, *columns)]
+    return sorted(candidates, key=lambda one: one.score, reverse=True)
+
+
 class SpeakerRecognition(torch.nn.Module):
     """A trained model, with the methods of SpeechBrain's SpeakerRecognition.
+
+    Embeddings do not depend on the batch, and decisions are made by the model's
+    own threshold, or by its calibration.
 
     Arguments
     ---------
@@ -36,11 +124,21 @@ class SpeakerRecognition(torch.nn.Module):
         In Hz.
     threshold : float
         Score above which two utterances are of one speaker.
+    scoring : ModelScoring
+        In place of the threshold: how to score and decide.
+    classifier : torch.nn.Module
+        From embeddings to scores of the training speakers, for `classify_batch`.
+    label_encoder : speechbrain.dataio.encoder.CategoricalEncoder
+        Names of the training speakers.
+
+    Attributes
+    ----------
+    enrolled : dict
+        Embeddings of each enrolled speaker's recordings and their seconds.
 
     Example
     -------
-    >>> from speechbrain_ext.lobes import MaskedXvector
-    >>> from speechbrain_ext.lobes.features import NormalizedFbank
+    >>> from speechbrain_ext.lobes import MaskedXvector, NormalizedFbank
     >>> model = SpeakerRecognition(
     ...     NormalizedFbank(24), MaskedXvector(in_channels=24), 16000, threshold=0.25
     ... )
@@ -48,19 +146,79 @@ class SpeakerRecognition(torch.nn.Module):
     torch.Size([2, 1, 512])
     """
 
-    # Decides on scores, not on embeddings.
-    fingerprint_ignores = ("threshold",)
+    # They decide on scores or come after embeddings.
+    fingerprint_ignores = ("scoring", "enrolled", "_classification")
 
-    def __init__(self, encoder, embedding_model, sample_rate, threshold):
+    def __init__(
+        self,
+        encoder,
+        embedding_model,
+        sample_rate,
+        threshold=None,
+        scoring=None,
+        classifier=None,
+        label_encoder=None,
+    ):
         super().__init__()
+        if scoring is None:
+            scoring = ModelScoring(threshold=threshold)
         self.encoder = encoder
         self.embedding_model = embedding_model
         self.sample_rate = sample_rate
-        self.threshold = threshold
+        self.scoring = scoring
+        self.enrolled = {}
+        # In a tuple it is no submodule: it is no part of what embeds.
+        self._classification = (classifier, label_encoder)
         self.eval()
 
     @classmethod
-    def from_training(cls, output_folder, device="cpu"):
+    def from_hparams(
+        cls,
+        source,
+        savedir=None,
+        revision=None,
+        token=None,
+        run_opts=None,
+        trust_source=False,
+    ):
+        """Loads an exported model.
+
+        Arguments
+        ---------
+        source : str or Path
+            Folder that `speechbrain-ext export` wrote, or its name on the Hugging
+            Face hub.
+        savedir : str or Path
+            Where to download to; the hub's cache if None.
+        revision : str
+            Branch, tag or commit on the hub.
+        token : str
+            For the hub; the one that is logged in with if None.
+        run_opts : dict or speechbrain.utils.run_opts.RunOptions
+            {"device": "cuda:0"} says where to compute; a GPU if there is one.
+        trust_source : bool
+            Whether its hyperparams.yaml may call anything, not only layers and
+            lobes of torch.nn, speechbrain and speechbrain_ext.
+
+        Returns
+        -------
+        SpeakerRecognition
+            With the threshold and calibration of the model.
+
+        Raises
+        ------
+        InputError
+            If there is no such model, or its hyperparams.yaml would call
+            something else.
+        """
+        model = load_model(find_model(source, savedir, revision, token), trust_source)
+        embedder = model.pop("embedding_model")
+        return cls(embedder.encoder, embedder.embedding_model, **model).to(
+            _device(run_opts)
+        )
+
+    @classmethod
+    def from_training(cls, output_folder, device="cpu", trust_source=False):
         """Loads the best checkpoint of a training.
 
         Where the training's YAML says `average_checkpoints: n`, the weights
@@ -72,6 +230,9 @@ class SpeakerRecognition(torch.nn.Module):
             `output_folder` of the training, with hyperparams.yaml and save/.
         device : str
             Where to compute.
+        trust_source : bool
+            As of `from_hparams`; needed where the encoder or the embedding
+            model is of a package of your own.
 
         Returns
         -------
@@ -81,19 +242,27 @@ class SpeakerRecognition(torch.nn.Module):
         Raises
         ------
         InputError
-            If the folder holds no finished training, or checkpoint and
-            hyperparams.yaml are of different architectures.
+            If the folder holds no finished training, checkpoint and
+            hyperparams.yaml are of different architectures, or hyperparams.yaml
+            would call what is not on the allow-list.
         """
         output_folder = Path(output_folder)
         best = best_checkpoint(output_folder / "save")
         hparams_file = output_folder / "hyperparams.yaml"
         if not hparams_file.is_file():
             raise InputError(f"'{output_folder}' has no hyperparams.yaml")
-        content = resolve(hparams_file.read_text(encoding="utf-8"), hparams_file)
-        checkpoints = best_checkpoints(
-            output_folder / "save", content.get("average_checkpoints", 1)
+        text = hparams_file.read_text(encoding="utf-8")
+        model = load_trusted_yaml(
+            text,
+            hparams_file,
+            MODEL_KEYS,
+            ("average_checkpoints", "dataset"),
+            trust_source,
         )
-        model = load_hyperpyyaml(select_keys(content, MODEL_KEYS, hparams_file))
+        dataset = model.pop("dataset", None)
+        checkpoints = best_checkpoints(
+            output_folder / "save", model.pop("average_checkpoints", 1)
+        )
         # Trainings of earlier versions name SpeechBrain's own classes.
         leave_padding_out(model["embedding_model"])
         for name in ("encoder", "embedding_model"):
@@ -106,7 +275,20 @@ class SpeakerRecognition(torch.nn.Module):
                 f"{name} in '{best.path}', by '{hparams_file}',",
             )
         thresholds = [checkpoint.meta["threshold"] for checkpoint in checkpoints]
-        return cls(**model, threshold=statistics.mean(thresholds)).to(device)
+        scoring = ModelScoring(
+            threshold=statistics.mean(thresholds),
+            threshold_from=f"EER of the validation trials of {dataset or 'its corpus'}",
+        )
+        return cls(**model, scoring=scoring).to(device)
+
+    @property
+    def threshold(self):
+        """Score above which two utterances are of one speaker, or None."""
+        return self.scoring.threshold
+
+    @threshold.setter
+    def threshold(self, value):
+        self.scoring.threshold = value
 
     @property
     def device(self):
@@ -114,25 +296,42 @@ class SpeakerRecognition(torch.nn.Module):
         return next(self.parameters()).device
 
     @torch.no_grad()
-    def encode_batch(self, wavs, wav_lens=None):
+    def encode_batch(self, wavs, wav_lens=None, normalize=False):
         """Embeds waveforms.
 
         Arguments
         ---------
         wavs : torch.Tensor
-            Waveforms at `sample_rate`, of shape (batch, time).
+            Waveforms at `sample_rate`, of shape (batch, time), or one of shape
+            (time,); floating-point samples, or integers of 16 or 32 bits.
         wav_lens : torch.Tensor
             Relative lengths, of shape (batch,).
+        normalize : bool
+            Whether to subtract the mean of the training embeddings.
 
         Returns
         -------
         torch.Tensor
             Of shape (batch, 1, dim).
+
+        Raises
+        ------
+        InputError
+            If the waveforms are of another shape or type, or the mean is not known.
         """
+        wavs = _as_batch(wavs)
         if wav_lens is None:
             wav_lens = torch.ones(len(wavs))
         features, lengths = self.encoder(wavs.to(self.device), wav_lens.to(self.device))
-        return self.embedding_model(features, lengths)
+        embeddings = self.embedding_model(features, lengths)
+        if not normalize:
+            return embeddings
+        if not self.scoring.has_cohort:
+            raise InputError(
+                "normalize: the model has no mean of training embeddings; export it "
+                "with --cohort"
+            )
+        return embeddings - self.scoring.cohort.mean.to(embeddings.device)
 
     def encode_file(self, path, window_length=None, window_overlap=None):
         """Embeds an audio file; a long one in windows, read one by one.
@@ -207,58 +406,13 @@ class SpeakerRecognition(torch.nn.Module):
         _, weights = self.embedding_model(features, return_weights=True)
         return weights[0].cpu()
 
-    def load_audio(self, path):
-        """Reads an audio file as the model wants it.
+    def embed_files(self, paths, window_length=None, window_overlap=None):
+        """Embeds audio files, one after the other.
 
         Arguments
         ---------
-        path : str or Path
-            Audio file of any sample rate and number of channels.
-
-        Returns
-        -------
-        torch.Tensor
-            Waveform, of shape (time,).
-        """
-        return read_crop(path, self.sample_rate)
-
-    def verify_batch(self, wavs1, wavs2, wav1_lens=None, wav2_lens=None):
-        """Scores pairs of waveforms.
-
-        Arguments
-        ---------
-        wavs1 : torch.Tensor
-            Of shape (batch, time).
-        wavs2 : torch.Tensor
-            Of shape (batch, time).
-        wav1_lens : torch.Tensor
-            Relative lengths, of shape (batch,).
-        wav2_lens : torch.Tensor
-            Relative lengths, of shape (batch,).
-
-        Returns
-        -------
-        torch.Tensor
-            Cosine scores, of shape (batch, 1).
-        torch.Tensor
-            Whether the score is above `threshold`.
-        """
-        scores = torch.cosine_similarity(
-            self.encode_batch(wavs1, wav1_lens),
-            self.encode_batch(wavs2, wav2_lens),
-            dim=-1,
-        )
-        return scores, scores > self.threshold
-
-    def verify_files(self, path_x, path_y, window_length=None, window_overlap=None):
-        """Scores two audio files.
-
-        Arguments
-        ---------
-        path_x : str or Path
-            Audio file.
-        path_y : str or Path
-            Audio file.
+        paths : list of str
+            Audio files.
         window_length : float
             As of `encode_file`.
         window_overlap : float
@@ -267,14 +421,271 @@ class SpeakerRecognition(torch.nn.Module):
         Returns
         -------
         torch.Tensor
-            The cosine score, of shape (1,).
-        torch.Tensor
-            Whether the score is above `threshold`.
+            On the CPU, of shape (n_file, dim).
+
+        Raises
+        ------
+        InputError
+            If there are none, or as of `encode_file`.
         """
-        score = torch.cosine_similarity(
-            *(
-                self.encode_file(path, window_length, window_overlap).unsqueeze(0)
-                for path in (path_x, path_y)
-            )
+        paths = list(paths)
+        if not paths:
+            raise InputError("there are no files to embed")
+        return torch.stack(
+            [self.encode_file(path, window_length, window_overlap) for path in paths]
         )
-        return score, score > self.threshold
+
+    def load_audio(self, path, savedir=None):
+        """Reads an audio file as the model wants it.
+
+        Arguments
+        ---------
+        path : str or Path
+            Audio file of any sample rate and number of channels. With savedir
+            also a URL, or a file on the Hugging Face hub.
+        savedir : str or Path
+            Where to download to.
+
+        Returns
+        -------
+        torch.Tensor
+            Waveform, of shape (time,).
+        """
+        if savedir is not None:
+            source, name = split_path(str(path))
+            path = fetch(name, source=source, savedir=savedir)
+        return read_crop(path, self.sample_rate)
+
+    def verify_batch(
+        self, wavs1, wavs2, wav1_lens=None, wav2_lens=None, threshold=None
+    ):
+        """Scores pairs of waveforms.
+
+        Arguments
+        ---------
+        wavs1 : torch.Tensor
+            As of `encode_batch`.
+        wavs2 : torch.Tensor
+            As many.
+        wav1_lens : torch.Tensor
+            Relative lengths, of shape (batch,).
+        wav2_lens : torch.Tensor
+            Relative lengths, of shape (batch,).
+        threshold : float
+            In place of the model's own.
+
+        Returns
+        -------
+        Verification
+            The pair of scores and decisions, each of shape (batch, 1).
+        """
+        sides = [(_as_batch(wavs1), wav1_lens), (_as_batch(wavs2), wav2_lens)]
+        embeddings = [self.encode_batch(*side)[:, 0] for side in sides]
+        result = self.scoring.compare(
+            *embeddings,
+            *(self._seconds(*side) for side in sides),
+            threshold=threshold,
+        )
+        ratios = result.log_likelihood_ratio
+        return Verification(
+            result.score.unsqueeze(1),
+            result.decision.unsqueeze(1),
+            None if ratios is None else ratios.unsqueeze(1),
+        )
+
+    def _seconds(self, wavs, wav_lens):
+        """Duration of each waveform."""
+        whole = wavs.shape[1] / self.sample_rate
+        lengths = torch.ones(len(wavs)) if wav_lens is None else wav_lens
+        return (lengths.cpu() * whole).tolist()
+
+    def verify_files(
+        self,
+        path_x,
+        path_y,
+        threshold=None,
+        window_length=None,
+        window_overlap=None,
+        savedir=None,
+    ):
+        """Scores two audio files.
+
+        Arguments
+        ---------
+        path_x : str or Path
+            Audio file.
+        path_y : str or Path
+            Audio file.
+        threshold : float
+            In place of the model's own.
+        window_length : float
+            As of `encode_file`.
+        window_overlap : float
+            As of `encode_file`.
+        savedir : str or Path
+            As of `load_audio`.
+
+        Returns
+        -------
+        Verification
+            The pair of score and decision, each of shape (1,).
+        """
+        if savedir is not None:
+            waveforms = (
+                self.load_audio(path, savedir).unsqueeze(0) for path in (path_x, path_y)
+            )
+            result = self.verify_batch(*waveforms, threshold=threshold)
+            ratio = result.log_likelihood_ratio
+            return Verification(
+                result.score[0], result.decision[0], None if ratio is None else ratio[0]
+            )
+        paths = [path_x, path_y]
+        embeddings = self.embed_files(paths, window_length, window_overlap)
+        seconds = [read_header(path).duration for path in paths]
+        return self.scoring.compare(
+            embeddings[:1], embeddings[1:], seconds[:1], seconds[1:], threshold
+        )
+
+    def enrol(self, name, files, window_length=None, window_overlap=None):
+        """Keeps a speaker for `identify`; a name that is known is replaced.
+
+        Arguments
+        ---------
+        name : str
+            Of the speaker.
+        files : str or list of str
+            Recordings of the speaker, whose embeddings are averaged at unit
+            length.
+        window_length : float
+            As of `encode_file`.
+        window_overlap : float
+            As of `encode_file`.
+
+        Returns
+        -------
+        torch.Tensor
+            Embeddings of the recordings, of shape (n_file, dim).
+        """
+        files = [files] if isinstance(files, (str, Path)) else list(files)
+        embeddings = self.embed_files(files, window_length, window_overlap)
+        seconds = [read_header(path).duration for path in files]
+        self.enrolled[name] = (embeddings, seconds)
+        return embeddings
+
+    def identify(
+        self, file, top=5, threshold=None, window_length=None, window_overlap=None
+    ):
+        """Compares a recording with all enrolled speakers.
+
+        Arguments
+        ---------
+        file : str or Path
+            Audio file.
+        top : int
+            At most so many candidates.
+        threshold : float
+            In place of the model's own.
+        window_length : float
+            As of `encode_file`.
+        window_overlap : float
+            As of `encode_file`.
+
+        Returns
+        -------
+        list of Candidate
+            The highest score first. A speaker that is not enrolled gets candidates
+            too; their `decision` says that it is none of them.
+
+        Raises
+        ------
+        InputError
+            If nobody is enrolled.
+        """
+        if not self.enrolled:
+            raise InputError("nobody is enrolled; call enrol(name, files) first")
+        embedding = self.encode_file(file, window_length, window_overlap)
+        duration = read_header(file).duration
+        return rank_speakers(
+            self.scoring, embedding, duration, self.enrolled, threshold
+        )[:top]
+
+    @torch.no_grad()
+    def classify_batch(self, wavs, wav_lens=None):
+        """Which of the training speakers waveforms are of.
+
+        Arguments
+        ---------
+        wavs : torch.Tensor
+            As of `encode_batch`.
+        wav_lens : torch.Tensor
+            Relative lengths, of shape (batch,).
+
+        Returns
+        -------
+        out_prob : torch.Tensor
+            Scores of the speakers, of shape (batch, n_speaker).
+        score : torch.Tensor
+            The highest of each, of shape (batch,).
+        index : torch.Tensor
+            Its speaker, of shape (batch,).
+        text_lab : list of str
+            Names of these speakers.
+
+        Raises
+        ------
+        InputError
+            If the model was exported without its classifier.
+        """
+        classifier, label_encoder = self._classification
+        if classifier is None:
+            raise InputError("the model has no classifier of training speakers")
+        embeddings = self.encode_batch(wavs, wav_lens)
+        outputs = classifier.to(self.device).eval()(embeddings).squeeze(1)
+        score, index = outputs.max(dim=-1)
+        return outputs, score, index, label_encoder.decode_torch(index)
+
+    def classify_file(self, path, savedir=None):
+        """Which of the training speakers a recording is of.
+
+        Arguments
+        ---------
+        path : str or Path
+            As of `load_audio`.
+        savedir : str or Path
+            As of `load_audio`.
+
+        Returns
+        -------
+        tuple
+            As of `classify_batch`.
+        """
+        return self.classify_batch(self.load_audio(path, savedir))
+
+    def forward(self, wavs, wav_lens=None):
+        """Classifies waveforms, as `classify_batch`."""
+        return self.classify_batch(wavs, wav_lens)
+
+
+def _device(run_opts):
+    """Device of SpeechBrain's options, a dictionary or RunOptions."""
+    given = run_opts or {}
+    device = given.get("device") if isinstance(given, dict) else given.device
+    return device or infer_device()
+
+
+def _as_batch(wavs):
+    """Waveforms as float32 between -1 and 1, of shape (batch, time)."""
+    if wavs.dtype in (torch.int16, torch.int32):
+        wavs = wavs.double() / 2 ** (torch.iinfo(wavs.dtype).bits - 1)
+    elif not wavs.is_floating_point():
+        raise InputError(
+            f"waveforms are of {wavs.dtype}; give floating-point samples, int16 or "
+            "int32"
+        )
+    if wavs.dim() == 1:
+        wavs = wavs.unsqueeze(0)
+    if wavs.dim() != 2:
+        raise InputError(
+            f"waveforms are of shape {tuple(wavs.shape)}; give (batch, time) or (time,)"
+        )
+    return wavs.float()

@@ -16,7 +16,7 @@ from speechbrain_ext.lobes.features import (
 from speechbrain_ext.lobes.models.astp import ASTP
 from speechbrain_ext.lobes.models.ecapa import MaskedECAPA
 from speechbrain_ext.lobes.models.kd_student import KDStudent
-from speechbrain_ext.lobes.models.lap import LAP_ASTP
+from speechbrain_ext.lobes.models.lap import LAP, LAP_ASTP
 from speechbrain_ext.lobes.models.layer_adapters import LayerAdapterMFA
 from speechbrain_ext.lobes.models.layer_pooled import LayerPooled
 from speechbrain_ext.lobes.models.ltdnn import LTDNN
@@ -44,6 +44,7 @@ __all__ = [
     "DoubleMultiHeadAttnPooling",
     "Encoder",
     "KDStudent",
+    "LAP",
     "LAP_ASTP",
     "LTDNN",
     "LayerAdapterMFA",

@@ -48,9 +48,9 @@ class MaskedFbank(_LengthAware, Fbank):
     Arguments
     ---------
     *args : tuple
-        As of SpeechBrain's Fbank.
+        Handed on to SpeechBrain's Fbank.
     **kwargs : dict
-        As of SpeechBrain's Fbank.
+        Handed on to SpeechBrain's Fbank.
 
     Example
     -------
@@ -77,7 +77,7 @@ class MaskedFbank(_LengthAware, Fbank):
         Returns
         -------
         torch.Tensor
-            Of shape (batch, frame, channel); what stands beyond an
+            Features, of shape (batch, frame, channel); what stands beyond an
             utterance's `frame_counts` means nothing.
         """
         return self._features(wav, lengths)
@@ -91,9 +91,9 @@ class MaskedMFCC(_LengthAware, MFCC):
     Arguments
     ---------
     *args : tuple
-        As of SpeechBrain's MFCC.
+        Handed on to SpeechBrain's MFCC.
     **kwargs : dict
-        As of SpeechBrain's MFCC.
+        Handed on to SpeechBrain's MFCC.
 
     Example
     -------
@@ -120,7 +120,7 @@ class MaskedMFCC(_LengthAware, MFCC):
         Returns
         -------
         torch.Tensor
-            Of shape (batch, frame, channel); what stands beyond an
+            Features, of shape (batch, frame, channel); what stands beyond an
             utterance's `frame_counts` means nothing.
         """
         return self._features(wav, lengths)
@@ -138,7 +138,7 @@ class NormalizedFbank(torch.nn.Module):
     sample_rate : int
         In Hz.
     preemphasis : float
-        Of the waveform's last sample; 0 for none.
+        Share of the sample before that is subtracted from each sample; 0 for none.
     keep_spectrum : bool
         Whether the mean of all bands is subtracted from each, which removes
         the gain only, in place of each band's own mean.
@@ -174,7 +174,7 @@ class NormalizedFbank(torch.nn.Module):
         Returns
         -------
         torch.Tensor
-            Of shape (batch, frame, n_mels), a frame every 10 ms.
+            Features, of shape (batch, frame, n_mels), a frame every 10 ms.
         torch.Tensor
             Relative lengths in frames, of shape (batch,).
         """
@@ -185,16 +185,32 @@ class NormalizedFbank(torch.nn.Module):
         frames = self.fbank(wav, wav_lens)
         counts = self.fbank.frame_counts(wav, wav_lens)
         mask = torch.arange(frames.shape[1], device=wav.device) < counts.unsqueeze(1)
+        return self.normalize(frames, mask), counts / frames.shape[1]
+
+    def normalize(self, frames, mask):
+        """Normalises features.
+
+        Arguments
+        ---------
+        frames : torch.Tensor
+            Frames, of shape (batch, frame, channel).
+        mask : torch.Tensor
+            Valid frames, of shape (batch, frame).
+
+        Returns
+        -------
+        torch.Tensor
+            Output of the shape of frames.
+        """
         averaged = (1, 2) if self.keep_spectrum else (2,)
-        mean = masked_mean(frames.transpose(1, 2), mask, averaged).transpose(1, 2)
-        return frames - mean, counts / frames.shape[1]
+        return frames - _mean(frames, mask, averaged)
 
 
 class NormalizedMFCC(NormalizedFbank):
-    """SpeechBrain's MFCCs, mean-normalised for each utterance.
+    """SpeechBrain's MFCCs, normalised.
 
     The defaults are those of the x-vector of arXiv 2409.07770, whose
-    ECAPA-TDNN takes 80 coefficients.
+    ECAPA-TDNN takes 80 coefficients and "frame-length".
 
     Arguments
     ---------
@@ -208,16 +224,47 @@ class NormalizedMFCC(NormalizedFbank):
         Highest frequency of the bands, in Hz.
     sample_rate : int
         In Hz.
+    n_fft : int
+        Points of the Fourier transform.
+    preemphasis : float
+        Share of the sample before that is subtracted from each sample; 0 for none.
+    normalization : str
+        "mean" or "mean-variance" of each coefficient over the utterance, or
+        "frame-length", which divides each frame by its Euclidean length.
+
+    Raises
+    ------
+    ValueError
+        If the normalization is unknown.
 
     Example
     -------
     >>> frames, _ = NormalizedMFCC()(torch.rand(2, 16000), torch.ones(2))
-    >>> frames.shape
-    torch.Size([2, 101, 24])
+    >>> frames.shape, torch.allclose(frames.mean(1), torch.zeros(24), atol=1e-4)
+    (torch.Size([2, 101, 24]), True)
     """
 
-    def __init__(self, n_mfcc=24, n_mels=80, f_min=20, f_max=7600, sample_rate=16000):
-        super().__init__(n_mels, sample_rate)
+    NORMALIZATIONS = ("mean", "mean-variance", "frame-length")
+    EPS = 1e-8
+
+    def __init__(
+        self,
+        n_mfcc=24,
+        n_mels=80,
+        f_min=20,
+        f_max=7600,
+        sample_rate=16000,
+        n_fft=512,
+        preemphasis=0.97,
+        normalization="mean-variance",
+    ):
+        super().__init__(n_mels, sample_rate, preemphasis)
+        if normalization not in self.NORMALIZATIONS:
+            raise ValueError(
+                f'normalization="{normalization}": use '
+                + ", ".join(self.NORMALIZATIONS)
+            )
+        self.normalization = normalization
         self.fbank = MaskedMFCC(
             deltas=False,
             context=False,
@@ -226,5 +273,34 @@ class NormalizedMFCC(NormalizedFbank):
             f_max=f_max,
             n_mels=n_mels,
             n_mfcc=n_mfcc,
+            n_fft=n_fft,
         )
         self.channels = n_mfcc
+
+    def normalize(self, frames, mask):
+        """Normalises features.
+
+        Arguments
+        ---------
+        frames : torch.Tensor
+            Frames, of shape (batch, frame, channel).
+        mask : torch.Tensor
+            Valid frames, of shape (batch, frame).
+
+        Returns
+        -------
+        torch.Tensor
+            Output of the shape of frames.
+        """
+        if self.normalization == "frame-length":
+            return torch.nn.functional.normalize(frames, dim=2)
+        centred = super().normalize(frames, mask)
+        if self.normalization == "mean":
+            return centred
+        std = _mean(centred**2, mask, (2,)).sqrt()
+        return centred / std.clamp(min=self.EPS)
+
+
+def _mean(frames, mask, averaged):
+    """The mean of valid frames, of dimensions of (batch, channel, frame)."""
+    return masked_mean(frames.transpose(1, 2), mask, averaged).transpose(1, 2)

@@ -17,9 +17,10 @@ LTDNN_NAMES = (
     (r"^convolutions\.conv_in\.norm\.", "net.in_conv.1.bn."),
     (r"^convolutions\.conv_in\.", "net.in_conv.1."),
     (r"^convolutions\.fusion\.", "net.fusion.0."),
-    (r"^convolutions\.blocks\.0\.", "net.block1.se_res2block."),
-    (r"^convolutions\.blocks\.1\.", "net.block2.se_res2block."),
-    (r"^convolutions\.blocks\.2\.", "net.block3.se_res2block."),
+    (
+        r"^convolutions\.blocks\.(\d)\.",
+        lambda match: f"net.block{int(match[1]) + 1}.se_res2block.",
+    ),
     (r"(?<=block)\.conv_in\.", ".0."),
     (r"(?<=block)\.res2conv\.", ".1."),
     (r"(?<=block)\.conv_out\.", ".2."),
@@ -81,7 +82,7 @@ def official_ltdnn_name(name):
     return _renamed(name, LTDNN_NAMES)
 
 
-def ltdnn_from_official(state_dict, n_heads):
+def ltdnn_from_official(state_dict, n_heads, unbiased=False):
     """Builds an LTDNN from a checkpoint of the paper's implementation.
 
     Arguments
@@ -91,6 +92,9 @@ def ltdnn_from_official(state_dict, n_heads):
         the prefix `encoder.`. Sizes are read off them.
     n_heads : int
         Heads of the layer aggregation, 8 in the paper.
+    unbiased : bool
+        True to be equal to the published code called without lengths, False to be equal
+        to it called with lengths; see `LTDNN`.
 
     Returns
     -------
@@ -116,16 +120,17 @@ def ltdnn_from_official(state_dict, n_heads):
     4
     """
     official = {
-        name.removeprefix("encoder."): value
-        for name, value in state_dict.items()
+        name.removeprefix("encoder."): value for name, value in state_dict.items()
     }
     with _needs_parameters_of("an L-TDNN"):
         conv_in = official["net.in_conv.1.conv.weight"]
         res2conv = official["net.block1.se_res2block.1.convs.0.conv.weight"]
         se = official["net.block1.se_res2block.3.se_attention.1.weight"]
+        projected = official["l_pool.in_projection.1.weight"]
         squeeze = official["l_pool.W1"]
         fc = official["t_pool.out_proj.weight"]
     _check_heads(n_heads, squeeze, "l_pool.W1")
+    n_blocks = len({name.split(".")[1] for name in official if "net.block" in name})
     model = LTDNN(
         in_channels=conv_in.shape[1],
         n_layers=squeeze.shape[1],
@@ -133,6 +138,9 @@ def ltdnn_from_official(state_dict, n_heads):
         pooled_channels=fc.shape[1] // 2,
         emb_dim=fc.shape[0],
         n_heads=n_heads,
+        dilations=range(2, 2 + n_blocks),
+        projected_channels=projected.shape[0],
+        unbiased=unbiased,
         scale=conv_in.shape[0] // res2conv.shape[0],
         se_channels=se.shape[0],
         mask="pooling",
@@ -284,9 +292,7 @@ def mha_vgg_from_official(state_dict, n_heads):
         channels,
         emb_dim,
     )
-    official.update(
-        {f"pooling.{name}": value for name, value in queries.items()}
-    )
+    official.update({f"pooling.{name}": value for name, value in queries.items()})
     return _load_official(model, official, official_mha_vgg_name)
 
 

@@ -64,7 +64,7 @@ class MFCCFeatures(nn.Module):
         Returns
         -------
         torch.Tensor
-            Of shape (batch, frame, 3 * n_mfcc).
+            Features, of shape (batch, frame, 3 * n_mfcc).
         """
         with torch.autocast(wavs.device.type, enabled=False):
             mfcc = self.mfcc(wavs.float())
@@ -106,7 +106,7 @@ class HiddenStateFeatures(nn.Module):
         Returns
         -------
         torch.Tensor
-            Of shape (batch, frame, channel).
+            Features, of shape (batch, frame, channel).
         """
         hidden_states, _ = self.encoder(wavs)
         return hidden_states[0]
@@ -122,7 +122,7 @@ class KMeansUnits(nn.Module):
     n_units : int
         Clusters.
     seed : int
-        Of k-means.
+        Seed of k-means.
 
     Example
     -------
@@ -186,7 +186,7 @@ class KMeansUnits(nn.Module):
         Returns
         -------
         torch.Tensor
-            Of shape (batch, frame), dtype long.
+            Unit of each frame, of shape (batch, frame), dtype long.
         """
         frames = (self.features(wavs).float() - self.mean) / self.scale
         with torch.autocast(wavs.device.type, enabled=False):

@@ -1,14 +1,11 @@
 """Error rates by condition: gender of the pair, duration of the shorter side."""
 
-import csv
 import math
-from pathlib import Path
 
 import torch
 
 from speechbrain_ext.metrics.detection import EER
-from speechbrain_ext.utils.errors import InputError
-from speechbrain_ext.utils.files import open_text
+from speechbrain_ext.utils.fields import find_same_names, read_csv
 
 DURATION_BOUNDS = (0.0, 2.0, 4.0, 8.0, math.inf)  # seconds
 
@@ -25,7 +22,7 @@ def condition_metrics(trials, scores, store, gender_of=None, enrolments=None):
     trials : Trials
         Trial list.
     scores : torch.Tensor
-        Of shape (n_trial,).
+        Scores, of shape (n_trial,).
     store : EmbeddingStore
         For the durations and speakers.
     gender_of : dict
@@ -72,6 +69,8 @@ def condition_metrics(trials, scores, store, gender_of=None, enrolments=None):
         chosen[name] = (shorter >= low) & (shorter < high)
     if gender_of is not None:
         speaker_of = store.speaker_of()
+        same = find_same_names(store.speakers, gender_of)
+        gender_of = {speaker: gender_of[name] for speaker, name in same.items()}
         genders = [
             [gender_of.get(speaker_of[name]) for name in side]
             for side in ([names[0] for names in enrolled], trials.test)
@@ -106,17 +105,17 @@ def read_genders(path):
     Returns
     -------
     dict
-        Gender of each speaker.
+        Gender of each speaker that has one.
 
     Raises
     ------
     InputError
         If the file or a column is missing.
     """
-    if not Path(path).is_file():
-        raise InputError(f"speaker_genders: there is no file '{path}'")
-    with open_text(path, newline="") as file:
-        reader = csv.DictReader(file)
-        if not {"speaker", "gender"} <= set(reader.fieldnames or []):
-            raise InputError(f"'{path}' needs the columns speaker and gender")
-        return {row["speaker"]: row["gender"] for row in reader}
+    return {
+        speaker: gender
+        for _, (speaker, gender) in read_csv(
+            path, "table of speaker_genders", ("speaker", "gender")
+        )
+        if gender
+    }

@@ -42,9 +42,9 @@ class UtteranceContrast(nn.Module):
         Arguments
         ---------
         first : torch.Tensor
-            Of one part of each utterance, of shape (batch, dim).
+            Embeddings of one part of each utterance, of shape (batch, dim).
         second : torch.Tensor
-            Of another part, of the same shape.
+            Embeddings of another part, of the same shape.
 
         Returns
         -------
@@ -94,7 +94,7 @@ class SubCenterClassifier(nn.Module):
         Arguments
         ---------
         embeddings : torch.Tensor
-            Of shape (batch, 1, dim).
+            Embeddings, of shape (batch, 1, dim).
 
         Returns
         -------
@@ -121,7 +121,7 @@ class InterTopKAAM(nn.Module):
     Arguments
     ---------
     scale : float
-        Of the cosines.
+        Scale of the cosines.
     margin : float
         In radians; may be changed during training.
     top_k : int
@@ -156,7 +156,7 @@ class InterTopKAAM(nn.Module):
         Arguments
         ---------
         cosines : torch.Tensor
-            Of shape (batch, 1, speaker).
+            Cosines, of shape (batch, 1, speaker).
         speakers : torch.Tensor
             Labels of shape (batch, 1).
 
@@ -206,7 +206,7 @@ class SubCenterAAM(nn.Module):
     n_subcenters : int
         Centers of each speaker.
     **arguments
-        As of `InterTopKAAM`.
+        Handed on to `InterTopKAAM`.
 
     Example
     -------
@@ -226,7 +226,7 @@ class SubCenterAAM(nn.Module):
         Arguments
         ---------
         embeddings : torch.Tensor
-            Of shape (batch, 1, dim).
+            Embeddings, of shape (batch, 1, dim).
         speakers : torch.Tensor
             Labels of shape (batch, 1).
 
@@ -246,9 +246,9 @@ def speaker_loss(loss, margin=0.2, scale=30.0):
     loss : str
         "softmax", of logits; "am-softmax" or "aam-softmax", of cosines.
     margin : float
-        Of cosines (AM) or in radians (AAM).
+        Margin of cosines (AM) or in radians (AAM).
     scale : float
-        Of the cosines.
+        Scale of the cosines.
 
     Returns
     -------

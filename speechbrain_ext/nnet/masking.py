@@ -141,14 +141,14 @@ def expand_mask(mask, n_dims):
     Arguments
     ---------
     mask : torch.Tensor
-        Of shape (batch, time).
+        True for valid frames, of shape (batch, time).
     n_dims : int
         Dimensions of the map to mask.
 
     Returns
     -------
     torch.Tensor
-        Of shape (batch, 1, ..., 1, time).
+        Mask, of shape (batch, 1, ..., 1, time).
 
     Example
     -------
@@ -164,14 +164,14 @@ def zero_padding(x, mask):
     Arguments
     ---------
     x : torch.Tensor
-        Of shape (batch, channel, ..., time).
+        Input, of shape (batch, channel, ..., time).
     mask : torch.Tensor or None
-        Of shape (batch, time).
+        True for valid frames, of shape (batch, time).
 
     Returns
     -------
     torch.Tensor
-        Of the shape of x.
+        Output of the shape of x.
 
     Example
     -------
@@ -192,16 +192,16 @@ def reflect_padding(x, mask, n_frames):
     Arguments
     ---------
     x : torch.Tensor
-        Of shape (batch, channel, time).
+        Input, of shape (batch, channel, time).
     mask : torch.Tensor
-        Of shape (batch, time).
+        True for valid frames, of shape (batch, time).
     n_frames : int
         Frames to add at each end.
 
     Returns
     -------
     torch.Tensor
-        Of shape (batch, channel, time + 2 * n_frames).
+        Output, of shape (batch, channel, time + 2 * n_frames).
 
     Example
     -------
@@ -223,14 +223,14 @@ def hold_last_frame(frames, mask):
     Arguments
     ---------
     frames : torch.Tensor
-        Of shape (batch, time, channel).
+        Frames, of shape (batch, time, channel).
     mask : torch.Tensor or None
-        Of shape (batch, time).
+        True for valid frames, of shape (batch, time).
 
     Returns
     -------
     torch.Tensor
-        Of the shape of frames.
+        Output of the shape of frames.
 
     Example
     -------
@@ -251,9 +251,9 @@ def masked_mean(x, mask, dim):
     Arguments
     ---------
     x : torch.Tensor
-        Of shape (batch, channel, ..., time).
+        Input, of shape (batch, channel, ..., time).
     mask : torch.Tensor or None
-        Of shape (batch, time).
+        True for valid frames, of shape (batch, time).
     dim : tuple of int
         Dimensions to average over.
 
@@ -283,14 +283,14 @@ def masked_batch_norm(norm, x, mask):
         The module; a plain one, so that it can be turned into one that
         counts the frames of all processes.
     x : torch.Tensor
-        Of shape (batch, channel, time) or (batch, channel, layer, time).
+        Input, of shape (batch, channel, time) or (batch, channel, layer, time).
     mask : torch.Tensor or None
-        Of shape (batch, time).
+        True for valid frames, of shape (batch, time).
 
     Returns
     -------
     torch.Tensor
-        Of the shape of x; what stands in padded frames means nothing.
+        Output of the shape of x; what stands in padded frames means nothing.
 
     Example
     -------

@@ -7,6 +7,7 @@ from speechbrain.nnet.pooling import StatisticsPooling
 from torch import nn
 
 from speechbrain_ext._moved import renamed
+from speechbrain_ext.nnet.initialisation import draw_by_xavier
 from speechbrain_ext.nnet.masking import (
     expand_mask,
     frame_mask,
@@ -33,7 +34,7 @@ class LayerAttention(nn.Module, abc.ABC):
         Arguments
         ---------
         hidden_states : torch.Tensor
-            Of shape (layer, batch, time, channel).
+            Hidden states, of shape (layer, batch, time, channel).
         lengths : torch.Tensor
             Relative lengths, of shape (batch,).
         return_weights : bool
@@ -42,8 +43,8 @@ class LayerAttention(nn.Module, abc.ABC):
         Returns
         -------
         torch.Tensor
-            Of a layer pooling frames, of shape (batch, time, channel); of an
-            embedding model embeddings, of shape (batch, 1, dim).
+            A layer pooling gives frames, of shape (batch, time, channel); an
+            embedding model gives embeddings, of shape (batch, 1, dim).
         torch.Tensor
             With return_weights, the layer weights, of shape
             (batch, head, time, layer).
@@ -75,14 +76,14 @@ class FramePooling(nn.Module, abc.ABC):
         Arguments
         ---------
         frames : torch.Tensor
-            Of shape (batch, time, channel).
+            Frames, of shape (batch, time, channel).
         lengths : torch.Tensor
             Relative lengths, of shape (batch,).
 
         Returns
         -------
         torch.Tensor
-            Of shape (batch, 1, out_channels).
+            Pooled vectors, of shape (batch, 1, out_channels).
         """
 
 
@@ -96,7 +97,7 @@ class MultiHeadFramePooling(FramePooling):
         Arguments
         ---------
         frames : torch.Tensor
-            Of shape (batch, time, channel).
+            Frames, of shape (batch, time, channel).
         lengths : torch.Tensor
             Relative lengths, of shape (batch,).
         return_weights : bool
@@ -105,7 +106,7 @@ class MultiHeadFramePooling(FramePooling):
         Returns
         -------
         torch.Tensor
-            Of shape (batch, 1, out_channels).
+            Pooled vectors, of shape (batch, 1, out_channels).
         torch.Tensor
             With return_weights, the weights of the frames, of shape
             (batch, head, time).
@@ -195,7 +196,7 @@ class MaskedStatisticsPooling(StatisticsPooling):
         Arguments
         ---------
         x : torch.Tensor
-            Of shape (batch, time, channel).
+            Input, of shape (batch, time, channel).
         lengths : torch.Tensor
             Relative lengths, of shape (batch,).
 
@@ -212,6 +213,32 @@ class MaskedStatisticsPooling(StatisticsPooling):
             variance = _unbiased(masked_mean((x - mean) ** 2, mask, (2,)), x, mask)
             statistics.append(variance.clamp(min=self.MIN_VARIANCE).sqrt() + self.eps)
         return torch.cat(statistics, dim=1).transpose(1, 2)
+
+
+class FrameStatistics(FramePooling):
+    """Mean and standard deviation of the frames, without attention.
+
+    Arguments
+    ---------
+    in_channels : int
+        Channels of the frames.
+
+    Example
+    -------
+    >>> pooling = FrameStatistics(512)
+    >>> pooling(torch.rand(2, 50, 512), torch.tensor([1.0, 0.6])).shape
+    torch.Size([2, 1, 1024])
+    """
+
+    def __init__(self, in_channels):
+        super().__init__()
+        self.in_channels = in_channels
+        self.out_channels = 2 * in_channels
+        self.statistics = MaskedStatisticsPooling()
+
+    def forward(self, frames, lengths=None):
+        """Pools the valid frames, as of `FramePooling`."""
+        return self.statistics(frames, lengths)
 
 
 def _unbiased(variance, x, mask):
@@ -247,7 +274,7 @@ class WeightedLayerSum(LayerPooling):
         Arguments
         ---------
         hidden_states : torch.Tensor
-            Of shape (layer, batch, time, channel).
+            Hidden states, of shape (layer, batch, time, channel).
         lengths : torch.Tensor
             Not used; as of `LayerAttentivePooling`.
         return_weights : bool
@@ -256,7 +283,7 @@ class WeightedLayerSum(LayerPooling):
         Returns
         -------
         torch.Tensor
-            Of shape (batch, time, channel).
+            Frames, of shape (batch, time, channel).
         torch.Tensor
             With return_weights, the softmax weights, the same for each frame,
             of shape (batch, 1, time, layer).
@@ -274,9 +301,12 @@ class LayerAttentivePooling(LayerPooling):
     For each head and frame, the mean and the maximum over the head's channels
     give two profiles over layers; each goes through a squeeze-excitation net
     of the head's own; the sigmoid of their sum weighs the layers, and the
-    maximum over the weighted layers is kept.
+    maximum over the weighted layers is kept. The weights are sigmoids
+    (equation 2), so they do not add up to one over the layers.
 
-    The defaults are those of L-TDNN. LAP (arXiv 2512.22148) works on the
+    The defaults are those of L-TDNN, and weights are drawn as in its authors'
+    code: projections and excitation by Xavier's rule, the squeeze by Kaiming's,
+    each over the tensor of all heads. LAP (arXiv 2512.22148) works on the
     hidden states themselves: `projected_channels=in_channels, bias=True`, 12
     heads for base and 16 for large encoders.
 
@@ -293,7 +323,8 @@ class LayerAttentivePooling(LayerPooling):
     dropout : float
         Dropout probability of the layer weights.
     projected_channels : int
-        Channels of all heads together; out_channels if None.
+        Channels of all heads together; out_channels if None, as in the authors'
+        code. The paper's text has in_channels.
     bias : bool
         Whether the projections have a bias.
     pool : str
@@ -348,9 +379,8 @@ class LayerAttentivePooling(LayerPooling):
         self.dropout = nn.Dropout(dropout)
         self.out_proj = nn.Conv1d(projected_channels, out_channels, 1, bias=bias)
         self.out_norm = nn.BatchNorm1d(out_channels)
-        for weight in (self.squeeze_weight, self.excite_weight):
-            for head in weight:
-                nn.init.xavier_uniform_(head)
+        draw_by_xavier(self)
+        nn.init.kaiming_uniform_(self.squeeze_weight)
 
     def _excitation(self, profile):
         """Two-layer net over layer profiles (batch, head, time, layer)."""
@@ -363,7 +393,7 @@ class LayerAttentivePooling(LayerPooling):
         Arguments
         ---------
         hidden_states : torch.Tensor
-            Of shape (layer, batch, time, channel).
+            Hidden states, of shape (layer, batch, time, channel).
         lengths : torch.Tensor
             Relative lengths of shape (batch,), to keep padded frames out of
             the training statistics of the batch norms.
@@ -373,10 +403,39 @@ class LayerAttentivePooling(LayerPooling):
         Returns
         -------
         torch.Tensor
-            Of shape (batch, time, out_channels).
+            Frames, of shape (batch, time, out_channels).
         torch.Tensor
             With return_weights, the sigmoid weights, of shape
             (batch, head, time, layer).
+
+        Raises
+        ------
+        ValueError
+            If the input has another number of layers.
+        """
+        mask = frame_mask(lengths, hidden_states.shape[2])
+        x, weights = self.weigh(hidden_states, mask)
+        x = self.POOLS[self.pool](x, dim=3).flatten(1, 2)
+        x = masked_batch_norm(self.out_norm, self.out_proj(x), mask)
+        x = x.transpose(1, 2)
+        return (x, weights) if return_weights else x
+
+    def weigh(self, hidden_states, mask=None):
+        """Projects and weighs the layers, before one of them is kept.
+
+        Arguments
+        ---------
+        hidden_states : torch.Tensor
+            Hidden states, of shape (layer, batch, time, channel).
+        mask : torch.Tensor
+            Valid frames, of shape (batch, time).
+
+        Returns
+        -------
+        torch.Tensor
+            Weighted layers, of shape (batch, head, channel, layer, time).
+        torch.Tensor
+            The sigmoid weights, of shape (batch, head, time, layer).
 
         Raises
         ------
@@ -389,7 +448,6 @@ class LayerAttentivePooling(LayerPooling):
                 f"LayerAttentivePooling was built for n_layers={self.n_layers} "
                 f"and got {n_layers} layers"
             )
-        mask = frame_mask(lengths, n_frames)
         x = layers_to_map(hidden_states)
         x = self.in_proj(masked_batch_norm(self.in_norm, x, mask))
         x = x.reshape(n_batch, self.n_heads, -1, n_layers, n_frames)
@@ -399,10 +457,7 @@ class LayerAttentivePooling(LayerPooling):
             self._excitation(mean_profile) + self._excitation(max_profile)
         )
         dropped = self.dropout(weights).transpose(2, 3).unsqueeze(2)
-        x = self.POOLS[self.pool](x * dropped, dim=3).flatten(1, 2)
-        x = masked_batch_norm(self.out_norm, self.out_proj(x), mask)
-        x = x.transpose(1, 2)
-        return (x, weights) if return_weights else x
+        return x * dropped, weights
 
 
 class ChannelAttentiveStatisticsPooling(FramePooling):
@@ -462,7 +517,7 @@ class ChannelAttentiveStatisticsPooling(FramePooling):
         Arguments
         ---------
         frames : torch.Tensor
-            Of shape (batch, time, channel).
+            Frames, of shape (batch, time, channel).
         lengths : torch.Tensor
             Relative lengths, of shape (batch,).
         return_weights : bool
@@ -561,7 +616,9 @@ class MultiHeadAttnPooling(MultiHeadFramePooling):
         self.scale = scale
         self.out_channels = in_channels * n_queries * (1 + statistics)
         self.query = nn.Parameter(torch.empty(n_heads, n_queries, head_channels))
-        nn.init.xavier_normal_(self.query)
+        for query in self.query.unbind(1):
+            # As the authors do, whose parameter is one matrix of all heads
+            nn.init.xavier_normal_(query)
 
     def forward(self, frames, lengths=None, return_weights=False):
         """Pools the valid frames.
@@ -569,7 +626,7 @@ class MultiHeadAttnPooling(MultiHeadFramePooling):
         Arguments
         ---------
         frames : torch.Tensor
-            Of shape (batch, time, channel).
+            Frames, of shape (batch, time, channel).
         lengths : torch.Tensor
             Relative lengths, of shape (batch,).
         return_weights : bool
@@ -578,7 +635,7 @@ class MultiHeadAttnPooling(MultiHeadFramePooling):
         Returns
         -------
         torch.Tensor
-            Of shape (batch, 1, out_channels), head by head.
+            Pooled vectors, of shape (batch, 1, out_channels), head by head.
         torch.Tensor
             With return_weights, the softmax weights, of shape
             (batch, head * query, time).
@@ -592,14 +649,14 @@ class MultiHeadAttnPooling(MultiHeadFramePooling):
         Arguments
         ---------
         items : torch.Tensor
-            Of shape (batch, item, channel).
+            Items, of shape (batch, item, channel).
         mask : torch.Tensor
             True where an item counts, of shape (batch, item); all if None.
 
         Returns
         -------
         torch.Tensor
-            Of shape (batch, 1, out_channels).
+            Pooled vectors, of shape (batch, 1, out_channels).
         torch.Tensor
             The weights, of shape (batch, head * query, item).
         """
@@ -630,7 +687,7 @@ class DoubleMultiHeadAttnPooling(MultiHeadFramePooling):
     n_heads : int
         Number of heads; divides in_channels.
     scale : float
-        As of `MultiHeadAttnPooling`, for frames.
+        Factor of the dot products for frames; see `MultiHeadAttnPooling`.
     head_dropout : float
         Probability with which a head is left out in training.
 
@@ -661,7 +718,7 @@ class DoubleMultiHeadAttnPooling(MultiHeadFramePooling):
         Arguments
         ---------
         frames : torch.Tensor
-            Of shape (batch, time, channel).
+            Frames, of shape (batch, time, channel).
         lengths : torch.Tensor
             Relative lengths, of shape (batch,).
         return_weights : bool
@@ -670,7 +727,7 @@ class DoubleMultiHeadAttnPooling(MultiHeadFramePooling):
         Returns
         -------
         torch.Tensor
-            Of shape (batch, 1, channel / head).
+            Pooled vectors, of shape (batch, 1, channel / head).
         torch.Tensor
             With return_weights, the frames' weights, of shape
             (batch, head, time).

@@ -22,9 +22,9 @@ def tri_stage(
     n_steps : int
         Optimiser steps.
     start_lr : float
-        Of the first step.
+        Rate of the first step.
     final_lr : float
-        Of the last step.
+        Rate of the last step.
     warmup : float
         Share of the steps in which it rises.
     hold : float
@@ -61,3 +61,33 @@ def tri_stage(
         ],
         milestones=[rise, rise + stay],
     )
+
+
+def constant(optimizer, lr):
+    """A rate that stays.
+
+    Arguments
+    ---------
+    optimizer : torch.optim.Optimizer
+        Gets the rate.
+    lr : float
+        The rate.
+
+    Returns
+    -------
+    torch.optim.lr_scheduler.ConstantLR
+        To be called after each step.
+
+    Example
+    -------
+    >>> import torch
+    >>> optimizer = torch.optim.Adam([torch.nn.Parameter(torch.ones(1))])
+    >>> schedule = constant(optimizer, 0.5)
+    >>> optimizer.step(), schedule.step()
+    (None, None)
+    >>> optimizer.param_groups[0]["lr"]
+    0.5
+    """
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    return ConstantLR(optimizer, 1.0)

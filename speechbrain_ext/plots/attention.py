@@ -15,7 +15,7 @@ def plot_layer_attention(path, wav, weights, sample_rate, phones=None):
     wav : torch.Tensor
         Waveform, of shape (time,).
     weights : torch.Tensor
-        Of shape (head, frame, layer); heads are averaged.
+        Weights, of shape (head, frame, layer); heads are averaged.
     sample_rate : int
         In Hz.
     phones : tuple
@@ -70,7 +70,7 @@ def plot_layer_usage(path, usage):
     path : str or Path
         Without extension.
     usage : dict
-        As of `layer_usage`.
+        What `layer_usage` returned.
 
     Returns
     -------
@@ -87,6 +87,38 @@ def plot_layer_usage(path, usage):
     axes.bar(range(len(usage["mean"])), usage["mean"])
     axes.set_xlabel("layer")
     axes.set_ylabel("weight, mean over heads and frames")
+    return save_figure(figure, path)
+
+
+def plot_layer_wins(path, wins):
+    """How often each layer is the maximum, for each class of phones.
+
+    Arguments
+    ---------
+    path : str or Path
+        Without extension.
+    wins : dict
+        For each class a share for each layer and a number of frames, as of
+        `speechbrain_ext.analysis.layer_wins.wins_by_phone_class`.
+
+    Returns
+    -------
+    list of Path
+        The files.
+
+    Example
+    -------
+    >>> wins = {"vowel": ([0.2, 0.8], 40), "nasal": ([0.5, 0.5], 10)}
+    >>> len(plot_layer_wins(getfixture("tmpdir") / "wins", wins))
+    2
+    """
+    figure, axes = new_figure(figsize=(6, 1.5 + 0.35 * len(wins)), layout="constrained")
+    image = axes.imshow([shares for shares, _ in wins.values()], aspect="auto", vmin=0)
+    axes.set_yticks(
+        range(len(wins)), [f"{name} ({n} frames)" for name, (_, n) in wins.items()]
+    )
+    axes.set_xlabel("layer")
+    figure.colorbar(image, ax=axes, label="share of channels that it wins")
     return save_figure(figure, path)
 
 
@@ -148,7 +180,7 @@ def plot_cumulative_weights(path, weights, duration):
     weights : dict
         For each model, its weights of shape (head, frame).
     duration : float
-        Of the utterance, in seconds.
+        Duration of the utterance, in seconds.
 
     Returns
     -------

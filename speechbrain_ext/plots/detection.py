@@ -1,5 +1,6 @@
 """Plots of scored trials."""
 
+import numpy as np
 import torch
 from sklearn.metrics import DetCurveDisplay
 
@@ -72,9 +73,9 @@ def plot_scores(path, target, nontarget, thresholds):
     path : str or Path
         Without extension.
     target : torch.Tensor
-        Of shape (n_target,).
+        Scores of the target trials, of shape (n_target,).
     nontarget : torch.Tensor
-        Of shape (n_nontarget,).
+        Scores of the non-target trials, of shape (n_nontarget,).
     thresholds : dict
         Threshold of each name; None is left out.
 
@@ -91,8 +92,7 @@ def plot_scores(path, target, nontarget, thresholds):
     2
     """
     figure, axes = new_figure(figsize=(6, 4))
-    every = torch.cat([target, nontarget])
-    bins = torch.linspace(every.min(), every.max(), 80).numpy()
+    bins = np.histogram_bin_edges(torch.cat([target, nontarget]).numpy(), 80)
     for scores, name in ((nontarget, "non-target"), (target, "target")):
         axes.hist(scores.numpy(), bins=bins, density=True, alpha=0.6, label=name)
     for i, (name, threshold) in enumerate(thresholds.items()):

@@ -106,7 +106,7 @@ class Backend:
         Arguments
         ---------
         embeddings : torch.Tensor
-            Of the trials' utterances, of shape (n_utterance, dim).
+            Embeddings of the trials' utterances, of shape (n_utterance, dim).
 
         Returns
         -------
@@ -127,7 +127,7 @@ class Backend:
         Returns
         -------
         torch.Tensor
-            Of shape (n_utterance, new_dim).
+            Transformed embeddings, of shape (n_utterance, new_dim).
         """
         return embeddings
 
@@ -147,7 +147,7 @@ class Backend:
         Returns
         -------
         torch.Tensor
-            Of shape (n_pair,), higher for pairs of one speaker.
+            Scores, of shape (n_pair,), higher for pairs of one speaker.
         """
         raise NotImplementedError
 
@@ -157,7 +157,7 @@ class Backend:
         Arguments
         ---------
         scores : torch.Tensor
-            Of `compare`, of shape (n_trial,).
+            Scores of `compare`, of shape (n_trial,).
         store : EmbeddingStore
             With the utterances of the trials.
         trials : Trials
@@ -168,7 +168,7 @@ class Backend:
         Returns
         -------
         torch.Tensor
-            Of shape (n_trial,).
+            Scores, of shape (n_trial,).
         """
         del store, trials, enrolments
         return scores
@@ -333,6 +333,29 @@ class CosineBackend(Backend):
                 self._centred(cohort), cohort.speaker_of(), self.unit_length_cohort
             )
 
+    def take_statistics(self, mean, cohort):
+        """Takes what `train` computes, where a model has kept it.
+
+        Arguments
+        ---------
+        mean : torch.Tensor
+            Mean of the training embeddings, of shape (dim,).
+        cohort : torch.Tensor
+            Speakers' means, of shape (n_speaker, dim).
+
+        Returns
+        -------
+        CosineBackend
+            Itself.
+        """
+        self.dim = len(mean)
+        if self.subtract_mean:
+            self.mean = mean.double()
+        if self.score_norm:
+            self.cohort_speakers = set()
+            self.cohort = cohort
+        return self
+
     def _centred(self, store):
         return dict(zip(store.ids, store.embeddings - self.mean))
 
@@ -446,9 +469,9 @@ def require_count(name, value, least):
     Arguments
     ---------
     name : str
-        Of the option.
+        Name of the option.
     value : object
-        As given.
+        Value as it was given.
     least : int
         The lowest that makes sense.
 

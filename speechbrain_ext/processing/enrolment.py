@@ -29,15 +29,12 @@ def expand_trials(trials, enrolments):
         If models are missing.
     """
     require_enrolled(trials, enrolments)
-    expanded, source = Trials([], [], []), []
-    for i, (label, model, test) in enumerate(
-        zip(trials.labels, trials.enrol, trials.test)
-    ):
-        for utterance in enrolments[model]:
-            expanded.labels.append(label)
-            expanded.enrol.append(utterance)
-            expanded.test.append(test)
-            source.append(i)
+    source, enrol = [], []
+    for i, model in enumerate(trials.enrol):
+        source += [i] * len(enrolments[model])
+        enrol += enrolments[model]
+    labels = trials.labels and [trials.labels[i] for i in source]
+    expanded = Trials(labels, enrol, [trials.test[i] for i in source])
     return expanded, torch.tensor(source)
 
 
@@ -47,14 +44,14 @@ def mean_scores(scores, source):
     Arguments
     ---------
     scores : torch.Tensor
-        Of the expanded trials, of shape (n_expanded,).
+        Scores of the expanded trials, of shape (n_expanded,).
     source : torch.Tensor
-        Of `expand_trials`.
+        Trial that each expanded trial is of, as `expand_trials` returns it.
 
     Returns
     -------
     torch.Tensor
-        Of shape (n_trial,).
+        Scores, of shape (n_trial,).
 
     Example
     -------

@@ -6,6 +6,7 @@ import torch
 
 from speechbrain_ext.dataio.enrolments import require_enrolled
 from speechbrain_ext.utils.errors import InputError
+from speechbrain_ext.utils.fields import find_same_names
 
 BLOCK = 65536
 
@@ -49,16 +50,16 @@ def row_cosines(enrol, test, n_enrol=None):
     Arguments
     ---------
     enrol : torch.Tensor
-        Of shape (n_pair, dim).
+        Embeddings of the enrolment side, of shape (n_pair, dim).
     test : torch.Tensor
-        Of shape (n_pair, dim).
+        Embeddings of the test side, of shape (n_pair, dim).
     n_enrol : torch.Tensor
         Not used: a mean of embeddings is compared as one of them.
 
     Returns
     -------
     torch.Tensor
-        Of shape (n_pair,), in [-1, 1] also after rounding.
+        Scores, of shape (n_pair,), in [-1, 1] also after rounding.
 
     Example
     -------
@@ -81,14 +82,14 @@ def score_in_blocks(compare, embeddings, sides):
         (n_pair, dim), and the number of utterances of the enrolments, of
         shape (n_pair, 1), to scores of shape (n_pair,).
     embeddings : torch.Tensor
-        Of the sides, of shape (n_side, dim).
+        Embeddings of the sides, of shape (n_side, dim).
     sides : TrialSides
         Which sides each trial compares.
 
     Returns
     -------
     torch.Tensor
-        Of shape (n_trial,).
+        Scores, of shape (n_trial,).
     """
     return torch.cat(
         [
@@ -110,9 +111,9 @@ class TrialSides:
     Arguments
     ---------
     names : list of str
-        Utterance ids.
+        Utterance ids, as the embeddings have them.
     embeddings : torch.Tensor
-        Of the utterances, in float64, of shape (n_utterance, dim).
+        Embeddings of the utterances, in float64, of shape (n_utterance, dim).
     members : torch.Tensor
         Rows of `embeddings` side after side, of shape (n_member,).
     side_of_member : torch.Tensor
@@ -139,12 +140,12 @@ class TrialSides:
         Arguments
         ---------
         values : torch.Tensor
-            Of shape (n_utterance,) or (n_utterance, dim).
+            Values, of shape (n_utterance,) or (n_utterance, dim).
 
         Returns
         -------
         torch.Tensor
-            Of shape (n_side,) or (n_side, dim).
+            Means, of shape (n_side,) or (n_side, dim).
         """
         shape = (len(self.counts), *values.shape[1:])
         sums = torch.zeros(shape, dtype=values.dtype)
@@ -154,6 +155,8 @@ class TrialSides:
 
 def trial_sides(embeddings, trials, enrolments=None):
     """Finds the distinct sides of a trial list and their embeddings.
+
+    Names may be in NFC here and in NFD there.
 
     Arguments
     ---------
@@ -193,18 +196,20 @@ def trial_sides(embeddings, trials, enrolments=None):
     test = [(name,) for name in trials.test]
     distinct = sorted({*enrol, *test})
     names = sorted({name for side in distinct for name in side})
-    missing = [name for name in names if name not in embeddings]
+    same = find_same_names(names, embeddings)
+    missing = [name for name in names if name not in same]
     if missing:
         raise InputError(
             f"{len(missing)} utterances of the trials have no embedding: "
             f"{_first(missing)}; extract those of the whole list"
         )
-    matrix = checked_embeddings(names, [embeddings[n] for n in names], "the trials")
+    known = [same[name] for name in names]
+    matrix = checked_embeddings(known, [embeddings[n] for n in known], "the trials")
     row = {name: i for i, name in enumerate(names)}
     place = {side: i for i, side in enumerate(distinct)}
     counts = torch.tensor([len(side) for side in distinct])
     return TrialSides(
-        names,
+        known,
         matrix,
         torch.tensor([row[name] for side in distinct for name in side]),
         torch.repeat_interleave(torch.arange(len(distinct)), counts),
@@ -222,7 +227,7 @@ def checked_embeddings(names, embeddings, source):
     names : list of str
         Utterance ids.
     embeddings : list of torch.Tensor or torch.Tensor
-        Of shape (dim,) each.
+        Embeddings, of shape (dim,) each.
     source : str
         Where they are from, for the message.
 

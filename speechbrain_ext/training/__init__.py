@@ -1,1 +1,7 @@
 """Brains and the steps of recipes."""
+
+from speechbrain_ext._moved import find_moved
+
+
+def __getattr__(name):
+    return find_moved(__name__, name)

@@ -55,7 +55,7 @@ class StepBrain(sb.Brain):
 
     Needs in `hparams`: seed, lr_scheduler, train_logger, tensorboard_logger,
     clock, epoch_counter, keep_checkpoints, number_of_steps, steps_per_epoch,
-    and wav_augment where there is one.
+    validate_after, and wav_augment where there is one.
     """
 
     def make_dataloader(
@@ -70,9 +70,9 @@ class StepBrain(sb.Brain):
         stage : Stage
             Stage.TRAIN or Stage.VALID.
         ckpt_prefix : str
-            Of SpeechBrain's loaders; a `StepSampler` has nothing to save.
+            Prefix of SpeechBrain's loaders; a `StepSampler` has nothing to save.
         **loader_kwargs
-            Of the loader, in training with batch_size.
+            Options of the loader, in training with batch_size.
 
         Returns
         -------
@@ -105,9 +105,9 @@ class StepBrain(sb.Brain):
         Arguments
         ---------
         *args
-            As of `speechbrain.Brain.fit`.
+            Handed on to `speechbrain.Brain.fit`.
         **kwargs
-            As of `speechbrain.Brain.fit`.
+            Handed on to `speechbrain.Brain.fit`.
 
         Raises
         ------
@@ -158,6 +158,9 @@ class StepBrain(sb.Brain):
             if not groups:
                 continue
             optimizer = self.opt_class(groups)
+            if len(groups) > 1:
+                # SpeechBrain clips the gradients of the first group alone.
+                optimizer.register_step_pre_hook(self._clip_all_groups)
             try:
                 scheduler = lr_scheduler(optimizer)
             except ZeroDivisionError:
@@ -175,6 +178,10 @@ class StepBrain(sb.Brain):
             if self.checkpointer is not None:
                 self.checkpointer.add_recoverable(name, optimizer)
                 self.checkpointer.add_recoverable(f"{name}_lr", scheduler)
+
+    def _clip_all_groups(self, optimizer, args, kwargs):
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        torch.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
 
     def _wrap_distributed(self):
         """As SpeechBrain's, which needs GPUs for its synchronised batch norm."""
@@ -301,6 +308,14 @@ class StepBrain(sb.Brain):
             ddp_all_reduce(signum, torch.distributed.ReduceOp.MAX)
         return int(signum)
 
+    def _fit_valid(self, valid_set, epoch, enable):
+        last = self.optimizer_step >= self.hparams.number_of_steps
+        if self.optimizer_step > self.hparams.validate_after or last:
+            super()._fit_valid(valid_set, epoch, enable)
+        else:
+            # A training that resumes from it goes on with the next epoch.
+            self._save_intra_epoch_ckpt()
+
     def on_fit_batch_end(self, batch, outputs, loss, should_step):
         """Moves the learning rates after each optimiser step."""
         if should_step:
@@ -340,7 +355,7 @@ class StepBrain(sb.Brain):
         meta : dict
             For the checkpoint.
         min_key : str
-            Of meta; the checkpoints with the lowest values are kept.
+            Key of meta; the checkpoints with its lowest values are kept.
         """
         seconds = self.hparams.clock.seconds()
         rate = self.optimizer_step / seconds
@@ -434,17 +449,17 @@ class SpeakerBrain(StepBrain):
     Needs in `modules`: encoder, embedding_model, classifier. Needs in
     `hparams`, beside what `StepBrain` needs: compute_cost,
     encoder_lr_scheduler, encoder_frozen_steps, layer_lr_decay,
-    margin_schedule and span_drop (or None), augment and, where that is True,
-    wav_augment.
+    classifier_weight_decay, margin_schedule and fea_augment (or None), augment
+    and, where that is True, wav_augment.
 
     Arguments
     ---------
     valid_trials : Trials
         Validation trials, whose utterances the `valid_set` of `fit` gives.
     *args
-        As of `speechbrain.Brain`.
+        Handed on to `speechbrain.Brain`.
     **kwargs
-        As of `speechbrain.Brain`.
+        Handed on to `speechbrain.Brain`.
     """
 
     def __init__(self, *args, valid_trials, **kwargs):
@@ -477,8 +492,8 @@ class SpeakerBrain(StepBrain):
         )
         with torch.set_grad_enabled(trains_encoder):
             features, lengths = self.modules.encoder(wavs, lengths)
-        if training and self.hparams.span_drop:
-            features, lengths = self.hparams.span_drop(features, lengths)
+        if training and self.hparams.fea_augment:
+            features, lengths = self.hparams.fea_augment(features, lengths)
         model = self.modules.embedding_model
         if training:
             return self.modules.classifier(model(features, lengths))
@@ -495,7 +510,7 @@ class SpeakerBrain(StepBrain):
         Arguments
         ---------
         predictions : torch.Tensor
-            Of `compute_forward`.
+            What `compute_forward` returned.
         batch : PaddedBatch
             The batch.
         stage : Stage
@@ -520,8 +535,18 @@ class SpeakerBrain(StepBrain):
         encoder = self.modules["encoder"]
         of_encoder = set(encoder.parameters())
         rest = [p for p in self.modules.parameters() if p not in of_encoder]
+        groups = [{"params": rest}]
+        if self.hparams.classifier_weight_decay is not None:
+            of_classifier = set(self.modules["classifier"].parameters())
+            groups = [
+                {"params": [p for p in rest if p not in of_classifier]},
+                {
+                    "params": list(self.modules["classifier"].parameters()),
+                    "weight_decay": self.hparams.classifier_weight_decay,
+                },
+            ]
         return {
-            "optimizer": ([{"params": rest}], self.hparams.lr_scheduler),
+            "optimizer": (groups, self.hparams.lr_scheduler),
             "encoder_optimizer": (
                 layer_groups(encoder, self.hparams.layer_lr_decay),
                 self.hparams.encoder_lr_scheduler,

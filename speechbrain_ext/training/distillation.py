@@ -81,7 +81,7 @@ class TargetEmbeddings:
         Returns
         -------
         torch.Tensor
-            Of shape (sum of sizes,).
+            Targets, of shape (sum of sizes,).
         """
         return torch.cat(self._of_utterance[utterance])
 
@@ -94,7 +94,7 @@ class TargetEmbeddings:
         Arguments
         ---------
         utterances : dict
-            As of `read_manifest`.
+            Utterances as `read_manifest` gives them.
 
         Returns
         -------
@@ -143,9 +143,9 @@ def distillation_dataset(
     Arguments
     ---------
     utterances : dict
-        As of `read_manifest`.
+        Utterances as `read_manifest` gives them.
     label_encoder : speechbrain.dataio.encoder.CategoricalEncoder
-        Of the speakers.
+        Encoder of the speakers.
     sample_rate : int
         In Hz.
     crop_duration : float
@@ -153,7 +153,7 @@ def distillation_dataset(
     speeds : list of int
         100 per cent alone, as the targets are of unchanged voices.
     targets : TargetEmbeddings
-        Of these utterances.
+        Targets of these utterances.
 
     Returns
     -------
@@ -234,7 +234,7 @@ class DistillationHeads(nn.Module):
         Arguments
         ---------
         embeddings : torch.Tensor
-            Of shape (batch, 1, dim).
+            Embeddings, of shape (batch, 1, dim).
 
         Returns
         -------
@@ -284,7 +284,7 @@ class DistillationLoss(nn.Module):
         Arguments
         ---------
         predictions : dict
-            Of `DistillationHeads`.
+            What `DistillationHeads` returned.
         targets : dict
             For each name, of shape (batch, dim).
         speakers : torch.Tensor
@@ -325,7 +325,7 @@ class DistillationBrain(SpeakerBrain):
         Arguments
         ---------
         predictions : dict or torch.Tensor
-            Of `compute_forward`.
+            What `compute_forward` returned.
         batch : PaddedBatch
             The batch.
         stage : Stage

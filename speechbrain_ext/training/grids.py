@@ -64,7 +64,7 @@ class GridRun:
     Arguments
     ---------
     output_folder : Path
-        Of the training.
+        Output folder of the training.
     command : list of str
         That runs it.
     settings : dict
@@ -82,13 +82,14 @@ def grid_run(script, hparams_file, options, overrides):
     Arguments
     ---------
     script : str or Path
-        Of the recipe.
+        Script of the recipe.
     hparams_file : str
         YAML of the system.
     options : list of str
-        Of the command line, for all settings.
+        Options of the command line, for all settings.
     overrides : dict
-        Of the setting, with seed and output_folder; they take precedence.
+        Overrides of the setting, with seed and output_folder; they take
+        precedence.
 
     Returns
     -------
@@ -119,7 +120,7 @@ def option_text(value):
     Arguments
     ---------
     value : object
-        Of a grid's YAML.
+        Value of a grid's YAML.
 
     Returns
     -------
@@ -142,9 +143,9 @@ def grid_row(name, output_folders):
     Arguments
     ---------
     name : str
-        Of the setting.
+        Name of the setting.
     output_folders : list of Path
-        Of its trainings; where one has stages, the last one counts.
+        Output folders of its trainings; where one has stages, the last one counts.
 
     Returns
     -------
@@ -179,15 +180,43 @@ def results_folder(output_folder):
     Arguments
     ---------
     output_folder : Path
-        Of the training; where it has stages, the last one counts.
+        Output folder of the training; where it has stages, the last one counts, in the
+        order that its metrics.json names them in.
 
     Returns
     -------
     Path
         The folder of metrics.json and scores.txt.
+
+    Raises
+    ------
+    InputError
+        If there are no test results.
+
+    Example
+    -------
+    >>> folder = Path(getfixture("tmpdir"))
+    >>> for stage in ("joint", "frozen"):
+    ...     (folder / stage / "test").mkdir(parents=True)
+    ...     metrics = {"stage": stage, "stages": ["frozen", "joint"]}
+    ...     file = folder / stage / "test" / "metrics.json"
+    ...     _ = file.write_text(json.dumps(metrics))
+    >>> results_folder(folder).parent.name
+    'joint'
     """
-    files = output_folder.glob("**/test/metrics.json")
-    return max(files, key=lambda path: path.stat().st_mtime).parent
+    if (output_folder / "test" / "metrics.json").is_file():
+        return output_folder / "test"
+    of_stages = {}
+    for file in output_folder.glob("*/test/metrics.json"):
+        metrics = read_metrics(file.parent)
+        if metrics.get("stage") in metrics.get("stages", ()):
+            of_stages[metrics["stages"].index(metrics["stage"])] = file.parent
+    if not of_stages:
+        raise InputError(
+            f"'{output_folder}' has no test results (test/metrics.json), or those of "
+            "stages that do not say their stage; train again"
+        )
+    return of_stages[max(of_stages)]
 
 
 def read_metrics(folder):

@@ -10,6 +10,7 @@ import speechbrain as sb
 import torch
 
 from speechbrain_ext.config import DATA_YAML, read_configuration
+from speechbrain_ext.dataio.prepare import resolve_test_trials
 from speechbrain_ext.utils.checkpoints import check_architecture
 from speechbrain_ext.utils.distributed import on_main_process
 from speechbrain_ext.utils.errors import InputError
@@ -24,12 +25,12 @@ def start_training(configuration):
     Arguments
     ---------
     configuration : Configuration
-        Of the training, or of one stage of it.
+        Configuration of the training, or of one stage of it.
 
     Returns
     -------
     dict
-        Of the YAML.
+        All that the YAML says, built.
 
     Raises
     ------
@@ -81,8 +82,7 @@ def prepare_only(arguments, corpus=None):
     Arguments
     ---------
     arguments : list of str
-        As of sys.argv[1:]: overrides of hparams/data.yaml, data_folder and
-        save_folder among them.
+        Overrides of hparams/data.yaml, data_folder and save_folder among them.
     corpus : str or Path
         YAML of overrides for the recipe's corpus.
 
@@ -105,21 +105,29 @@ def run_details(configuration, hparams):
     Arguments
     ---------
     configuration : Configuration
-        Of the training.
+        Configuration of the training.
     hparams : dict
         What it builds.
 
     Returns
     -------
     dict
-        System, corpus, encoder, seed, steps, command, minutes of training, peak
-        memory of the main process and of the GPU (GiB), parameters of each
-        module.
+        System, stage and all stages' names, corpus, test trials, encoder, seed,
+        steps, command, minutes of training, peak memory of the main process and
+        of the GPU (GiB), parameters of each module.
     """
+    stages = list(configuration.values().get("stages", ()))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     details = {
         "system": configuration.path.stem,
+        "stage": Path(hparams["output_folder"]).name if stages else None,
+        "stages": stages,
         "dataset": hparams["dataset"],
+        "trials": resolve_test_trials(
+            hparams["dataset"],
+            hparams["verification_file"],
+            hparams["valid_verification_file"],
+        ),
         "ssl_hub": hparams.get("ssl_hub"),
         "seed": hparams["seed"],
         "number_of_steps": hparams["number_of_steps"],
@@ -149,9 +157,9 @@ def model_names(names, output_folders):
     Arguments
     ---------
     names : list of str or None
-        As given; if None, the folders' names.
+        Names that were given; if None, the folders' names.
     output_folders : list of str
-        Of the trainings.
+        Output folders of the trainings.
 
     Returns
     -------

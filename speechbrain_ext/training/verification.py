@@ -29,7 +29,7 @@ def run_verification(configuration):
     Arguments
     ---------
     configuration : Configuration
-        Of a verification YAML.
+        Configuration of a verification YAML.
 
     Returns
     -------
@@ -73,7 +73,7 @@ def load_speaker_model(hparams, run_opts):
     Arguments
     ---------
     hparams : dict
-        Of the YAML.
+        Values of the YAML.
     run_opts : speechbrain.utils.run_opts.RunOptions
         SpeechBrain's options.
 
@@ -85,6 +85,7 @@ def load_speaker_model(hparams, run_opts):
     return SpeakerRecognition.from_training(
         hparams["trained_model"],
         run_opts.device or sb.utils.distributed.infer_device(),
+        hparams["trust_source"],
     )
 
 
@@ -94,7 +95,7 @@ def prepare_verification(hparams, speaker_model):
     Arguments
     ---------
     hparams : dict
-        Of the YAML.
+        Values of the YAML.
     speaker_model : SpeakerRecognition
         The trained model.
 
@@ -133,7 +134,7 @@ def extraction_options(hparams):
     Arguments
     ---------
     hparams : dict
-        Of the YAML.
+        Values of the YAML.
 
     Returns
     -------
@@ -150,7 +151,7 @@ def train_backend(hparams, speaker_model):
     Arguments
     ---------
     hparams : dict
-        Of the YAML.
+        Values of the YAML.
     speaker_model : SpeakerRecognition
         The trained model.
     """
@@ -166,19 +167,21 @@ def train_backend(hparams, speaker_model):
     hparams["backend"].fit(cohort)
 
 
-def score_and_report(hparams, speaker_model, store, trial_set):
+def score_and_report(hparams, speaker_model, store, trial_set, details=None):
     """Calibrates where asked, scores the trials and writes the results.
 
     Arguments
     ---------
     hparams : dict
-        Of the YAML, with a trained back end.
+        Values of the YAML, with a trained back end.
     speaker_model : SpeakerRecognition
         The trained model.
     store : EmbeddingStore
         With the utterances of the trials.
     trial_set : TrialSet
         The trials.
+    details : dict
+        Further entries of metrics.json.
 
     Returns
     -------
@@ -221,7 +224,7 @@ def score_and_report(hparams, speaker_model, store, trial_set):
         threshold,
         calibration,
         gender_of,
-        {"trained_model": str(hparams["trained_model"])},
+        {"trained_model": str(hparams["trained_model"]), **(details or {})},
         hparams["average"],
     )
     plot_attention(

@@ -62,7 +62,7 @@ def on_main_process(function, *args, **kwargs):
     *args
         For the function.
     **kwargs
-        Likewise.
+        Keyword arguments of the function.
 
     Raises
     ------

@@ -116,7 +116,7 @@ def open_text(path, newline=None):
     path : str or Path
         The file; a byte-order mark at its start is left out.
     newline : str
-        As of `open`.
+        See `open`.
 
     Yields
     ------

@@ -67,14 +67,14 @@ def fingerprint_differences(kept, wanted):
     Arguments
     ---------
     kept : str
-        Of `model_fingerprint`.
+        Fingerprint of an earlier model.
     wanted : str
-        Likewise.
+        Fingerprint of the model that is wanted.
 
     Returns
     -------
     list of str
-        Of weights and configuration, those that differ.
+        Which differ, of weights and configuration.
 
     Example
     -------
@@ -95,6 +95,11 @@ def _digest_of_tensor(value):
 
 def _name(value):
     return f"{value.__module__}.{value.__qualname__}"
+
+
+def _is_own_hook(hook):
+    # transformers adds hooks in the first call, by which it notes hidden states.
+    return not getattr(hook, "__module__", "").startswith("transformers.")
 
 
 class _Description:
@@ -166,7 +171,7 @@ class _Description:
             ignored |= MODULE_INTERNALS
             # Their keys count all hooks of the process.
             hooks = [list(state.pop(name).values()) for name in HOOKS]
-            state["hooks"] = hooks
+            state["hooks"] = [list(filter(_is_own_hook, of_kind)) for of_kind in hooks]
             # What transformers' modules compute is in their configuration; the
             # rest is notes that they take while they run.
             if kind.__module__.startswith("transformers."):

@@ -18,14 +18,13 @@ from pathlib import Path
 from speechbrain_ext.dataio.audio import AUDIO_EXTENSIONS
 from speechbrain_ext.dataio.trials import Trials, read_trials
 from speechbrain_ext.utils.errors import InputError
+from speechbrain_ext.utils.files import open_text
 
 # Folders that file servers and archives make among other people's files
 SYSTEM_FOLDERS = {"@eaDir", "#recycle", "__MACOSX", "$RECYCLE.BIN", "lost+found"}
 # Path and reason of what is no recording
 LeftOut = list[tuple[str, str]]
 DANGLING = "a link to what is missing"
-# Spaces other than " " and control characters, which separate fields
-SEPARATORS = re.compile(r"[^\S ]|[\x00-\x1f\x7f\\]")
 
 
 @dataclasses.dataclass
@@ -99,9 +98,9 @@ class Utterance:
         speaker : str
             Speaker.
         trainable : bool
-            As of the class.
+            False for the test part of a corpus, which is never trained on.
         split : str
-            As of the class.
+            valid or test, where the corpus says so.
 
         Returns
         -------
@@ -516,7 +515,7 @@ def _audio_file(path, status, real, fault):
 
 
 def fault_of_name(name: str) -> str | None:
-    """Says why an id cannot be written to manifests and trial lists.
+    """Says why a file of that name cannot be used.
 
     Arguments
     ---------
@@ -530,21 +529,13 @@ def fault_of_name(name: str) -> str | None:
 
     Example
     -------
-    >>> fault_of_name("anna/1.wav") is None
+    >>> fault_of_name("an\\tna/1.wav") is None
     True
-    >>> fault_of_name("an\\tna/1.wav")
-    "its name has '\\\\t', which lists of trials cannot hold"
+    >>> fault_of_name("M\\udcfcller/1.wav")
+    'its name is not UTF-8'
     """
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return "its name is not UTF-8"
-    found = SEPARATORS.search(name)
-    if found:
-        return f"its name has {found[0]!r}, which lists of trials cannot hold"
-    if name != name.strip():
-        return "its name begins or ends with a space"
-    return None
+    # soundfile opens no such file.
+    return None if printable(name) == name else "its name is not UTF-8"
 
 
 def printable(name: str | Path) -> str:
@@ -591,4 +582,5 @@ def read_metadata(path: Path) -> str:
             f"data_folder: '{path.parent}' has no {path.name}, which the "
             "trials are balanced by"
         )
-    return path.read_text(encoding="utf-8-sig")
+    with open_text(path) as file:
+        return file.read()

@@ -9,6 +9,7 @@ from speechbrain_ext.dataio.corpora.base import (
 )
 from speechbrain_ext.dataio.trials import LABELS, Trials, require_both_labels
 from speechbrain_ext.utils.errors import InputError
+from speechbrain_ext.utils.fields import read_fields
 from speechbrain_ext.utils.files import write_lines
 
 SPEAKER = r"id\d{5}"
@@ -76,7 +77,8 @@ class CNCeleb(Corpus):
         """The speakers of dev.lst; None for CN-Celeb2, where it is all."""
         dev_list = root / "dev" / "dev.lst"
         if dev_list.is_file():
-            return set(dev_list.read_text(encoding="utf-8-sig").split())
+            lines = read_fields(dev_list, "list of speakers", [1])
+            return {speaker for _, (speaker,) in lines}
         if (root / "eval").is_dir():
             raise InputError(
                 f"data_folder: '{root}' has no dev/dev.lst, which tells the "
@@ -87,19 +89,15 @@ class CNCeleb(Corpus):
     def read_own_trials(self, path):
         """Reads trials.lst, whose lines are `model test label`."""
         trials = Trials([], [], [])
-        with open(path, encoding="utf-8-sig") as lines:
-            for number, line in enumerate(lines, start=1):
-                fields = line.split()
-                if not fields:
-                    continue
-                if len(fields) != 3 or fields[2] not in LABELS:
-                    raise InputError(
-                        f"'{path}', line {number}: '{line.strip()}'; a trial of "
-                        "CN-Celeb is 'model test label', with 1 for target trials"
-                    )
-                trials.enrol.append(fields[0])
-                trials.test.append(fields[1])
-                trials.labels.append(LABELS[fields[2]])
+        for number, fields in read_fields(path, "trial list"):
+            if len(fields) != 3 or fields[2] not in LABELS:
+                raise InputError(
+                    f"'{path}', line {number}: '{' '.join(fields)}'; a trial of "
+                    "CN-Celeb is 'model test label', with 1 for target trials"
+                )
+            trials.enrol.append(fields[0])
+            trials.test.append(fields[1])
+            trials.labels.append(LABELS[fields[2]])
         require_both_labels(trials, path)
         return trials
 
@@ -108,10 +106,9 @@ class CNCeleb(Corpus):
         path = root / "eval" / "lists" / "enroll.map"
         if not path.is_file():
             return {}
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
         return {
             f"eval/enroll/{model}": [f"data/{name}" for name in names]
-            for model, *names in map(str.split, filter(str.strip, lines))
+            for _, (model, *names) in read_fields(path, "map of enrolments")
         }
 
 
@@ -127,9 +124,9 @@ def lay_out(speakers, root, n_trials, sample_rate):
     Arguments
     ---------
     speakers : list of tuple
-        As of `speechbrain_ext.tools.lay_out_corpus.read_speakers`.
+        As of `speechbrain_ext.dataio.layouts.read_speakers`.
     root : Path
-        Of the new corpus.
+        Root folder of the new corpus.
     n_trials : int
         Not used: each model is compared with each test utterance.
     sample_rate : int

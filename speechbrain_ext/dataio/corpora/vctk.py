@@ -10,8 +10,9 @@ from speechbrain_ext.dataio.corpora.base import (
     read_metadata,
     speaker_folders,
 )
-from speechbrain_ext.dataio.trials import CSV_HEADER, draw_trials
+from speechbrain_ext.dataio.trials import CSV_COLUMNS, draw_trials
 from speechbrain_ext.utils.errors import InputError
+from speechbrain_ext.utils.fields import write_csv
 from speechbrain_ext.utils.files import write_lines
 
 AUDIO = {
@@ -107,13 +108,13 @@ def lay_out(speakers, root, n_trials, sample_rate):
     Arguments
     ---------
     speakers : list of tuple
-        As of `speechbrain_ext.tools.lay_out_corpus.read_speakers`.
+        As of `speechbrain_ext.dataio.layouts.read_speakers`.
     root : Path
-        Of the new corpus.
+        Root folder of the new corpus.
     n_trials : int
         Trials to draw.
     sample_rate : int
-        Of other corpora, in Hz.
+        Sample rate of other corpora, in Hz.
 
     Yields
     ------
@@ -136,7 +137,4 @@ def lay_out(speakers, root, n_trials, sample_rate):
     for split in ("valid", "test"):
         trials = draw_trials(speaker_of[split], n_trials, 0, attributes_of)
         fields = zip(trials.labels, trials.enrol, trials.test)
-        write_lines(
-            root / f"trials-{split}.csv",
-            [CSV_HEADER, *(",".join(map(str, trial)) for trial in fields)],
-        )
+        write_csv(root / f"trials-{split}.csv", CSV_COLUMNS, fields)

@@ -1,18 +1,16 @@
 """What every encoder of waveforms keeps to, and what all of them share."""
 
 import abc
-from collections.abc import Sequence
+import copy
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from speechbrain.integrations.huggingface.huggingface import HFTransformersInterface
 from torch import nn
 
-from speechbrain_ext.lobes.encoders.hub import (
-    check_local_folder,
-    embedded_folder,
-    hub_errors,
-)
+from speechbrain_ext.lobes.encoders.hub import found, hub_errors
 from speechbrain_ext.lobes.encoders.lora import add_lora
 from speechbrain_ext.nnet.masking import frame_counts, is_traced
 from speechbrain_ext.utils.errors import InputError
@@ -35,11 +33,12 @@ class Encoder(HFTransformersInterface, abc.ABC):
 
     Arguments
     ---------
-    source : str
-        Name on the Hugging Face hub, such as "microsoft/wavlm-base-plus";
+    source : str or dict
+        Name on the Hugging Face hub, such as "microsoft/wavlm-base-plus", with
+        "@" and a revision where it must be that one;
         "speechbrain_ext/wavlm-small", the encoder that comes with the package;
-        or a local folder with config.json, preprocessor_config.json and
-        weights.
+        a local folder with config.json, preprocessor_config.json and weights;
+        or an `architecture`, which is built with random weights, to load others.
     save_path : str
         Folder for downloads.
     freeze : bool
@@ -47,6 +46,14 @@ class Encoder(HFTransformersInterface, abc.ABC):
         no gradients, no autograd memory and no dropout.
     freeze_feature_extractor : bool
         With freeze=False, keeps the convolutional front end frozen.
+    freeze_feature_projection : bool
+        With freeze=False, keeps the projection of its output frozen too, so that
+        the transformer alone is trained.
+    mask_time_prob : float
+        SpecAugment (arXiv 1904.08779) in training: share of the transformer's
+        input frames in spans in whose place a learned vector comes; 0 for none.
+    mask_time_length : int
+        Frames of a span.
     gradient_checkpointing : bool
         Where something is trained, computes the layers again in the backward
         pass in place of keeping them: less memory, more time.
@@ -73,7 +80,7 @@ class Encoder(HFTransformersInterface, abc.ABC):
         Samples that the front end needs for a frame, and so the length of the
         shortest utterance.
     sample_rate : int
-        Of the waveforms, in Hz.
+        Sample rate of the waveforms, in Hz.
     transformer_layers : torch.nn.ModuleList
         The layers of the transformer, from the lowest to the highest.
 
@@ -91,6 +98,9 @@ class Encoder(HFTransformersInterface, abc.ABC):
     """
 
     FAMILIES: tuple[str, ...]
+    # Of how it was built, not of what it computes.
+    fingerprint_ignores: tuple[str, ...] = ("has_own_weights",)
+
     hop: int
     receptive_field: int
     n_inserted: int = 0  # frames, by `insert_frame`
@@ -98,21 +108,27 @@ class Encoder(HFTransformersInterface, abc.ABC):
 
     def __init__(
         self,
-        source: str,
+        source: str | Mapping,
         save_path: str = "pretrained_models",
         freeze: bool = True,
         freeze_feature_extractor: bool = True,
+        freeze_feature_projection: bool = False,
+        mask_time_prob: float = 0.0,
+        mask_time_length: int = 10,
         gradient_checkpointing: bool = False,
         layers: Sequence[int] | None = None,
         lora_rank: int = 0,
         lora_alpha: int = 128,
         lora_targets: Sequence[str] | None = None,
     ) -> None:
-        source, save_path = embedded_folder(str(source)), str(save_path)
-        check_local_folder(source)
-        with hub_errors(source):
-            super().__init__(source, save_path, freeze=freeze)
-            self.load_feature_extractor(source, cache_dir=save_path)
+        self.has_own_weights = not isinstance(source, Mapping)
+        save_path = str(save_path)
+        # For `override_config`
+        self.mask_time_prob = mask_time_prob
+        self.mask_time_length = mask_time_length
+        with found(source, save_path) as place, hub_errors(place):
+            super().__init__(place, save_path, freeze=freeze)
+            self.load_feature_extractor(place, cache_dir=save_path)
         # Weights on a hub may be in half precision, which saves space only.
         self.model.float()
         self.sample_rate: int = self.feature_extractor.sampling_rate
@@ -120,15 +136,23 @@ class Encoder(HFTransformersInterface, abc.ABC):
         self.layers = list(range(n_hidden_states) if layers is None else layers)
         if not set(self.layers) <= set(range(n_hidden_states)):
             raise ValueError(
-                f"layers={self.layers}: '{source}' has hidden states 0 to "
+                f"layers={self.layers}: '{place}' has hidden states 0 to "
                 f"{n_hidden_states - 1}"
             )
         self.n_layers: int = len(self.layers)
         self.channels: int = self.config.hidden_size
-        self.freeze_feature_extractor = freeze_feature_extractor
+        if mask_time_prob and not hasattr(self.model, "masked_spec_embed"):
+            raise InputError(
+                f"mask_time_prob: {type(self).__name__} has no vector to mask frames "
+                "with; set it to 0"
+            )
+        self.kept_frozen: list[nn.Module] = []
         if freeze_feature_extractor:
-            for module in self.front_end:
-                module.requires_grad_(False)
+            self.kept_frozen += self.front_end
+        if freeze_feature_projection and hasattr(self.model, "feature_projection"):
+            self.kept_frozen.append(self.model.feature_projection)
+        for module in self.kept_frozen:
+            module.requires_grad_(False)
         if lora_rank:
             if lora_targets is None:
                 names = {name.split(".")[-1] for name, _ in self.model.named_modules()}
@@ -139,13 +163,39 @@ class Encoder(HFTransformersInterface, abc.ABC):
         self.recomputes = gradient_checkpointing and self.is_trained
         if self.recomputes:
             # The other kind passes no gradient through a frozen input, as LoRA has.
-            self.model.gradient_checkpointing_enable({"use_reentrant": False})
+            model = self.model
+            # transformers 5 began with the other name, and warns of it now.
+            enable = getattr(model, "activation_checkpointing_enable", None)
+            (enable or model.gradient_checkpointing_enable)({"use_reentrant": False})
+
+    def _from_pretrained(self, source, *args, **kwargs):
+        """Loads the weights, where the source has any."""
+        if self.has_own_weights:
+            super()._from_pretrained(source, *args, **kwargs)
+        else:
+            # Classes that are chosen by the configuration have a method for it.
+            build = getattr(self.auto_class, "from_config", self.auto_class)
+            self.model = build(copy.deepcopy(self.config))
+
+    @property
+    def architecture(self) -> dict:
+        """What builds the same encoder without its weights.
+
+        Plain data, config and preprocessor, to be given as `source`.
+        """
+        config = json.loads(self.config.to_json_string())
+        # Where it once lay is no part of it.
+        for name in ("_name_or_path", "transformers_version"):
+            config.pop(name, None)
+        preprocessor = json.loads(self.feature_extractor.to_json_string())
+        return {"config": config, "preprocessor": preprocessor}
 
     def override_config(self, config):
         """Checks the family, and turns off what changes hidden states at random.
 
-        A skipped layer has no hidden state. Adapters after the last layer change
-        none, and are turned off too.
+        But for SpecAugment, where it is asked for. A skipped layer has no
+        hidden state. Adapters after the last layer change none, and are turned
+        off too.
 
         Arguments
         ---------
@@ -171,7 +221,12 @@ class Encoder(HFTransformersInterface, abc.ABC):
         # Set where a configuration lacks it too: some classes take what is not
         # there for on.
         config.layerdrop = 0.0
-        config.apply_spec_augment = False
+        config.apply_spec_augment = self.mask_time_prob > 0
+        if config.apply_spec_augment:
+            config.mask_time_prob = self.mask_time_prob
+            config.mask_time_length = self.mask_time_length
+            config.mask_time_min_masks = 0
+            config.mask_feature_prob = 0.0
         config.add_adapter = False
         config.use_intermediate_ffn_before_adapter = False
         return config
@@ -189,10 +244,10 @@ class Encoder(HFTransformersInterface, abc.ABC):
     def freeze_unused(self) -> None:
         """Freezes what no gradient can reach, which stops DDP.
 
-        The parameter of SpecAugment, which is off, and what comes after the
+        The parameter of SpecAugment where it is off, and what comes after the
         highest hidden state that is returned.
         """
-        if hasattr(self.model, "masked_spec_embed"):
+        if hasattr(self.model, "masked_spec_embed") and not self.mask_time_prob:
             self.model.masked_spec_embed.requires_grad = False
         for layer in list(self.transformer_layers)[max(self.layers) :]:
             layer.requires_grad_(False)
@@ -200,9 +255,8 @@ class Encoder(HFTransformersInterface, abc.ABC):
     def train(self, mode: bool = True):
         """Sets the mode, but for what is frozen, which stays in eval mode."""
         super().train(mode and not self.freeze)
-        if self.freeze_feature_extractor:
-            for module in self.front_end:
-                module.eval()
+        for module in self.kept_frozen:
+            module.eval()
         for module in self.model.modules():
             # Of the conformer: batches of its pre-training were larger, and a
             # batch's statistics would count padding.

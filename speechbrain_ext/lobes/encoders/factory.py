@@ -1,13 +1,9 @@
 """One way to every encoder: its configuration decides the class."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from speechbrain_ext.lobes.encoders.encoder import Encoder
-from speechbrain_ext.lobes.encoders.hub import (
-    check_local_folder,
-    embedded_folder,
-    family_of,
-)
+from speechbrain_ext.lobes.encoders.hub import family_of, found
 from speechbrain_ext.lobes.encoders.ssl_encoder import SSLEncoder
 from speechbrain_ext.lobes.encoders.w2v_bert import W2VBertEncoder
 from speechbrain_ext.lobes.encoders.whisper import WhisperEncoder
@@ -18,9 +14,13 @@ CLASS_OF_FAMILY = {family: kind for kind in CLASSES for family in kind.FAMILIES}
 
 
 def load_encoder(
-    source: str,
+    source: str | Mapping,
     save_path: str = "pretrained_models",
     freeze: bool = True,
+    freeze_feature_extractor: bool = True,
+    freeze_feature_projection: bool = False,
+    mask_time_prob: float = 0.0,
+    mask_time_length: int = 10,
     gradient_checkpointing: bool = False,
     layers: Sequence[int] | None = None,
     lora_rank: int = 0,
@@ -31,23 +31,31 @@ def load_encoder(
 
     Arguments
     ---------
-    source : str
-        As of `Encoder`: hub name, local folder, or an encoder that comes with
-        the package.
+    source : str or dict
+        Hub name, local folder, an encoder that comes with the package, or an
+        architecture; see `Encoder`.
     save_path : str
-        As of `Encoder`.
+        See `Encoder`.
     freeze : bool
-        As of `Encoder`.
+        See `Encoder`.
+    freeze_feature_extractor : bool
+        See `Encoder`.
+    freeze_feature_projection : bool
+        See `Encoder`.
+    mask_time_prob : float
+        See `Encoder`.
+    mask_time_length : int
+        See `Encoder`.
     gradient_checkpointing : bool
-        As of `Encoder`.
+        See `Encoder`.
     layers : list of int
-        As of `Encoder`.
+        See `Encoder`.
     lora_rank : int
-        As of `Encoder`.
+        See `Encoder`.
     lora_alpha : int
-        As of `Encoder`.
+        See `Encoder`.
     lora_targets : list of str
-        As of `Encoder`.
+        See `Encoder`.
 
     Returns
     -------
@@ -68,9 +76,8 @@ def load_encoder(
     >>> load_encoder("speechbrain_ext/wavlm-small").hop
     320
     """
-    source, save_path = embedded_folder(str(source)), str(save_path)
-    check_local_folder(source)
-    family = family_of(source, save_path)
+    with found(source, str(save_path)) as place:
+        family = family_of(place, str(save_path))
     if family not in CLASS_OF_FAMILY:
         raise InputError(
             f"ssl_hub: '{source}' is a {family}; the families of encoders are "
@@ -80,6 +87,10 @@ def load_encoder(
         source,
         save_path,
         freeze=freeze,
+        freeze_feature_extractor=freeze_feature_extractor,
+        freeze_feature_projection=freeze_feature_projection,
+        mask_time_prob=mask_time_prob,
+        mask_time_length=mask_time_length,
         gradient_checkpointing=gradient_checkpointing,
         layers=layers,
         lora_rank=lora_rank,

@@ -1,14 +1,22 @@
 """Where encoders come from: the hub, a folder, or the package."""
 
 import contextlib
-from collections.abc import Iterator
+import json
+import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from huggingface_hub import snapshot_download
 from transformers import PreTrainedConfig
 
 from speechbrain_ext.utils.errors import InputError
 
 EMBEDDED_ENCODERS = Path(__file__).resolve().parents[2] / "pretrained"
+# What says how an encoder is built, and the parts of an architecture
+ARCHITECTURE_FILES = {
+    "config.json": "config",
+    "preprocessor_config.json": "preprocessor",
+}
 WEIGHT_FILES = ("*.safetensors", "*.bin", "*.ckpt")
 
 
@@ -18,7 +26,7 @@ def embedded_folder(source: str) -> str:
     Arguments
     ---------
     source : str
-        As of `Encoder`.
+        See `Encoder`.
 
     Returns
     -------
@@ -50,13 +58,58 @@ def embedded_folder(source: str) -> str:
 
 
 @contextlib.contextmanager
+def found(source: str | Mapping, save_path: str) -> Iterator[str]:
+    """Where transformers finds an encoder.
+
+    Arguments
+    ---------
+    source : str or dict
+        See `Encoder`.
+    save_path : str
+        Folder for downloads.
+
+    Yields
+    ------
+    str
+        Hub name or local folder. The folder of an architecture is there for as
+        long as the block runs, and has no weights.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the package has no such encoder, or a folder lacks what is needed.
+    OSError
+        If the hub cannot be reached or does not know the name or revision.
+
+    Example
+    -------
+    >>> with found("microsoft/wavlm-base-plus", "pretrained_models") as name:
+    ...     print(name)
+    microsoft/wavlm-base-plus
+    """
+    if isinstance(source, Mapping):
+        with tempfile.TemporaryDirectory() as folder:
+            for name, part in ARCHITECTURE_FILES.items():
+                Path(folder, name).write_text(json.dumps(source[part]), "utf-8")
+            yield folder
+        return
+    source = embedded_folder(str(source))
+    name, _, revision = source.partition("@")
+    if revision and not Path(source).exists():
+        with hub_errors(source):
+            source = snapshot_download(name, revision=revision, cache_dir=save_path)
+    check_local_folder(source)
+    yield source
+
+
+@contextlib.contextmanager
 def hub_errors(source: str) -> Iterator[None]:
     """Says what to do where an encoder cannot be loaded from the hub.
 
     Arguments
     ---------
     source : str
-        As of `Encoder`.
+        See `Encoder`.
 
     Raises
     ------
@@ -109,7 +162,7 @@ def check_local_folder(source: str) -> None:
         if folder.is_absolute() or source.startswith((".", "~")):
             raise FileNotFoundError(f"ssl_hub: there is no folder '{source}'")
         return
-    for needed in ("config.json", "preprocessor_config.json"):
+    for needed in ARCHITECTURE_FILES:
         if not (folder / needed).is_file():
             raise FileNotFoundError(
                 f"ssl_hub: '{source}' has no {needed}; save the encoder with "

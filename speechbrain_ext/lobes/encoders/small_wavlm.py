@@ -39,7 +39,7 @@ def small_wavlm(n_layers=6, channels=192, n_bands=64, mel_filters=True, seed=198
     mel_filters : bool
         If False, the front end starts from random weights too.
     seed : int
-        Of the weights.
+        Seed of the weights.
 
     Returns
     -------
@@ -137,7 +137,7 @@ def save_small_wavlm(folder, **arguments):
     folder : str or Path
         Where to save.
     **arguments
-        As of `small_wavlm`.
+        Handed on to `small_wavlm`.
 
     Returns
     -------
@@ -218,7 +218,7 @@ def load_wavlm(folder):
     Arguments
     ---------
     folder : str or Path
-        Of `save_encoder`.
+        Folder that `save_encoder` wrote.
 
     Returns
     -------

@@ -49,12 +49,12 @@ class LengthAwareGroupNorm(nn.GroupNorm):
         Arguments
         ---------
         x : torch.Tensor
-            Of shape (batch, channel, time).
+            Input, of shape (batch, channel, time).
 
         Returns
         -------
         torch.Tensor
-            Of the shape of x.
+            Output of the shape of x.
         """
         valid = None
         if self.counts is not None:
@@ -85,16 +85,16 @@ class SeparateProjectionsAttention(WavLMAttention):
         Arguments
         ---------
         hidden_states : torch.Tensor
-            Of shape (batch, time, channel).
+            Hidden states, of shape (batch, time, channel).
         attention_mask : torch.Tensor
             1 where a frame is valid, of shape (batch, time), or None.
         gated_position_bias : torch.Tensor
-            Of shape (batch * head, time, time).
+            Bias, of shape (batch * head, time, time).
 
         Returns
         -------
         torch.Tensor
-            Of the shape of hidden_states.
+            Output of the shape of hidden_states.
         None
             In place of the weights, which nobody asks for.
         """
@@ -132,9 +132,9 @@ class SSLEncoder(Encoder):
     Arguments
     ---------
     *args
-        As of `Encoder`.
+        Handed on to `Encoder`.
     **kwargs
-        As of `Encoder`.
+        Handed on to `Encoder`.
 
     Example
     -------
@@ -158,6 +158,9 @@ class SSLEncoder(Encoder):
         "data2vec-audio",
         "wav2vec2-conformer",
     )
+
+    # Set before each call.
+    fingerprint_ignores = ("frame_mask",)
 
     # Loads encoders that SpeechBrain has pre-trained.
     _modify_state_dict = Wav2Vec2._modify_state_dict
@@ -273,7 +276,7 @@ def normalize_waveform(wav: torch.Tensor, valid: torch.Tensor | None) -> torch.T
     Returns
     -------
     torch.Tensor
-        Of the shape of wav, zero where padded.
+        Output of the shape of wav, zero where padded.
 
     Example
     -------

@@ -29,17 +29,19 @@ class W2VBertEncoder(Encoder):
     save_path : str
         Folder for downloads.
     freeze : bool
-        As of `Encoder`.
+        See `Encoder`.
     gradient_checkpointing : bool
-        As of `Encoder`.
+        See `Encoder`.
     lora_rank : int
-        As of `Encoder`.
+        See `Encoder`.
     lora_alpha : int
-        As of `Encoder`.
+        See `Encoder`.
     lora_targets : list of str
-        As of `Encoder`.
+        See `Encoder`.
     layers : list of int
-        As of `Encoder`.
+        See `Encoder`.
+    **settings
+        Handed on to `Encoder`.
 
     Example
     -------
@@ -74,6 +76,7 @@ class W2VBertEncoder(Encoder):
         lora_alpha: int = 128,
         lora_targets: Sequence[str] | None = None,
         layers: Sequence[int] | None = None,
+        **settings,
     ) -> None:
         super().__init__(
             source,
@@ -84,6 +87,7 @@ class W2VBertEncoder(Encoder):
             lora_rank=lora_rank,
             lora_alpha=lora_alpha,
             lora_targets=lora_targets,
+            **settings,
         )
         self.n_mels = self.feature_extractor.num_mel_bins
         self.stride = self.feature_extractor.stride
@@ -127,7 +131,7 @@ class W2VBertEncoder(Encoder):
         Returns
         -------
         torch.Tensor
-            Of shape (frame, 2 * mel), every 20 ms.
+            Features, of shape (frame, 2 * mel), every 20 ms.
         """
         with torch.autocast(wav.device.type, enabled=False):
             frames = torchaudio.compliance.kaldi.fbank(

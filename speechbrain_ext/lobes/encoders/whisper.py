@@ -22,7 +22,7 @@ class WhisperFrames(WhisperEncoderOf30Seconds):
     Arguments
     ---------
     config : transformers.WhisperConfig
-        Of the whole model.
+        Configuration of the whole model.
 
     Example
     -------
@@ -115,13 +115,13 @@ class WhisperEncoder(Encoder):
     Arguments
     ---------
     *args
-        As of `Encoder`.
+        Handed on to `Encoder`.
     **kwargs
-        As of `Encoder`.
+        Handed on to `Encoder`.
 
     Example
     -------
-    >>> from speechbrain_ext.tools.random_encoder import save_random_encoder
+    >>> from speechbrain_ext.lobes.encoders.random_encoder import save_random_encoder
     >>> folder = save_random_encoder("whisper", getfixture("tmpdir") / "whisper")
     >>> encoder = WhisperEncoder(folder)
     >>> hidden_states, lengths = encoder(
@@ -214,7 +214,7 @@ class WhisperEncoder(Encoder):
         Returns
         -------
         torch.Tensor
-            Of shape (frame, mel), every 10 ms.
+            Features, of shape (frame, mel), every 10 ms.
         """
         with torch.autocast(wav.device.type, enabled=False):
             spectrum = torch.stft(

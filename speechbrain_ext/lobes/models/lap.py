@@ -2,14 +2,67 @@
 
 from speechbrain_ext.lobes.models.astp import ASTP
 from speechbrain_ext.lobes.models.layer_pooled import LayerPooled
+from speechbrain_ext.nnet.initialisation import draw_by_xavier
 from speechbrain_ext.nnet.pooling import LayerAttentivePooling
+
+
+class LAP(LayerAttentivePooling):
+    """Layer attentive pooling of hidden states, for any back end.
+
+    `LayerAttentivePooling` as arXiv 2512.22148 (section 3) has it: heads of the
+    encoder's own channels, biases, and all weights drawn by Xavier's rule.
+
+    Arguments
+    ---------
+    in_channels : int
+        Channels of the SSL encoder, 768 (base) or 1,024 (large).
+    n_layers : int
+        Hidden states of the SSL encoder, 13 (base) or 25 (large).
+    out_channels : int
+        Channels after the pooling.
+    n_heads : int
+        Number of heads, 12 (base) or 16 (large).
+    dropout : float
+        Dropout probability of the layer weights.
+    pool : str
+        What is kept of the weighted layers: "max", "sum" or "mean".
+
+    Example
+    -------
+    >>> import torch
+    >>> pooling = LAP(in_channels=768, n_layers=13)
+    >>> pooling(torch.rand(13, 2, 50, 768)).shape
+    torch.Size([2, 50, 512])
+    """
+
+    def __init__(
+        self,
+        in_channels,
+        n_layers,
+        out_channels=512,
+        n_heads=12,
+        dropout=0.1,
+        pool="max",
+    ):
+        super().__init__(
+            in_channels,
+            out_channels,
+            n_layers,
+            n_heads,
+            dropout,
+            projected_channels=in_channels,
+            bias=True,
+            pool=pool,
+        )
+        draw_by_xavier(self)
 
 
 class LAP_ASTP(LayerPooled):
     """Speaker embeddings from all hidden states, without convolutions.
 
     Layer attentive pooling of each frame, attentive statistics over frames
-    and a linear layer (arXiv 2512.22148, section 3).
+    and a linear layer (arXiv 2512.22148, section 3). All weights are drawn by
+    Xavier's rule and biases are zero, as in the authors' code.
 
     Arguments
     ---------
@@ -60,16 +113,7 @@ class LAP_ASTP(LayerPooled):
         frame_pooling=None,
     ):
         super().__init__(
-            LayerAttentivePooling(
-                in_channels,
-                pooled_channels,
-                n_layers,
-                n_heads,
-                dropout,
-                projected_channels=in_channels,
-                bias=True,
-                pool=pool,
-            ),
+            LAP(in_channels, n_layers, pooled_channels, n_heads, dropout, pool),
             ASTP(
                 pooled_channels,
                 emb_dim,
@@ -79,3 +123,4 @@ class LAP_ASTP(LayerPooled):
                 frame_pooling=frame_pooling,
             ),
         )
+        draw_by_xavier(self)

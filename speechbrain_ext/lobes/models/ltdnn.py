@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from speechbrain_ext.lobes.models.astp import ASTP
+from speechbrain_ext.nnet.initialisation import draw_by_xavier
 from speechbrain_ext.nnet.masking import (
     frame_mask,
     layers_to_map,
@@ -14,7 +15,12 @@ from speechbrain_ext.nnet.masking import (
     masked_mean,
     zero_padding,
 )
-from speechbrain_ext.nnet.pooling import LayerAttention, LayerAttentivePooling
+from speechbrain_ext.nnet.pooling import (
+    FrameStatistics,
+    LayerAttention,
+    LayerAttentivePooling,
+)
+from speechbrain_ext.utils.errors import InputError
 
 
 class ConvReLUNorm(nn.Module):
@@ -211,6 +217,8 @@ class SERes2Block2d(nn.Module):
 class LayerAwareConvolutions(nn.Module):
     """The convolutions of L-TDNN (arXiv 2409.07770, section 2.2).
 
+    Weights are drawn by Xavier's rule, as in the authors' code.
+
     Arguments
     ---------
     in_channels : int
@@ -248,6 +256,7 @@ class LayerAwareConvolutions(nn.Module):
         )
         self.out_channels = channels * len(dilations)
         self.fusion = nn.Conv2d(self.out_channels, self.out_channels, 1)
+        draw_by_xavier(self)
 
     def forward(self, x, mask=None):
         """Convolves the map of layers and frames.
@@ -293,7 +302,11 @@ class LTDNN(LayerAttention):
     n_heads : int
         Heads of the layer aggregation.
     dilations : list of int
-        Dilation of each SE-Res2Block.
+        Dilation of each SE-Res2Block, as many as there are.
+    projected_channels : int
+        Channels of all heads of the layer aggregation together; pooled_channels
+        if None, as in the authors' code. The paper's text has those of the
+        convolutions' output, conv_channels for each block.
     scale : int
         Res2 groups.
     se_channels : int
@@ -305,15 +318,22 @@ class LTDNN(LayerAttention):
         padded frames out, so an embedding does not depend on its batch.
         "pooling": only the pooling over frames does, as in the published
         implementation.
+    attentive : bool
+        False for the plain mean and standard deviation of the frames.
     frame_pooling : FramePooling
         As of `ASTP`, on pooled_channels.
+    unbiased : bool
+        Whether the deviation that the attention over frames sees is the unbiased
+        one. The authors' code has it where it is given no lengths, and the
+        biased one where it is.
 
     Raises
     ------
     ValueError
         If mask is neither "full" nor "pooling".
     InputError
-        If frame_pooling takes another number of channels.
+        If frame_pooling takes another number of channels, or is given though
+        attentive is False.
 
     Example
     -------
@@ -334,16 +354,26 @@ class LTDNN(LayerAttention):
         emb_dim=192,
         n_heads=8,
         dilations=(2, 3, 4),
+        projected_channels=None,
         scale=8,
         se_channels=128,
         dropout=0.1,
         mask="full",
+        attentive=True,
         frame_pooling=None,
+        unbiased=False,
     ):
         super().__init__()
         if mask not in ("full", "pooling"):
             raise ValueError(f'mask="{mask}": use "full" or "pooling"')
         self.mask = mask
+        if not attentive:
+            if frame_pooling is not None:
+                raise InputError(
+                    "attentive: False is the plain mean and deviation; leave it at "
+                    "True with a frame_pooling"
+                )
+            frame_pooling = FrameStatistics(pooled_channels)
         self.convolutions = LayerAwareConvolutions(
             in_channels, conv_channels, dilations, scale, se_channels
         )
@@ -353,11 +383,13 @@ class LTDNN(LayerAttention):
             n_layers,
             n_heads,
             dropout,
+            projected_channels,
         )
         self.astp = ASTP(
             pooled_channels,
             emb_dim,
             dropout=dropout,
+            unbiased=unbiased,
             frame_pooling=frame_pooling,
         )
 

@@ -57,14 +57,14 @@ class VGGEncoder(nn.Module):
         Arguments
         ---------
         frames : torch.Tensor
-            Of shape (batch, time, n_mels).
+            Frames, of shape (batch, time, n_mels).
         lengths : torch.Tensor
             Relative lengths, of shape (batch,).
 
         Returns
         -------
         torch.Tensor
-            Of shape (batch, time / 2 ** blocks rounded up, out_channels),
+            Frames, of shape (batch, time / 2 ** blocks rounded up, out_channels),
             channel by channel.
         torch.Tensor
             Relative lengths of these frames, of shape (batch,).
@@ -145,14 +145,14 @@ class VGGEmbedding(nn.Module):
         Arguments
         ---------
         frames : torch.Tensor
-            Of shape (batch, time, n_mels).
+            Frames, of shape (batch, time, n_mels).
         lengths : torch.Tensor
             Relative lengths, of shape (batch,).
 
         Returns
         -------
         torch.Tensor
-            Of shape (batch, 1, emb_dim).
+            Embeddings, of shape (batch, 1, emb_dim).
         """
         pooled = self.pooling(*self.encoder(frames, lengths)).squeeze(1)
         hidden = torch.relu(self.fc2(torch.relu(self.fc1(pooled))))
@@ -192,12 +192,12 @@ class ProjectedClassifier(nn.Module):
         Arguments
         ---------
         embeddings : torch.Tensor
-            Of shape (batch, 1, dim).
+            Embeddings, of shape (batch, 1, dim).
 
         Returns
         -------
         torch.Tensor
-            Of shape (batch, 1, speaker).
+            Logits or cosines, of shape (batch, 1, speaker).
         """
         x, weight = self.norm(self.fc(embeddings.squeeze(1))), self.weight
         if self.takes_cosines:
