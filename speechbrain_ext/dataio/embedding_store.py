@@ -27,7 +27,7 @@ class EmbeddingStore:
     speakers : list of str
         Speaker of each utterance.
     durations : list of float
-        In seconds.
+        Durations in seconds.
     fingerprint : str
         Fingerprint of the model, as of `model_fingerprint`.
     row_keys : torch.Tensor

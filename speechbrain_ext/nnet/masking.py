@@ -192,7 +192,7 @@ def masked_mean(x, mask, dim):
     Returns
     -------
     torch.Tensor
-        With the averaged dimensions kept at size 1.
+        Means, the averaged dimensions kept at size 1.
 
     Example
     -------
