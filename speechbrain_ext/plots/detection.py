@@ -1,5 +1,6 @@
 """Plots of scored trials."""
 
+import numpy as np
 import torch
 from sklearn.metrics import DetCurveDisplay
 
@@ -91,8 +92,7 @@ def plot_scores(path, target, nontarget, thresholds):
     2
     """
     figure, axes = new_figure(figsize=(6, 4))
-    every = torch.cat([target, nontarget])
-    bins = torch.linspace(every.min(), every.max(), 80).numpy()
+    bins = np.histogram_bin_edges(torch.cat([target, nontarget]).numpy(), 80)
     for scores, name in ((nontarget, "non-target"), (target, "target")):
         axes.hist(scores.numpy(), bins=bins, density=True, alpha=0.6, label=name)
     for i, (name, threshold) in enumerate(thresholds.items()):

@@ -163,7 +163,10 @@ class Encoder(HFTransformersInterface, abc.ABC):
         self.recomputes = gradient_checkpointing and self.is_trained
         if self.recomputes:
             # The other kind passes no gradient through a frozen input, as LoRA has.
-            self.model.gradient_checkpointing_enable({"use_reentrant": False})
+            model = self.model
+            # transformers 5 began with the other name, and warns of it now.
+            enable = getattr(model, "activation_checkpointing_enable", None)
+            (enable or model.gradient_checkpointing_enable)({"use_reentrant": False})
 
     def _from_pretrained(self, source, *args, **kwargs):
         """Loads the weights, where the source has any."""
