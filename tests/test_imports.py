@@ -27,8 +27,8 @@ LAYERS = [
     "config",
     "inference",
     "training",
-    "tools",
     "cli",
+    "tools",
 ]
 
 
