@@ -69,7 +69,7 @@ class EmbeddingStore:
         Returns
         -------
         EmbeddingStore
-            Of these.
+            The embeddings of these utterances.
         """
         return EmbeddingStore(
             [self.ids[row] for row in rows],
