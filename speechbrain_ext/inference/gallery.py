@@ -235,8 +235,8 @@ class Gallery:
         Returns
         -------
         list of list of Candidate
-            Candidates of each recording, the highest score first. Score normalisation orders
-            the 200 speakers with the highest cosines.
+            Candidates of each recording, the highest score first. Score normalisation
+            orders the 200 speakers with the highest cosines.
 
         Raises
         ------

@@ -130,7 +130,7 @@ def lay_out(speakers, root, n_trials, sample_rate):
     n_trials : int
         Not used: each model is compared with each test utterance.
     sample_rate : int
-        In Hz.
+        Sample rate in Hz.
 
     Yields
     ------

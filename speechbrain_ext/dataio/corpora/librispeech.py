@@ -83,7 +83,7 @@ def lay_out(speakers, root, n_trials, sample_rate):
     n_trials : int
         Not used: LibriSpeech has no trial lists.
     sample_rate : int
-        In Hz.
+        Sample rate in Hz.
 
     Yields
     ------

@@ -66,7 +66,7 @@ def draw_original_vox2_trials(speaker_of, seed):
     Returns
     -------
     Trials
-        In random order.
+        Trial list in random order.
 
     Example
     -------
@@ -193,7 +193,7 @@ def lay_out(speakers, root, n_trials, sample_rate):
     n_trials : int
         Trials to draw.
     sample_rate : int
-        In Hz.
+        Sample rate in Hz.
 
     Yields
     ------
