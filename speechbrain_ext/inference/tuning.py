@@ -99,8 +99,8 @@ def tune(trials, scores, far=None, costs=None):
     >>> trials = Trials(
     ...     [1, 1, 0, 0], ["a1", "b1", "a1", "b1"], ["a2", "b2", "b2", "a2"]
     ... )
-    >>> tune(trials, torch.tensor([0.9, 0.8, 0.2, 0.1])).threshold
-    0.5
+    >>> tune(trials, torch.tensor([0.9, 0.8, 0.2, 0.1])).frr
+    0.0
     """
     if far is not None and costs:
         raise InputError("give a false acceptance rate or costs, not both")
