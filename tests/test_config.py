@@ -18,11 +18,11 @@ from speechbrain_ext.config import (
 )
 from speechbrain_ext.dataio.embedding_store import EmbeddingStore
 from speechbrain_ext.inference.speaker import SpeakerRecognition
+from speechbrain_ext.lobes.encoders.random_encoder import save_random_encoder
 from speechbrain_ext.lobes.encoders.small_wavlm import (
     save_small_wavlm,
 )
 from speechbrain_ext.schema import KEYS, WITHOUT_EFFECT, check_values
-from speechbrain_ext.tools.random_encoder import save_random_encoder
 from speechbrain_ext.utils.errors import InputError
 
 PROJECT = sorted(HPARAMS.glob("*.yaml"))

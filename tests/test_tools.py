@@ -8,11 +8,11 @@ import soundfile
 from conftest import DATA, ECAPA, ROOT, TINY_ECAPA, run, write_voice
 from processes import run_python
 
+from speechbrain_ext.dataio.layouts import lay_out_corpus, read_speakers
 from speechbrain_ext.dataio.manifests import read_manifest
 from speechbrain_ext.dataio.trials import read_trials
-from speechbrain_ext.tools import results_table
-from speechbrain_ext.tools.lay_out_corpus import lay_out_corpus, read_speakers
-from speechbrain_ext.tools.results_table import (
+from speechbrain_ext.training import results_table
+from speechbrain_ext.training.results_table import (
     find_trainings,
     gains_rows,
     published_figures,

@@ -1,10 +1,11 @@
-"""Exports a trained model on filter banks for onnxruntime.
+"""Exports a trained model for onnxruntime, front end and SSL encoder included.
 
-    python recipes/VoxCeleb/export_onnx.py results/kd_xvector_fc/1986 \\
-        --output_folder student
+    python recipes/VoxCeleb/export_onnx.py results/ltdnn_wavlm/1986/large_margin \\
+        --output_folder exported
 
-Writes model.onnx (float32), model_int8.onnx (dynamic int8) and what
-verify_onnx.py computes the features with.
+Writes model.onnx (float32), model_float16.onnx and model_int8.onnx (dynamic),
+from waveforms and relative lengths to embeddings, and model.json with the
+threshold. verify_onnx.py uses them.
 """
 
 import argparse

@@ -58,6 +58,28 @@ class EmbeddingStore:
         """Returns the speaker of each id."""
         return dict(zip(self.ids, self.speakers))
 
+    def rows(self, rows):
+        """Takes some utterances.
+
+        Arguments
+        ---------
+        rows : list of int
+            Which, in the order wanted.
+
+        Returns
+        -------
+        EmbeddingStore
+            Of these.
+        """
+        return EmbeddingStore(
+            [self.ids[row] for row in rows],
+            self.embeddings[rows],
+            [self.speakers[row] for row in rows],
+            [self.durations[row] for row in rows],
+            self.fingerprint,
+            None if self.row_keys is None else self.row_keys[rows],
+        )
+
     def save(self, path):
         """Writes the store atomically.
 

@@ -158,7 +158,11 @@ def _embed(speaker_model, pieces, max_batch_duration, num_workers):
     done, written = {}, time.monotonic()
     seconds = sum(piece["duration"] for piece in items.values())
     with tqdm(
-        total=round(seconds), unit="s", desc="Embedding", dynamic_ncols=True
+        total=round(seconds),
+        unit="s",
+        desc="Embedding",
+        dynamic_ncols=True,
+        disable=None,  # where nobody looks
     ) as bar:
         for batch in loader:
             wavs, lengths = batch.sig

@@ -54,6 +54,60 @@ class Candidate(NamedTuple):
     probability: float | None
 
 
+def rank_speakers(scoring, embedding, duration, enrolled, threshold=None):
+    """Compares a recording with enrolled speakers.
+
+    Arguments
+    ---------
+    scoring : ModelScoring
+        Of the model.
+    embedding : torch.Tensor
+        Of the recording, of shape (dim,).
+    duration : float
+        Of the recording, in seconds.
+    enrolled : dict
+        Embeddings of each speaker's recordings and their seconds.
+    threshold : float
+        In place of the model's own.
+
+    Returns
+    -------
+    list of Candidate
+        All of them, the highest score first.
+
+    Example
+    -------
+    >>> enrolled = {"ann": (torch.eye(2)[:1], [1.0]), "bob": (torch.ones(1, 2), [1.0])}
+    >>> scoring = ModelScoring(threshold=0.5)
+    >>> [one.name for one in rank_speakers(scoring, torch.ones(2), 1.0, enrolled)]
+    ['bob', 'ann']
+    """
+    names = list(enrolled)
+    rows, durations, ids, enrolments = [embedding], [duration], ["test"], {}
+    for name, (embeddings, seconds) in enrolled.items():
+        enrolments[name] = [f"{name} {i}" for i in range(len(embeddings))]
+        rows.extend(embeddings)
+        durations.extend(seconds)
+        ids.extend(enrolments[name])
+    result = scoring.score(
+        EmbeddingStore(ids, torch.stack(rows), ids, durations, ""),
+        Trials([0] * len(names), names, ["test"] * len(names)),
+        enrolments,
+        threshold,
+    )
+    columns = [
+        [None] * len(names) if values is None else values.tolist()
+        for values in (
+            result.score,
+            result.decision,
+            result.log_likelihood_ratio,
+            result.probability,
+        )
+    ]
+    candidates = [Candidate(*row) for row in zip(names, *columns)]
+    return sorted(candidates, key=lambda one: one.score, reverse=True)
+
+
 class SpeakerRecognition(torch.nn.Module):
     """A trained model, with the methods of SpeechBrain's SpeakerRecognition.
 
@@ -549,31 +603,11 @@ class SpeakerRecognition(torch.nn.Module):
         """
         if not self.enrolled:
             raise InputError("nobody is enrolled; call enrol(name, files) first")
-        names = list(self.enrolled)
-        rows = [self.encode_file(file, window_length, window_overlap)]
-        durations, ids, enrolments = [read_header(file).duration], ["test"], {}
-        for name, (embeddings, seconds) in self.enrolled.items():
-            enrolments[name] = [f"{name} {i}" for i in range(len(embeddings))]
-            rows.extend(embeddings)
-            durations.extend(seconds)
-            ids.extend(enrolments[name])
-        result = self.scoring.score(
-            EmbeddingStore(ids, torch.stack(rows), ids, durations, ""),
-            Trials([0] * len(names), names, ["test"] * len(names)),
-            enrolments,
-            threshold,
-        )
-        columns = [
-            [None] * len(names) if values is None else values.tolist()
-            for values in (
-                result.score,
-                result.decision,
-                result.log_likelihood_ratio,
-                result.probability,
-            )
-        ]
-        candidates = [Candidate(*row) for row in zip(names, *columns)]
-        return sorted(candidates, key=lambda one: one.score, reverse=True)[:top]
+        embedding = self.encode_file(file, window_length, window_overlap)
+        duration = read_header(file).duration
+        return rank_speakers(
+            self.scoring, embedding, duration, self.enrolled, threshold
+        )[:top]
 
     @torch.no_grad()
     def classify_batch(self, wavs, wav_lens=None):

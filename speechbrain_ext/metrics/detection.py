@@ -99,6 +99,10 @@ class DetectionCurve:
         allowed = self.far[self.frr <= frr]
         return allowed.min().item() if len(allowed) else 1.0
 
+    def threshold_at_far(self, far):
+        """Lowest threshold whose false acceptance rate is no higher."""
+        return self.thresholds[self.far <= far][0].item()
+
 
 def EER(positive_scores, negative_scores):
     """Equal error rate and its threshold.

@@ -11,6 +11,7 @@ from speechbrain_ext.nnet.initialisation import draw_by_xavier
 from speechbrain_ext.nnet.masking import (
     expand_mask,
     frame_mask,
+    layers_to_map,
     masked_batch_norm,
     masked_mean,
 )
@@ -447,8 +448,7 @@ class LayerAttentivePooling(LayerPooling):
                 f"LayerAttentivePooling was built for n_layers={self.n_layers} "
                 f"and got {n_layers} layers"
             )
-        # (batch, channel, layer, time)
-        x = hidden_states.permute(1, 3, 0, 2)
+        x = layers_to_map(hidden_states)
         x = self.in_proj(masked_batch_norm(self.in_norm, x, mask))
         x = x.reshape(n_batch, self.n_heads, -1, n_layers, n_frames)
         mean_profile = x.mean(dim=2).transpose(2, 3)

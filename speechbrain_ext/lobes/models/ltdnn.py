@@ -10,6 +10,7 @@ from speechbrain_ext.lobes.models.astp import ASTP
 from speechbrain_ext.nnet.initialisation import draw_by_xavier
 from speechbrain_ext.nnet.masking import (
     frame_mask,
+    layers_to_map,
     masked_batch_norm,
     masked_mean,
     zero_padding,
@@ -50,7 +51,8 @@ class ConvReLUNorm(nn.Module):
             out_channels,
             kernel_size,
             dilation=dilation,
-            padding="same",
+            # What "same" is for odd sizes; onnxruntime knows no such word.
+            padding=tuple(dilation * (size - 1) // 2 for size in kernel_size),
         )
         self.norm = nn.BatchNorm2d(out_channels)
 
@@ -412,7 +414,7 @@ class LTDNN(LayerAttention):
             (batch, head, time, layer).
         """
         layer_lengths = lengths if self.mask == "full" else None
-        x = hidden_states.permute(1, 3, 0, 2)
+        x = layers_to_map(hidden_states)
         x = self.convolutions(x, frame_mask(layer_lengths, x.shape[-1]))
         x, weights = self.layer_pooling(
             x.permute(2, 0, 3, 1), layer_lengths, return_weights=True
