@@ -28,9 +28,14 @@ from speechbrain_ext.nnet.batch_norm import synchronise_on_cpus
 from speechbrain_ext.nnet.pooling import attends_to_layers
 from speechbrain_ext.processing.scoring import cosine_scores
 from speechbrain_ext.utils.checkpoints import other_architecture
-from speechbrain_ext.utils.distributed import in_all_processes, without_wrapper
+from speechbrain_ext.utils.distributed import (
+    device_of,
+    in_all_processes,
+    without_wrapper,
+)
 from speechbrain_ext.utils.errors import InputError
 from speechbrain_ext.utils.files import atomic_path
+from speechbrain_ext.utils.precision import choose_precision
 from speechbrain_ext.utils.randomness import seed_generators
 from speechbrain_ext.utils.signals import (
     Stopped,
@@ -55,8 +60,27 @@ class StepBrain(sb.Brain):
 
     Needs in `hparams`: seed, lr_scheduler, train_logger, tensorboard_logger,
     clock, epoch_counter, keep_checkpoints, number_of_steps, steps_per_epoch,
-    validate_after, and wav_augment where there is one.
+    validate_after, and wav_augment where there is one. Where it has precision or
+    eval_precision, these may be "auto".
     """
+
+    def __init__(
+        self,
+        modules=None,
+        opt_class=None,
+        hparams=None,
+        run_opts=None,
+        checkpointer=None,
+    ):
+        device = device_of(run_opts)
+        chosen = {
+            key: choose_precision(hparams[key], device, key)
+            for key in ("precision", "eval_precision")
+            if key in (hparams or {})
+        }
+        super().__init__(
+            modules, opt_class, {**(hparams or {}), **chosen}, run_opts, checkpointer
+        )
 
     def make_dataloader(
         self, dataset, stage, ckpt_prefix="dataloader-", **loader_kwargs
