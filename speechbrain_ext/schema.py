@@ -56,6 +56,7 @@ def _choice(*names):
 _Text = Annotated[str, Field(min_length=1)]
 _Share = Annotated[float, AllowInfNan(False), Field(gt=0, lt=1)]
 
+PRECISION = _choice("auto", "fp32", "fp16", "bf16")
 TEXT = Kind(_Text, "text", is_text=True)
 TEXTS = Kind(
     Annotated[list[_Text], Field(min_length=1)],
@@ -130,7 +131,8 @@ KEYS = {
     "weight_decay": FROM_ZERO,
     "classifier_weight_decay": FROM_ZERO.or_null(),
     "patience": COUNT,
-    "precision": _choice("fp32", "fp16", "bf16"),
+    "precision": PRECISION,
+    "eval_precision": PRECISION,
     "keep_checkpoints": COUNT,
     "average_checkpoints": COUNT,
     "ckpt_interval_minutes": FROM_ZERO,

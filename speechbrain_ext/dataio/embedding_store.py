@@ -27,7 +27,7 @@ class EmbeddingStore:
     speakers : list of str
         Speaker of each utterance.
     durations : list of float
-        In seconds.
+        Durations in seconds.
     fingerprint : str
         Fingerprint of the model, as of `model_fingerprint`.
     row_keys : torch.Tensor
@@ -69,7 +69,7 @@ class EmbeddingStore:
         Returns
         -------
         EmbeddingStore
-            Of these.
+            The embeddings of these utterances.
         """
         return EmbeddingStore(
             [self.ids[row] for row in rows],

@@ -179,7 +179,7 @@ def find_model(source, savedir=None, revision=None, token=None):
     revision : str
         Branch, tag or commit on the hub.
     token : str
-        For the hub; the one that is logged in with if None.
+        Token for the hub; the one that is logged in with if None.
 
     Returns
     -------

@@ -86,11 +86,9 @@ def export_onnx(speaker_model, folder):
             if isinstance(child, STFT):
                 setattr(module, name, ConvolvedSTFT(child))
     shortest = getattr(encoder, "receptive_field", 1)
-    paths = [
-        folder / name
-        for name in ("model.onnx", "model_float16.onnx", "model_int8.onnx")
+    float32, float16, int8 = paths = [
+        folder / f"model{kind}.onnx" for kind in ("", "_float16", "_int8")
     ]
-    float32, float16, int8 = paths
     with _quiet():
         with atomic_path(float32) as partial:
             _export_float32(chain, shortest, speaker_model.sample_rate, partial)

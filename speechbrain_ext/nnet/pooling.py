@@ -143,7 +143,7 @@ def check_pooling(frame_pooling, channels):
     Arguments
     ---------
     frame_pooling : torch.nn.Module
-        With in_channels, unless it takes any number of channels.
+        Pooling with in_channels, unless it takes any number of channels.
     channels : int
         Channels of the frames.
 

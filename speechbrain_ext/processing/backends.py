@@ -79,7 +79,7 @@ class Backend:
         Returns
         -------
         Backend
-            Itself.
+            The back end itself.
 
         Raises
         ------
@@ -97,7 +97,7 @@ class Backend:
         Arguments
         ---------
         cohort : EmbeddingStore
-            With finite embeddings.
+            Cohort with finite embeddings.
         """
 
     def adapted_to(self, embeddings):
@@ -111,7 +111,7 @@ class Backend:
         Returns
         -------
         Backend
-            That scores them.
+            The back end that scores them.
         """
         del embeddings
         return self
@@ -122,7 +122,7 @@ class Backend:
         Arguments
         ---------
         embeddings : torch.Tensor
-            In float64, of shape (n_utterance, dim).
+            Embeddings in float64, of shape (n_utterance, dim).
 
         Returns
         -------
@@ -159,7 +159,7 @@ class Backend:
         scores : torch.Tensor
             Scores of `compare`, of shape (n_trial,).
         store : EmbeddingStore
-            With the utterances of the trials.
+            Embeddings with the utterances of the trials.
         trials : Trials
             Trial list.
         enrolments : dict
@@ -195,7 +195,7 @@ class Backend:
         Arguments
         ---------
         store : EmbeddingStore
-            With the utterances of the trials.
+            Embeddings with the utterances of the trials.
         trials : Trials
             Trial list.
         enrolments : dict
@@ -207,7 +207,7 @@ class Backend:
         Returns
         -------
         torch.Tensor
-            In float64, of shape (n_trial,).
+            Scores in float64, of shape (n_trial,).
 
         Raises
         ------
@@ -346,7 +346,7 @@ class CosineBackend(Backend):
         Returns
         -------
         CosineBackend
-            Itself.
+            The back end itself.
         """
         self.dim = len(mean)
         if self.subtract_mean:

@@ -12,7 +12,7 @@ import torch
 from speechbrain_ext.config import DATA_YAML, read_configuration
 from speechbrain_ext.dataio.prepare import resolve_test_trials
 from speechbrain_ext.utils.checkpoints import check_architecture
-from speechbrain_ext.utils.distributed import on_main_process
+from speechbrain_ext.utils.distributed import device_of, on_main_process
 from speechbrain_ext.utils.errors import InputError
 from speechbrain_ext.utils.locks import hold_folder
 
@@ -69,7 +69,7 @@ def init_process_group(run_opts):
     run_opts : speechbrain.utils.run_opts.RunOptions
         SpeechBrain's options.
     """
-    device = run_opts.device or sb.utils.distributed.infer_device()
+    device = device_of(run_opts)
     if torch.device(device).type == "cpu":
         run_opts = dataclasses.replace(run_opts, distributed_backend="gloo")
     if not torch.distributed.is_initialized():

@@ -107,7 +107,7 @@ class VGGEmbedding(nn.Module):
     Arguments
     ---------
     pooling : torch.nn.Module
-        From frames (batch, time, channel) and lengths to (batch, 1, dim):
+        Pooling from frames (batch, time, channel) and lengths to (batch, 1, dim):
         `MultiHeadAttnPooling`, `MaskedStatisticsPooling` and so on.
     pooled_channels : int
         Dimension after the pooling.
