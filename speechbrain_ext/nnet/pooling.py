@@ -11,6 +11,7 @@ from speechbrain_ext.nnet.initialisation import draw_by_xavier
 from speechbrain_ext.nnet.masking import (
     expand_mask,
     frame_mask,
+    is_traced,
     layers_to_map,
     masked_batch_norm,
     masked_mean,
@@ -661,7 +662,10 @@ class MultiHeadAttnPooling(MultiHeadFramePooling):
             The weights, of shape (batch, head * query, item).
         """
         heads = items.unflatten(2, (self.n_heads, -1))
-        scores = torch.einsum("bthc,hqc->bhqt", heads, self.query) * self.scale
+        scores = torch.einsum("bthc,hqc->bhqt", heads, self.query)
+        if is_traced():  # for single utterances too, as in `layers_to_map`
+            scores = scores.contiguous()
+        scores = scores * self.scale
         if mask is not None:
             scores = scores.masked_fill(~expand_mask(mask, 4), float("-inf"))
         weights = torch.softmax(scores, dim=-1).to(heads.dtype)
