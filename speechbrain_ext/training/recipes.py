@@ -48,6 +48,8 @@ def start_training(configuration):
 def start_experiment(configuration, output_folder):
     """Sets up a folder with SpeechBrain's log and the self-contained YAML.
 
+    Other runs are kept out of it until this process ends.
+
     Arguments
     ---------
     configuration : Configuration
@@ -55,6 +57,7 @@ def start_experiment(configuration, output_folder):
     output_folder : str or Path
         The folder; gets hyperparams.yaml.
     """
+    on_main_process(hold_folder, output_folder)
     sb.create_experiment_directory(experiment_directory=output_folder)
     on_main_process(configuration.save, Path(output_folder) / "hyperparams.yaml")
 
