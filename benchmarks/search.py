@@ -50,7 +50,8 @@ def main():
     same = sum(torch.equal(a, b) for a, b in zip(expected, found))
     first = sum(bool(a[0] == b[0]) for a, b in zip(expected, found))
     print(
-        f"the same 5 for {same} of {options.queries} queries, the same first for {first}"
+        f"the same 5 for {same} of {options.queries} queries, the same first for "
+        f"{first}"
     )
     own = search.embeddings.numel() * 4
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -96,8 +96,8 @@ def tune(trials, scores, far=None, costs=None):
     -------
     >>> import torch
     >>> from speechbrain_ext.dataio.trials import Trials
-    >>> trials = Trials([1, 1, 0, 0], ["a1", "b1", "a1", "b1"], ["a2", "b2", "b2", "a2"])
-    >>> tune(trials, torch.tensor([0.9, 0.8, 0.2, 0.1])).frr
+    >>> trials = Trials([1, 1, 0], ["a1", "b1", "a1"], ["a2", "b2", "b2"])
+    >>> tune(trials, torch.tensor([0.9, 0.8, 0.2])).frr
     0.0
     """
     if far is not None and costs:
