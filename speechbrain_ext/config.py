@@ -111,7 +111,7 @@ class Entry:
         Arguments
         ---------
         other : Entry
-            Of the same key.
+            Entry of the same key.
 
         Returns
         -------
@@ -166,14 +166,14 @@ class Configuration:
         Arguments
         ---------
         values : dict
-            To merge into those of the YAML.
+            Values to merge into those of the YAML.
         source : str
             Where they are from, for messages.
 
         Returns
         -------
         Configuration
-            With the values.
+            The configuration with the values.
 
         Raises
         ------
@@ -192,7 +192,7 @@ class Configuration:
         Returns
         -------
         ruamel.yaml.comments.CommentedMap
-            Of each key.
+            Value of each key.
 
         Raises
         ------
@@ -233,7 +233,7 @@ class Configuration:
         Returns
         -------
         dict
-            Of each key.
+            Value of each key.
 
         Raises
         ------
@@ -300,7 +300,7 @@ def read_configuration(arguments, corpus=None, demo=True):
     Arguments
     ---------
     arguments : list of str
-        As of sys.argv[1:]: a YAML, and options.
+        A YAML, and options, as in sys.argv[1:].
     corpus : str or Path
         YAML of overrides for the recipe's corpus, over which a preset takes
         precedence.
@@ -420,7 +420,7 @@ def training_stages(configuration):
     Arguments
     ---------
     configuration : Configuration
-        Of the training.
+        Configuration of the training.
 
     Returns
     -------
@@ -482,9 +482,9 @@ def parse_value(key, text, current=None):
     Arguments
     ---------
     key : str
-        Of the YAML.
+        Key of the YAML.
     text : str
-        As given.
+        Text as it was given.
     current : object
         The value that it replaces: for a key that the schema does not know,
         text replaces text.
@@ -538,9 +538,9 @@ def check_known(keys, known, message):
     Arguments
     ---------
     keys : collection of str
-        To check.
+        Keys to check.
     known : collection of str
-        What there is.
+        Keys that there are.
     message : str
         What goes before the unknown keys.
 
@@ -574,18 +574,18 @@ def not_built(key, what, error, keys):
     Arguments
     ---------
     key : str
-        Of the YAML.
+        Key of the YAML.
     what : str
         Its class or function.
     error : Exception
         Why.
     keys : list of str
-        Of the YAML, that its arguments refer to.
+        Keys of the YAML, that its arguments refer to.
 
     Returns
     -------
     InputError
-        To be raised.
+        The error to raise.
     """
     # HyperPyYAML puts what it called before the message.
     message = str(error.args[-1] if error.args else "").strip()
@@ -609,7 +609,7 @@ def resolve(text, source):
     text : str
         The YAML.
     source : str or Path
-        For messages.
+        Name of the file, for messages.
 
     Returns
     -------
@@ -651,9 +651,9 @@ def select_keys(content, keys, hparams_file):
     content : dict
         A YAML with its references resolved; the other keys are removed.
     keys : list of str
-        To keep.
+        Keys to keep.
     hparams_file : str or Path
-        For messages.
+        Name of the file, for messages.
 
     Returns
     -------

@@ -18,7 +18,7 @@ class Kind(NamedTuple):
     Arguments
     ---------
     type : type
-        As pydantic takes it.
+        Type in a form that pydantic takes.
     description : str
         After "must be".
     is_text : bool
@@ -56,6 +56,7 @@ def _choice(*names):
 _Text = Annotated[str, Field(min_length=1)]
 _Share = Annotated[float, AllowInfNan(False), Field(gt=0, lt=1)]
 
+PRECISION = _choice("auto", "fp32", "fp16", "bf16")
 TEXT = Kind(_Text, "text", is_text=True)
 TEXTS = Kind(
     Annotated[list[_Text], Field(min_length=1)],
@@ -130,7 +131,8 @@ KEYS = {
     "weight_decay": FROM_ZERO,
     "classifier_weight_decay": FROM_ZERO.or_null(),
     "patience": COUNT,
-    "precision": _choice("fp32", "fp16", "bf16"),
+    "precision": PRECISION,
+    "eval_precision": PRECISION,
     "keep_checkpoints": COUNT,
     "average_checkpoints": COUNT,
     "ckpt_interval_minutes": FROM_ZERO,
@@ -387,7 +389,7 @@ def check_values(values, source=None):
     Arguments
     ---------
     values : dict
-        Of the YAML, with its references resolved.
+        Values of the YAML, with its references resolved.
     source : str or Path
         The YAML, for messages; None for a call.
 
@@ -473,7 +475,7 @@ def has_tag(value):
     Arguments
     ---------
     value : object
-        Of a YAML that ruamel.yaml has loaded.
+        Value of a YAML that ruamel.yaml has loaded.
 
     Returns
     -------
@@ -497,7 +499,7 @@ def plain_value(value):
     Arguments
     ---------
     value : object
-        Of a YAML that ruamel.yaml has loaded.
+        Value of a YAML that ruamel.yaml has loaded.
 
     Returns
     -------

@@ -40,6 +40,14 @@ TINY_ECAPA = {**TINY, "ecapa_channels": 16}
 TINY_LTDNN = {**TINY, "conv_channels": 16, "pooled_channels": 16}
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """With `-n`, the tests of a file share its fixtures in one worker."""
+    from xdist.scheduler import LoadFileScheduling
+
+    return LoadFileScheduling(config, log)
+
+
 def command(script, hparams, options):
     """What follows `python` on the command line of a recipe."""
     arguments = [f"--{key}={value}" for key, value in options.items()]

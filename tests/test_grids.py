@@ -2,6 +2,9 @@
 
 import csv
 import json
+import runpy
+import subprocess
+import sys
 
 import pytest
 from conftest import ROOT, TINY_ECAPA
@@ -10,31 +13,24 @@ from processes import run_python
 from speechbrain_ext.training.grids import grid_run, read_grid
 from speechbrain_ext.utils.errors import InputError
 
-
-def run_grid(grid, output_folder, options, seeds):
-    return run_python(
-        [
-            ROOT / "recipes/VoxCeleb/train_grid.py",
-            grid,
-            "--output_folder",
-            output_folder,
-            "--seeds",
-            *map(str, seeds),
-            "--",
-            *(f"--{key}={value}" for key, value in options.items()),
-        ]
-    )
+GRID = ROOT / "recipes" / "VoxCeleb" / "train_grid.py"
 
 
-def test_each_setting_is_trained_once_for_each_seed(corpus, tmp_path):
+def test_each_setting_is_trained_once_for_each_seed(corpus, tmp_path, monkeypatch):
     grid = tmp_path / "grid.yaml"
     ecapa = ROOT / "hparams" / "ecapa_fbank.yaml"
     grid.write_text(
         f"wide: {{hparams: {ecapa}}}\nnarrow: {{hparams: {ecapa}, emb_dim: 8}}\n"
     )
     options = {**TINY_ECAPA, "data_folder": corpus, "number_of_steps": 3}
-    done = run_grid(grid, tmp_path / "out", options, [1, 2])
-    assert done.returncode == 0, done.stderr[-3000:]
+    arguments = [
+        str(grid), f"--output_folder={tmp_path / 'out'}", "--seeds", "1", "2", "--",
+        *(f"--{key}={value}" for key, value in options.items()),
+    ]  # fmt: skip
+    main = runpy.run_path(str(GRID))["main"]
+    with monkeypatch.context() as patch:
+        patch.setattr("subprocess.run", lambda command, check: run_python(command[1:]))
+        main(arguments)
     with open(tmp_path / "out/grid.csv", encoding="utf-8") as file:
         wide, narrow = csv.DictReader(file)
     files = [tmp_path / f"out/wide/{seed}/test/metrics.json" for seed in (1, 2)]
@@ -47,8 +43,7 @@ def test_each_setting_is_trained_once_for_each_seed(corpus, tmp_path):
 
     stamp = (tmp_path / "out/wide/1/finished.json").stat().st_mtime_ns
     (tmp_path / "out/narrow/2/finished.json").unlink()
-    again = run_grid(grid, tmp_path / "out", options, [1, 2])
-    assert again.returncode == 0
+    subprocess.run([sys.executable, GRID, *arguments], check=True)
     assert (tmp_path / "out/wide/1/finished.json").stat().st_mtime_ns == stamp
     assert (tmp_path / "out/narrow/2/finished.json").is_file()
 

@@ -16,6 +16,8 @@ from speechbrain_ext.lobes.models.lap import LAP_ASTP
 def test_a_layer_that_stands_out_wins():
     model = LAP_ASTP(8, 4, pooled_channels=8, emb_dim=4, n_heads=2).eval()
     torch.nn.init.eye_(model.layer_pooling.in_proj.weight.data.view(8, 8))
+    # The same weight, a half, for each layer
+    torch.nn.init.zeros_(model.layer_pooling.excite_weight)
     hidden_states = torch.rand(4, 1, 6, 8)
     hidden_states[2, :, :3] += 50.0
     hidden_states[0, :, 3:] += 50.0

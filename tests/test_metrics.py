@@ -13,6 +13,7 @@ from speechbrain_ext.metrics.detection import (
     minDCF,
     normalized_minDCF,
 )
+from speechbrain_ext.plots import detection
 
 
 def draw(kind, rng):
@@ -113,3 +114,15 @@ def test_vox1_e_size_fits_in_memory():
     # Phi(-1.5) and the midpoint of the two means
     assert eer == pytest.approx(0.0668, abs=0.002)
     assert threshold == pytest.approx(1.5, abs=0.02)
+
+
+def test_histograms_hold_the_extreme_scores(tmp_path, monkeypatch):
+    """Scores are in double precision, and the last bin ends with the highest."""
+    monkeypatch.setattr(detection, "save_figure", lambda figure, path: figure)
+    for target, nontarget in ((0.1, 0.7), (0.7, 0.1), (0.3, 0.3)):
+        scores = (torch.tensor([s], dtype=torch.float64) for s in (target, nontarget))
+        figure = detection.plot_scores(tmp_path / "scores", *scores, {})
+        (axes,) = figure.axes
+        for bars in axes.containers:
+            area = sum(bar.get_height() * bar.get_width() for bar in bars)
+            assert area == pytest.approx(1)

@@ -187,9 +187,9 @@ def test_layer_attention_is_plotted(trained, tmp_path):
     assert len(usage["mean"]) == 3 and 0 < usage["mean"][0] < 1
     wins = json.loads((tmp_path / "layer_wins.json").read_text())
     shares, n_frames = wins["all"]
-    assert sum(shares) == pytest.approx(1.0) and n_frames == 59
+    assert sum(shares) == pytest.approx(1.0) and n_frames == 58
     # The phone begins at 0.1 s of 1.2 s
-    assert set(wins) == {"all", "fricative"} and wins["fricative"][1] == 54
+    assert set(wins) == {"all", "fricative"} and wins["fricative"][1] == 53
     for name in ("0.png", "0.pdf", "layer_usage.png", "layer_wins.png"):
         assert (tmp_path / name).stat().st_size > 3000
 

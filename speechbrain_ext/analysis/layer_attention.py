@@ -26,7 +26,8 @@ def layer_usage(weights):
     dict
         mean, by layer; mean_sum, of the weights of all layers of a frame, which
         for sigmoids (arXiv 2409.07770, equation 2) is not one; std_over_layers
-        and std_over_frames, averages of the weights' standard deviations; collapsed, whether both are under 0.01.
+        and std_over_frames, averages of the weights' standard deviations;
+        collapsed, whether both are under 0.01.
 
     Example
     -------

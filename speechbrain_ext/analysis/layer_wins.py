@@ -32,7 +32,7 @@ def phone_class(phone):
     Arguments
     ---------
     phone : str
-        Of ARPAbet, in any case and with stress, or of the IPA.
+        Phone of ARPAbet, in any case and with stress, or of the IPA.
 
     Returns
     -------
@@ -81,9 +81,9 @@ def layer_wins(embedding_model, hidden_states):
     Arguments
     ---------
     embedding_model : torch.nn.Module
-        With a pooling of `find_layer_maximum`.
+        Model with a pooling of `find_layer_maximum`.
     hidden_states : torch.Tensor
-        Of the encoder, of shape (layer, 1, time, channel).
+        Hidden states of the encoder, of shape (layer, 1, time, channel).
 
     Returns
     -------
@@ -121,8 +121,9 @@ def wins_by_phone_class(utterances):
     Arguments
     ---------
     utterances : list of tuple
-        Of each the wins, as of `layer_wins`; its phones, as of `read_phones`:
-        their starts in seconds and their names; and its duration, in seconds.
+        For each utterance its wins, from `layer_wins`; its phones, from
+        `read_phones`: their starts in seconds and their names; and its duration,
+        in seconds.
 
     Returns
     -------

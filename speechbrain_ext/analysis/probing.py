@@ -27,14 +27,14 @@ def probe_speakers(encoder, utterances, sample_rate=16000):
     encoder : SSLEncoder
         Frozen.
     utterances : dict
-        As of `read_manifest`.
+        Utterances as `read_manifest` gives them.
     sample_rate : int
-        In Hz.
+        Sample rate in Hz.
 
     Returns
     -------
     list of float
-        For each layer.
+        Accuracy of each layer.
 
     Raises
     ------
@@ -83,20 +83,20 @@ def probe_phones(
     encoder : SSLEncoder
         Frozen.
     utterances : dict
-        As of `read_manifest`.
+        Utterances as `read_manifest` gives them.
     phones : dict
-        As of `read_phones`.
+        What `read_phones` returned.
     test_speakers : set of str
-        Whose frames test the classifier; the other speakers' train it.
+        Speakers whose frames test the classifier; the other speakers' train it.
     sample_rate : int
-        In Hz.
+        Sample rate in Hz.
     n_frames : int
-        At most so many frames train and test it.
+        Most frames that train and test it.
 
     Returns
     -------
     list of float
-        For each layer.
+        Accuracy of each layer.
 
     Raises
     ------

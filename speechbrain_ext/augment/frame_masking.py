@@ -35,14 +35,14 @@ class FrameMasking(nn.Module):
         Arguments
         ---------
         frames : torch.Tensor
-            Of shape (batch, time, channel).
+            Frames, of shape (batch, time, channel).
         lengths : torch.Tensor
             Relative lengths, of shape (batch,).
 
         Returns
         -------
         torch.Tensor
-            Of the shape of frames.
+            Output of the shape of frames.
         torch.Tensor
             The lengths, as they were.
         """

@@ -29,9 +29,9 @@ class RecordedNoise:
     Arguments
     ---------
     folder : str or Path
-        With audio files anywhere below.
+        Folder with audio files anywhere below.
     sample_rate : int
-        In Hz.
+        Sample rate in Hz.
 
     Raises
     ------
@@ -59,12 +59,12 @@ class RecordedNoise:
         Arguments
         ---------
         waveforms : torch.Tensor
-            Of shape (batch, time).
+            Waveforms, of shape (batch, time).
 
         Returns
         -------
         torch.Tensor
-            Of the shape of waveforms.
+            Output of the shape of waveforms.
         """
         duration = waveforms.shape[1] / self.sample_rate
         crops = [
@@ -133,11 +133,11 @@ def rooms_table(folder, table, sample_rate):
     Arguments
     ---------
     folder : str or Path
-        With mono responses anywhere below.
+        Folder with mono responses anywhere below.
     table : str or Path
         CSV to write.
     sample_rate : int
-        In Hz; responses of another one, and of several channels, are left
+        Sample rate in Hz; responses of another one, and of several channels, are left
         out.
 
     Raises
@@ -175,13 +175,13 @@ def recorded_augmentations(
     Arguments
     ---------
     noise_folder : str or Path
-        With noises, such as MUSAN's; None for no noise.
+        Folder with noises, such as MUSAN's; None for no noise.
     rir_folder : str or Path
-        With room impulse responses, such as RIRS_NOISES; None for no rooms.
+        Folder with room impulse responses, such as RIRS_NOISES; None for no rooms.
     save_folder : str or Path
-        For the table of the rooms.
+        Folder to write the table of the rooms to.
     sample_rate : int
-        In Hz.
+        Sample rate in Hz.
     snr_low : float
         Lowest signal-to-noise ratio, in dB.
     snr_high : float
@@ -189,7 +189,7 @@ def recorded_augmentations(
     noise_url : str
         Archive (zip) to download where noise_folder is not there.
     rir_url : str
-        Likewise, for rir_folder.
+        Address of a zip archive that is downloaded where rir_folder is not there.
 
     Returns
     -------
@@ -228,7 +228,7 @@ def is_at_hand(kind, folder, url):
     kind : str
         "noise" or "rir", for the log.
     folder : str or Path
-        Of the recordings; None where none are wanted.
+        Folder of the recordings; None where none are wanted.
     url : str
         Archive (zip) to download where the folder is not there, or None.
 

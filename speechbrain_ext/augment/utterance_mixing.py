@@ -45,7 +45,7 @@ class UtteranceMixing(nn.Module):
         Returns
         -------
         torch.Tensor
-            Of the shape of wavs.
+            Output of the shape of wavs.
         """
         n_batch, n_samples = wavs.shape
         if n_batch < 2:

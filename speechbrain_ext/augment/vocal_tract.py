@@ -20,7 +20,7 @@ class VocalTractPerturb(nn.Module):
     high : float
         Highest factor.
     sample_rate : int
-        In Hz.
+        Sample rate in Hz.
     quefrency : float
         Detail of the envelope, in seconds; shorter than the pitch period.
 
@@ -53,7 +53,7 @@ class VocalTractPerturb(nn.Module):
         Returns
         -------
         torch.Tensor
-            Of the shape of wavs.
+            Output of the shape of wavs.
         """
         factor = random.uniform(self.low, self.high)
         frame = {

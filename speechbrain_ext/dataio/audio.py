@@ -41,7 +41,7 @@ class AudioHeader:
     Arguments
     ---------
     sample_rate : int
-        In Hz.
+        Sample rate in Hz.
     n_samples : int
         Samples of each channel.
     n_channels : int
@@ -78,7 +78,7 @@ def read_header(path):
     Returns
     -------
     AudioHeader
-        Of the file.
+        What the header of the file says.
 
     Raises
     ------
@@ -173,9 +173,9 @@ def why_not_resampled(sample_rate, wanted):
     Arguments
     ---------
     sample_rate : int
-        Of the file, in Hz.
+        Sample rate of the file, in Hz.
     wanted : int
-        Of the model, in Hz.
+        Sample rate of the model, in Hz.
 
     Returns
     -------
@@ -207,11 +207,11 @@ def read_crop(path, sample_rate, start=0.0, duration=None):
     path : str or Path
         Audio file.
     sample_rate : int
-        Of the result, in Hz; other files are resampled.
+        Sample rate of the result, in Hz; other files are resampled.
     start : float
-        In seconds.
+        Start in seconds.
     duration : float
-        In seconds; to the end if None.
+        Duration in seconds; to the end if None.
 
     Returns
     -------

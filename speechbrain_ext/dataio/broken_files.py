@@ -29,13 +29,13 @@ def drop_broken(
     utterances : list of Utterance
         Gets the durations.
     sample_rate : int
-        Of the model, in Hz.
+        Sample rate of the model, in Hz.
     min_duration : float
-        In seconds.
+        Shortest duration in seconds.
     allow_broken : bool
         Whether to go on when more than 1 % of the files are broken.
     save_folder : Path
-        For broken_files.csv.
+        Folder to write broken_files.csv to.
     left_out : list of tuple
         Path and reason of what was left out before and is not broken.
 

@@ -23,16 +23,16 @@ class EmbeddingStore:
     ids : list of str
         Utterance ids.
     embeddings : torch.Tensor
-        Of shape (n_utterance, dim).
+        Embeddings, of shape (n_utterance, dim).
     speakers : list of str
         Speaker of each utterance.
     durations : list of float
-        In seconds.
+        Durations in seconds.
     fingerprint : str
-        Of the model, as of `model_fingerprint`.
+        Fingerprint of the model, as of `model_fingerprint`.
     row_keys : torch.Tensor
-        Of shape (n_utterance, part), as of `row_keys_of`: what each embedding
-        was made from; None where that is not known.
+        Keys, of shape (n_utterance, part), as of `row_keys_of`: what each embedding was
+        made from; None where that is not known.
 
     Example
     -------
@@ -69,7 +69,7 @@ class EmbeddingStore:
         Returns
         -------
         EmbeddingStore
-            Of these.
+            The embeddings of these utterances.
         """
         return EmbeddingStore(
             [self.ids[row] for row in rows],
@@ -144,14 +144,14 @@ def row_keys_of(utterances, windows=None):
     Arguments
     ---------
     utterances : dict
-        As of `read_manifest`; one with a start (seconds) is a crop.
+        Utterances as `read_manifest` gives them; one with a start (seconds) is a crop.
     windows : Windows
         How long recordings are embedded; as a whole if None.
 
     Returns
     -------
     torch.Tensor
-        Of shape (n_utterance, len(ROW_PARTS)), dtype long: a hash of each part.
+        Keys, of shape (n_utterance, len(ROW_PARTS)), dtype long: a hash of each part.
 
     Example
     -------
@@ -185,9 +185,9 @@ def same_parts(kept, wanted):
     Arguments
     ---------
     kept : torch.Tensor
-        Of shape (n_utterance, part), as of `row_keys_of`.
+        Keys of the stored embeddings, as `row_keys_of` gives them.
     wanted : torch.Tensor
-        Likewise.
+        Keys that are wanted, of the same shape.
 
     Returns
     -------

@@ -199,7 +199,7 @@ def resolve_test_trials(dataset, verification_file=None, valid_verification_file
     Arguments
     ---------
     dataset : str
-        As in `DataSettings`, like the others.
+        See `DataSettings`, as for the others.
     verification_file : str
         Test trials, if given.
     valid_verification_file : str
@@ -317,7 +317,7 @@ def list_utterances(dataset, data_folder):
     Arguments
     ---------
     dataset : str
-        As in `DataSettings`.
+        See `DataSettings`.
     data_folder : str or list of str
         Root of the corpus, or several of them.
 

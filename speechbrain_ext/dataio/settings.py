@@ -23,7 +23,7 @@ class DataSettings:
     data_folder : str or list of str
         Root of the corpus, or several of them.
     sample_rate : int
-        Of the model, in Hz; other files are resampled when read.
+        Sample rate of the model, in Hz; other files are resampled when read.
     verification_file : str
         Test trials: "vox1-o", "vox1-e", "vox1-h" (cleaned), "vox1-o-original",
         a path or a URL of a list in VoxCeleb's format; "vox2-test", drawn from
@@ -49,7 +49,7 @@ class DataSettings:
     allow_broken : bool
         Whether to go on when more than 1 % of the files are broken.
     seed : int
-        Of the split and the draws.
+        Seed of the split and the draws.
 
     Raises
     ------

@@ -27,7 +27,7 @@ def split_speakers(
     Arguments
     ---------
     dataset : str
-        As in `prepare_corpus`.
+        See `prepare_corpus`.
     utterances : list of Utterance
         The usable ones.
     given_trials : dict
@@ -37,7 +37,7 @@ def split_speakers(
     test_speakers : float or int
         Share or number of speakers held out for the test.
     seed : int
-        Of the draw.
+        Seed of the draw.
     attributes_of : dict
         For each speaker a mapping; the speakers of a split are spread evenly
         over its values and over the numbers of utterances. If empty, they are

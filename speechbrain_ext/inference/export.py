@@ -82,11 +82,11 @@ def export_model(
         Embeddings of training utterances, for score normalisation and for
         `encode_batch(normalize=True)`.
     license : str
-        Of the model, as Hugging Face writes it, such as "apache-2.0".
+        Licence of the model, as Hugging Face writes it, such as "apache-2.0".
     examples : list of str
         Recordings to add, for people who try the model.
     trust_source : bool
-        As of `SpeakerRecognition.from_training`.
+        See `SpeakerRecognition.from_training`.
 
     Returns
     -------

@@ -44,9 +44,9 @@ def store_path(speaker_model, manifest, suffix="", store_folder=None):
         The utterances; their store is beside it where that folder can be
         written to.
     suffix : str
-        Of what is not the utterances themselves, such as crops of them.
+        Suffix of what is not the utterances themselves, such as crops of them.
     store_folder : str or Path
-        For the store where the folder of the manifest is read-only.
+        Folder of the store where that of the manifest is read-only.
 
     Returns
     -------
@@ -84,7 +84,7 @@ def extract_embeddings(
     speaker_model : SpeakerRecognition
         The model.
     utterances : dict
-        As of `read_manifest`; one with a start (seconds) is a crop.
+        Utterances as `read_manifest` gives them; one with a start (seconds) is a crop.
     path : str or Path
         File of the store.
     max_batch_duration : float
@@ -101,7 +101,7 @@ def extract_embeddings(
     Returns
     -------
     EmbeddingStore
-        With the utterances in the order given.
+        Embeddings of the utterances, in the order given.
 
     Raises
     ------

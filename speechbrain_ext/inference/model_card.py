@@ -15,13 +15,13 @@ def model_card(name, description, scoring, license, examples):
     Arguments
     ---------
     name : str
-        Of the model.
+        Name of the model.
     description : dict
         Content of model.json.
     scoring : ModelScoring
         How the model decides.
     license : str
-        As Hugging Face writes it.
+        Licence, as Hugging Face writes it.
     examples : list of str
         Recordings in the folder.
 

@@ -85,9 +85,9 @@ class FolderPretrainer:
         default_source : str
             Folder or hub name.
         local_strategy : speechbrain.utils.fetching.LocalStrategy
-            As of SpeechBrain's `fetch`.
+            See SpeechBrain's `fetch`.
         fetch_config : speechbrain.utils.fetching.FetchConfig
-            As of SpeechBrain's `fetch`.
+            See SpeechBrain's `fetch`.
 
         Returns
         -------
@@ -179,7 +179,7 @@ def find_model(source, savedir=None, revision=None, token=None):
     revision : str
         Branch, tag or commit on the hub.
     token : str
-        For the hub; the one that is logged in with if None.
+        Token for the hub; the one that is logged in with if None.
 
     Returns
     -------
@@ -225,9 +225,9 @@ def load_model(folder, trust_source=False):
     Arguments
     ---------
     folder : Path
-        Of `find_model`.
+        Folder that `find_model` found.
     trust_source : bool
-        As of `load_trusted_yaml`.
+        See `load_trusted_yaml`.
 
     Returns
     -------
@@ -267,11 +267,11 @@ def describe(source, revision=None, token=None):
     Arguments
     ---------
     source : str or Path
-        As of `find_model`.
+        See `find_model`.
     revision : str
-        As of `find_model`.
+        See `find_model`.
     token : str
-        As of `find_model`.
+        See `find_model`.
 
     Returns
     -------

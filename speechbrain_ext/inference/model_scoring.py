@@ -24,9 +24,9 @@ class Cohort(nn.Module):
     Arguments
     ---------
     n_speakers : int
-        Of the cohort; 0 where none is known, and the mean is zero.
+        Speakers of the cohort; 0 where none is known, and the mean is zero.
     dim : int
-        Of the embeddings.
+        Dimension of the embeddings.
 
     Example
     -------
@@ -48,14 +48,14 @@ class Cohort(nn.Module):
         Arguments
         ---------
         store : EmbeddingStore
-            Of training utterances.
+            Embeddings of training utterances.
         backend : CosineBackend
-            Whose conventions the speakers' means follow.
+            Back end whose conventions the speakers' means follow.
 
         Returns
         -------
         Cohort
-            With the mean over utterances and each speaker's.
+            The mean over utterances and that of each speaker.
         """
         backend.fit(store)
         means = backend.cohort if backend.score_norm else None
@@ -75,14 +75,14 @@ class Cohort(nn.Module):
         Arguments
         ---------
         embeddings : torch.Tensor
-            Of shape (..., dim).
+            Embeddings, of shape (..., dim).
         lengths : torch.Tensor
             Not needed; SpeechBrain gives them.
 
         Returns
         -------
         torch.Tensor
-            Of the same shape.
+            Embeddings, of the same shape.
         """
         return embeddings - self.mean
 
@@ -93,11 +93,12 @@ class Verification(tuple):
     Arguments
     ---------
     score : torch.Tensor
-        Of each pair of utterances.
+        Score of each pair of utterances.
     decision : torch.Tensor
         Whether they are of one speaker; of the shape of score.
     log_likelihood_ratio : torch.Tensor
-        Of one speaker against two, natural logarithm; None without calibration.
+        Natural logarithm of the likelihood ratio of one speaker against two; None
+        without calibration.
 
     Attributes
     ----------
@@ -135,11 +136,11 @@ class ModelScoring:
     threshold_from : str
         The trials that the threshold is from, for people.
     calibration : Calibration
-        From scores, and quality measures, to log-likelihood ratios.
+        Map from scores, and quality measures, to log-likelihood ratios.
     backend : dict
         Settings of the `CosineBackend`; plain cosine if None.
     cohort : Cohort
-        Of the training speakers.
+        Embeddings of the cohort of the training speakers.
 
     Example
     -------
@@ -219,15 +220,15 @@ class ModelScoring:
         Arguments
         ---------
         enrol : torch.Tensor
-            Of shape (n_pair, dim).
+            Embeddings of the enrolment side, of shape (n_pair, dim).
         test : torch.Tensor
-            Of shape (n_pair, dim).
+            Embeddings of the test side, of shape (n_pair, dim).
         enrol_seconds : list of float
             Durations, for a calibration that takes them in.
         test_seconds : list of float
-            Likewise.
+            Seconds of speech on the test side.
         threshold : float
-            As of `score`.
+            See `score`.
 
         Returns
         -------
@@ -237,7 +238,7 @@ class ModelScoring:
         Raises
         ------
         InputError
-            As of `score`, and if there are not as many of both.
+            See `score`; also if there are not as many of both.
         """
         if enrol.shape != test.shape:
             raise InputError(
@@ -263,13 +264,13 @@ class ModelScoring:
         Arguments
         ---------
         store : EmbeddingStore
-            With the utterances of the trials.
+            Embeddings with the utterances of the trials.
         trials : Trials
             Trial list.
         enrolments : dict
             Utterance ids of each model, where the enrolment ids are models.
         threshold : float
-            For the score, in place of the model's own.
+            Threshold for the score, in place of the model's own.
 
         Returns
         -------

@@ -16,9 +16,9 @@ class CalibratedSpeakerRecognition(speaker.SpeakerRecognition):
     Arguments
     ---------
     *args : tuple
-        As of SpeechBrain's class.
+        Handed on to SpeechBrain's class.
     **kwargs : dict
-        As of SpeechBrain's class.
+        Handed on to SpeechBrain's class.
     """
 
     HPARAMS_NEEDED = ["scoring", "sample_rate"]
@@ -31,15 +31,15 @@ class CalibratedSpeakerRecognition(speaker.SpeakerRecognition):
         Arguments
         ---------
         wavs1 : torch.Tensor
-            Of shape (batch, time).
+            Waveforms, of shape (batch, time).
         wavs2 : torch.Tensor
-            Of shape (batch, time).
+            Waveforms, of shape (batch, time).
         wav1_lens : torch.Tensor
             Relative lengths, of shape (batch,).
         wav2_lens : torch.Tensor
             Relative lengths, of shape (batch,).
         threshold : float
-            In place of the model's own.
+            Threshold in place of the model's own.
 
         Returns
         -------

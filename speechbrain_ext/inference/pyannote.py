@@ -21,9 +21,9 @@ class PyannoteEmbedding:
     Attributes
     ----------
     sample_rate : int
-        Of the waveforms, in Hz.
+        Sample rate of the waveforms, in Hz.
     dimension : int
-        Of the embeddings.
+        Dimension of the embeddings.
     metric : str
         "cosine".
     min_num_samples : int
@@ -58,9 +58,9 @@ class PyannoteEmbedding:
         Arguments
         ---------
         source : str or Path
-            As of `SpeakerRecognition.from_hparams`.
+            See `SpeakerRecognition.from_hparams`.
         **settings
-            As of `SpeakerRecognition.from_hparams`.
+            Handed on to `SpeakerRecognition.from_hparams`.
 
         Returns
         -------
@@ -91,7 +91,7 @@ class PyannoteEmbedding:
         Arguments
         ---------
         waveforms : torch.Tensor
-            Of shape (batch, channel, sample), of which there is one channel.
+            Waveforms, of shape (batch, channel, sample), of which there is one channel.
         masks : torch.Tensor
             Weight of each frame, above 0.5 where it is kept, of shape
             (batch, frame); everything is kept if None.
@@ -99,7 +99,7 @@ class PyannoteEmbedding:
         Returns
         -------
         numpy.ndarray
-            Of shape (batch, dimension); NaN where too little is kept.
+            Embeddings, of shape (batch, dimension); NaN where too little is kept.
         """
         wavs = waveforms[:, 0]
         kept = torch.ones_like(wavs, dtype=torch.bool)

@@ -7,7 +7,6 @@ from typing import NamedTuple
 import torch
 from speechbrain.utils.checkpoints import average_checkpoints
 from speechbrain.utils.data_utils import split_path
-from speechbrain.utils.distributed import infer_device
 from speechbrain.utils.fetching import fetch
 
 from speechbrain_ext.dataio.audio import read_crop, read_header
@@ -24,6 +23,7 @@ from speechbrain_ext.utils.checkpoints import (
     best_checkpoints,
     load_parameters,
 )
+from speechbrain_ext.utils.distributed import device_of
 from speechbrain_ext.utils.errors import InputError
 from speechbrain_ext.utils.fingerprints import model_fingerprint
 
@@ -214,7 +214,7 @@ class SpeakerRecognition(torch.nn.Module):
         model = load_model(find_model(source, savedir, revision, token), trust_source)
         embedder = model.pop("embedding_model")
         return cls(embedder.encoder, embedder.embedding_model, **model).to(
-            _device(run_opts)
+            device_of(run_opts)
         )
 
     @classmethod
@@ -664,13 +664,6 @@ class SpeakerRecognition(torch.nn.Module):
     def forward(self, wavs, wav_lens=None):
         """Classifies waveforms, as `classify_batch`."""
         return self.classify_batch(wavs, wav_lens)
-
-
-def _device(run_opts):
-    """Device of SpeechBrain's options, a dictionary or RunOptions."""
-    given = run_opts or {}
-    device = given.get("device") if isinstance(given, dict) else given.device
-    return device or infer_device()
 
 
 def _as_batch(wavs):

@@ -26,7 +26,7 @@ class TeacherFrames(nn.Module):
     Attributes
     ----------
     channels : int
-        Of all layers together.
+        Channels of all layers together.
 
     Raises
     ------
@@ -91,7 +91,7 @@ class TeacherFrames(nn.Module):
         Returns
         -------
         torch.Tensor
-            Of shape (batch, frame, channels of all layers).
+            Features, of shape (batch, frame, channels of all layers).
         torch.Tensor
             Relative lengths in frames, of shape (batch,).
         """
@@ -114,9 +114,9 @@ def trained_teacher_frames(teacher, layers, channels_first=False):
     teacher : str or Path
         `output_folder` of the training.
     layers : list of str
-        As of `TeacherFrames`.
+        See `TeacherFrames`.
     channels_first : bool
-        As of `TeacherFrames`.
+        See `TeacherFrames`.
 
     Returns
     -------
@@ -136,17 +136,17 @@ def pooled_teacher_frames(teacher, layers, pooling, channels_first=False):
     teacher : str or Path
         `output_folder` of the training.
     layers : list of str
-        As of `TeacherFrames`.
+        See `TeacherFrames`.
     pooling : torch.nn.Module
-        From frames (batch, time, channel) and relative lengths to
-        (batch, 1, dim), such as `MaskedStatisticsPooling`.
+        Pooling from frames (batch, time, channel) and relative lengths to (batch, 1,
+        dim), such as `MaskedStatisticsPooling`.
     channels_first : bool
-        As of `TeacherFrames`.
+        See `TeacherFrames`.
 
     Returns
     -------
     SpeakerRecognition
-        For `extract_embeddings`.
+        Model for `extract_embeddings`.
     """
     frames = trained_teacher_frames(teacher, layers, channels_first)
     return SpeakerRecognition(

@@ -45,7 +45,7 @@ def verification_metrics(trials, scores, threshold=None, speaker_of=None):
     trials : Trials
         Trial list.
     scores : torch.Tensor
-        Of shape (n_trial,).
+        Scores, of shape (n_trial,).
     threshold : float
         Threshold of the validation trials, for EER*.
     speaker_of : dict
@@ -104,14 +104,14 @@ def cohort_embeddings(
     per_speaker : int
         Utterances of each speaker, those of the first ids; all if None.
     store_folder : str or Path
-        As of `store_path`.
+        See `store_path`.
     **extraction
-        As of `extract_embeddings`.
+        Handed on to `extract_embeddings`.
 
     Returns
     -------
     EmbeddingStore
-        Of the training set.
+        Embeddings of the training set.
     """
     chosen, counts = {}, Counter()
     for name, item in read_manifest(manifest).items():
@@ -150,11 +150,11 @@ def train_calibration(
     n_trials : int
         Trials to draw, 30,000 usual.
     seed : int
-        Of the draw.
+        Seed of the draw.
     store_folder : str or Path
-        As of `store_path`.
+        See `store_path`.
     **extraction
-        As of `extract_embeddings`.
+        Handed on to `extract_embeddings`.
 
     Returns
     -------
@@ -195,9 +195,9 @@ class TrialSet:
     Arguments
     ---------
     trials : Trials
-        With known ids.
+        Trial list with known ids.
     utterances : dict
-        As of `read_manifest`, those that the trials compare.
+        Utterances as `read_manifest` gives them, those that the trials compare.
     enrolments : dict
         Utterance ids of each model, where the enrolment ids are models; else
         None.
@@ -221,7 +221,7 @@ class TrialSet:
         Returns
         -------
         TrialSet
-            With what the trials need.
+            What the trials need.
 
         Raises
         ------
@@ -302,9 +302,9 @@ def verify(
         What is averaged over the utterances of a model, "embeddings" or
         "scores".
     store_folder : str or Path
-        As of `store_path`.
+        See `store_path`.
     **extraction
-        As of `extract_embeddings`.
+        Handed on to `extract_embeddings`.
 
     Returns
     -------
@@ -356,11 +356,11 @@ def verify_embeddings(
     Arguments
     ---------
     store : EmbeddingStore
-        With the utterances of the trials.
+        Embeddings with the utterances of the trials.
     trial_set : TrialSet
         The trials.
     output_folder : str or Path
-        As of `verify`, like the others.
+        See `verify`, as for the others.
     backend : Backend
         Gives the scores; plain cosine if None.
     threshold : float
@@ -445,7 +445,7 @@ def calibration_metrics(trials, scores):
     trials : Trials
         Trial list.
     scores : torch.Tensor
-        Of shape (n_trial,).
+        Scores, of shape (n_trial,).
 
     Returns
     -------
@@ -476,7 +476,7 @@ def report(
     trials : Trials
         Trial list.
     scores : torch.Tensor
-        Of shape (n_trial,).
+        Scores, of shape (n_trial,).
     threshold : float
         Threshold of the validation trials, for EER*.
     speaker_of : dict
@@ -511,7 +511,7 @@ def summary(metrics):
     Arguments
     ---------
     metrics : dict
-        Of `verification_metrics`.
+        What `verification_metrics` returned.
 
     Returns
     -------

@@ -48,9 +48,9 @@ class MaskedFbank(_LengthAware, Fbank):
     Arguments
     ---------
     *args : tuple
-        As of SpeechBrain's Fbank.
+        Handed on to SpeechBrain's Fbank.
     **kwargs : dict
-        As of SpeechBrain's Fbank.
+        Handed on to SpeechBrain's Fbank.
 
     Example
     -------
@@ -77,7 +77,7 @@ class MaskedFbank(_LengthAware, Fbank):
         Returns
         -------
         torch.Tensor
-            Of shape (batch, frame, channel); what stands beyond an
+            Features, of shape (batch, frame, channel); what stands beyond an
             utterance's `frame_counts` means nothing.
         """
         return self._features(wav, lengths)
@@ -91,9 +91,9 @@ class MaskedMFCC(_LengthAware, MFCC):
     Arguments
     ---------
     *args : tuple
-        As of SpeechBrain's MFCC.
+        Handed on to SpeechBrain's MFCC.
     **kwargs : dict
-        As of SpeechBrain's MFCC.
+        Handed on to SpeechBrain's MFCC.
 
     Example
     -------
@@ -120,7 +120,7 @@ class MaskedMFCC(_LengthAware, MFCC):
         Returns
         -------
         torch.Tensor
-            Of shape (batch, frame, channel); what stands beyond an
+            Features, of shape (batch, frame, channel); what stands beyond an
             utterance's `frame_counts` means nothing.
         """
         return self._features(wav, lengths)
@@ -136,9 +136,9 @@ class NormalizedFbank(torch.nn.Module):
     n_mels : int
         Number of mel bands.
     sample_rate : int
-        In Hz.
+        Sample rate in Hz.
     preemphasis : float
-        Of the waveform's last sample; 0 for none.
+        Share of the sample before that is subtracted from each sample; 0 for none.
     keep_spectrum : bool
         Whether the mean of all bands is subtracted from each, which removes
         the gain only, in place of each band's own mean.
@@ -174,7 +174,7 @@ class NormalizedFbank(torch.nn.Module):
         Returns
         -------
         torch.Tensor
-            Of shape (batch, frame, n_mels), a frame every 10 ms.
+            Features, of shape (batch, frame, n_mels), a frame every 10 ms.
         torch.Tensor
             Relative lengths in frames, of shape (batch,).
         """
@@ -193,14 +193,14 @@ class NormalizedFbank(torch.nn.Module):
         Arguments
         ---------
         frames : torch.Tensor
-            Of shape (batch, frame, channel).
+            Frames, of shape (batch, frame, channel).
         mask : torch.Tensor
             Valid frames, of shape (batch, frame).
 
         Returns
         -------
         torch.Tensor
-            Of the shape of frames.
+            Output of the shape of frames.
         """
         averaged = (1, 2) if self.keep_spectrum else (2,)
         return frames - _mean(frames, mask, averaged)
@@ -223,11 +223,11 @@ class NormalizedMFCC(NormalizedFbank):
     f_max : float
         Highest frequency of the bands, in Hz.
     sample_rate : int
-        In Hz.
+        Sample rate in Hz.
     n_fft : int
         Points of the Fourier transform.
     preemphasis : float
-        Of the waveform's last sample; 0 for none.
+        Share of the sample before that is subtracted from each sample; 0 for none.
     normalization : str
         "mean" or "mean-variance" of each coefficient over the utterance, or
         "frame-length", which divides each frame by its Euclidean length.
@@ -283,14 +283,14 @@ class NormalizedMFCC(NormalizedFbank):
         Arguments
         ---------
         frames : torch.Tensor
-            Of shape (batch, frame, channel).
+            Frames, of shape (batch, frame, channel).
         mask : torch.Tensor
             Valid frames, of shape (batch, frame).
 
         Returns
         -------
         torch.Tensor
-            Of the shape of frames.
+            Output of the shape of frames.
         """
         if self.normalization == "frame-length":
             return torch.nn.functional.normalize(frames, dim=2)

@@ -93,8 +93,8 @@ def ltdnn_from_official(state_dict, n_heads, unbiased=False):
     n_heads : int
         Heads of the layer aggregation, 8 in the paper.
     unbiased : bool
-        As of `LTDNN`: True to be equal to the published code called without
-        lengths, False to be equal to it called with lengths.
+        True to be equal to the published code called without lengths, False to be equal
+        to it called with lengths; see `LTDNN`.
 
     Returns
     -------
@@ -162,7 +162,7 @@ def lap_astp_from_official(state_dict, n_heads):
     Returns
     -------
     LAP_ASTP
-        In eval mode.
+        The model, in eval mode.
 
     Raises
     ------
@@ -235,7 +235,7 @@ def mha_vgg_from_official(state_dict, n_heads):
     Returns
     -------
     VGGEmbedding
-        In eval mode.
+        The model, in eval mode.
 
     Raises
     ------

@@ -20,7 +20,7 @@ class MFCCFeatures(nn.Module):
     n_mfcc : int
         Coefficients.
     sample_rate : int
-        In Hz.
+        Sample rate in Hz.
     window : int
         Samples of a frame.
     receptive_field : int
@@ -64,7 +64,7 @@ class MFCCFeatures(nn.Module):
         Returns
         -------
         torch.Tensor
-            Of shape (batch, frame, 3 * n_mfcc).
+            Features, of shape (batch, frame, 3 * n_mfcc).
         """
         with torch.autocast(wavs.device.type, enabled=False):
             mfcc = self.mfcc(wavs.float())
@@ -106,7 +106,7 @@ class HiddenStateFeatures(nn.Module):
         Returns
         -------
         torch.Tensor
-            Of shape (batch, frame, channel).
+            Features, of shape (batch, frame, channel).
         """
         hidden_states, _ = self.encoder(wavs)
         return hidden_states[0]
@@ -118,11 +118,11 @@ class KMeansUnits(nn.Module):
     Arguments
     ---------
     features : torch.nn.Module
-        From waveforms to (batch, frame, channel).
+        Module from waveforms to (batch, frame, channel).
     n_units : int
         Clusters.
     seed : int
-        Of k-means.
+        Seed of k-means.
 
     Example
     -------
@@ -186,7 +186,7 @@ class KMeansUnits(nn.Module):
         Returns
         -------
         torch.Tensor
-            Of shape (batch, frame), dtype long.
+            Unit of each frame, of shape (batch, frame), dtype long.
         """
         frames = (self.features(wavs).float() - self.mean) / self.scale
         with torch.autocast(wavs.device.type, enabled=False):

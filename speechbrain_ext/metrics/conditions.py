@@ -22,9 +22,9 @@ def condition_metrics(trials, scores, store, gender_of=None, enrolments=None):
     trials : Trials
         Trial list.
     scores : torch.Tensor
-        Of shape (n_trial,).
+        Scores, of shape (n_trial,).
     store : EmbeddingStore
-        For the durations and speakers.
+        Embeddings with their durations and speakers.
     gender_of : dict
         Gender of each speaker, where known.
     enrolments : dict

@@ -30,12 +30,12 @@ class CPUSyncBatchNorm(_BatchNorm):
         Arguments
         ---------
         x : torch.Tensor
-            Of shape (batch, channel, ...).
+            Input, of shape (batch, channel, ...).
 
         Returns
         -------
         torch.Tensor
-            Of the shape of x.
+            Output of the shape of x.
         """
         if self.training and n_processes(self) > 1:
             return train_batch_norm(self, x)
@@ -50,7 +50,7 @@ def synchronise_on_cpus(module):
     Arguments
     ---------
     module : torch.nn.Module
-        Whose batch norms are replaced, with their own parameters and buffers.
+        Module whose batch norms are replaced, with their own parameters and buffers.
 
     Returns
     -------
@@ -117,7 +117,7 @@ def train_batch_norm(norm, x, valid=None):
     norm : torch.nn.BatchNorm1d or torch.nn.BatchNorm2d or torch.nn.SyncBatchNorm
         The module, whose running statistics move.
     x : torch.Tensor
-        Of shape (batch, channel, ...).
+        Input, of shape (batch, channel, ...).
     valid : torch.Tensor or None
         Boolean, True where an element counts, of a shape that broadcasts to
         that of x and has no channels of its own; all elements if None.
@@ -125,7 +125,7 @@ def train_batch_norm(norm, x, valid=None):
     Returns
     -------
     torch.Tensor
-        Of the shape of x; zero where it is not valid.
+        Output of the shape of x; zero where it is not valid.
 
     Example
     -------

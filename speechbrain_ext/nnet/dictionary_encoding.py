@@ -43,14 +43,14 @@ class LearnableDictionaryEncoding(FramePooling):
         Arguments
         ---------
         frames : torch.Tensor
-            Of shape (batch, time, channel).
+            Frames, of shape (batch, time, channel).
         lengths : torch.Tensor
             Relative lengths, of shape (batch,).
 
         Returns
         -------
         torch.Tensor
-            Of shape (batch, 1, n_components * channel).
+            Pooled vectors, of shape (batch, 1, n_components * channel).
         """
         mask = frame_mask(lengths, frames.shape[1])
         # By the binomial formula, without all residuals in memory.
@@ -104,14 +104,14 @@ class LDEEmbedding(nn.Module):
         Arguments
         ---------
         frames : torch.Tensor
-            Of shape (batch, time, channel).
+            Frames, of shape (batch, time, channel).
         lengths : torch.Tensor
             Relative lengths, of shape (batch,).
 
         Returns
         -------
         torch.Tensor
-            Of shape (batch, 1, emb_dim).
+            Embeddings, of shape (batch, 1, emb_dim).
         """
         pooled = self.pooling(self.bottleneck(frames), lengths)
         return self.fc(self.norm(pooled.squeeze(1))).unsqueeze(1)

@@ -42,9 +42,9 @@ class UtteranceContrast(nn.Module):
         Arguments
         ---------
         first : torch.Tensor
-            Of one part of each utterance, of shape (batch, dim).
+            Embeddings of one part of each utterance, of shape (batch, dim).
         second : torch.Tensor
-            Of another part, of the same shape.
+            Embeddings of another part, of the same shape.
 
         Returns
         -------
@@ -94,12 +94,12 @@ class SubCenterClassifier(nn.Module):
         Arguments
         ---------
         embeddings : torch.Tensor
-            Of shape (batch, 1, dim).
+            Embeddings, of shape (batch, 1, dim).
 
         Returns
         -------
         torch.Tensor
-            In float32, of shape (batch, 1, speaker).
+            Cosines in float32, of shape (batch, 1, speaker).
         """
         # Half precision cannot tell cosines near one apart.
         with torch.autocast(embeddings.device.type, enabled=False):
@@ -121,13 +121,13 @@ class InterTopKAAM(nn.Module):
     Arguments
     ---------
     scale : float
-        Of the cosines.
+        Scale of the cosines.
     margin : float
-        In radians; may be changed during training.
+        Margin in radians; may be changed during training.
     top_k : int
         Speakers that are penalised; 0 for AAM-softmax.
     penalty : float
-        In radians, where the margin is `base_margin`.
+        Penalty in radians, where the margin is `base_margin`.
     base_margin : float
         The margin at which the penalty is whole; `margin` if None.
 
@@ -156,7 +156,7 @@ class InterTopKAAM(nn.Module):
         Arguments
         ---------
         cosines : torch.Tensor
-            Of shape (batch, 1, speaker).
+            Cosines, of shape (batch, 1, speaker).
         speakers : torch.Tensor
             Labels of shape (batch, 1).
 
@@ -206,7 +206,7 @@ class SubCenterAAM(nn.Module):
     n_subcenters : int
         Centers of each speaker.
     **arguments
-        As of `InterTopKAAM`.
+        Handed on to `InterTopKAAM`.
 
     Example
     -------
@@ -226,7 +226,7 @@ class SubCenterAAM(nn.Module):
         Arguments
         ---------
         embeddings : torch.Tensor
-            Of shape (batch, 1, dim).
+            Embeddings, of shape (batch, 1, dim).
         speakers : torch.Tensor
             Labels of shape (batch, 1).
 
@@ -246,9 +246,9 @@ def speaker_loss(loss, margin=0.2, scale=30.0):
     loss : str
         "softmax", of logits; "am-softmax" or "aam-softmax", of cosines.
     margin : float
-        Of cosines (AM) or in radians (AAM).
+        Margin of cosines (AM) or in radians (AAM).
     scale : float
-        Of the cosines.
+        Scale of the cosines.
 
     Returns
     -------
@@ -330,7 +330,7 @@ class MarginSchedule:
         Returns
         -------
         float
-            In radians.
+            The margin, in radians.
         """
         if step >= self.n_steps:
             return self.margin

@@ -20,9 +20,9 @@ class MaskedConv1d(Conv1d):
     Arguments
     ---------
     *args : tuple
-        As of SpeechBrain's Conv1d.
+        Handed on to SpeechBrain's Conv1d.
     **kwargs : dict
-        As of SpeechBrain's Conv1d.
+        Handed on to SpeechBrain's Conv1d.
 
     Example
     -------
@@ -40,15 +40,15 @@ class MaskedConv1d(Conv1d):
         Arguments
         ---------
         x : torch.Tensor
-            Of shape (batch, time, channel), or, with skip_transpose,
-            (batch, channel, time).
+            Input, of shape (batch, time, channel), or, with skip_transpose, (batch,
+            channel, time).
         mask : torch.Tensor or None
             Valid frames, of shape (batch, time).
 
         Returns
         -------
         torch.Tensor
-            Of the same layout; what stands in padded frames means nothing.
+            Output of the same layout; what stands in padded frames means nothing.
         """
         n_padded = self.dilation * (self.kernel_size - 1) // 2
         time = 2 if self.skip_transpose else 1
@@ -71,9 +71,9 @@ class MaskedBatchNorm1d(BatchNorm1d):
     Arguments
     ---------
     *args : tuple
-        As of SpeechBrain's BatchNorm1d.
+        Handed on to SpeechBrain's BatchNorm1d.
     **kwargs : dict
-        As of SpeechBrain's BatchNorm1d.
+        Handed on to SpeechBrain's BatchNorm1d.
 
     Example
     -------
@@ -89,15 +89,15 @@ class MaskedBatchNorm1d(BatchNorm1d):
         Arguments
         ---------
         x : torch.Tensor
-            Of shape (batch, time, channel), or, with skip_transpose,
-            (batch, channel, time).
+            Input, of shape (batch, time, channel), or, with skip_transpose, (batch,
+            channel, time).
         mask : torch.Tensor or None
             Valid frames, of shape (batch, time).
 
         Returns
         -------
         torch.Tensor
-            Of the shape of x; what stands in padded frames means nothing.
+            Output of the shape of x; what stands in padded frames means nothing.
         """
         if self.skip_transpose:
             return masked_batch_norm(self.norm, x, mask)
@@ -113,7 +113,7 @@ def change_classes(module, classes):
     Arguments
     ---------
     module : torch.nn.Module
-        Whose submodules, itself included, are changed.
+        Module whose submodules, itself included, are changed.
     classes : dict
         From a class to the one that takes its place, a subclass in all but
         the constructor.

@@ -11,6 +11,7 @@ from speechbrain_ext.nnet.initialisation import draw_by_xavier
 from speechbrain_ext.nnet.masking import (
     expand_mask,
     frame_mask,
+    layers_to_map,
     masked_batch_norm,
     masked_mean,
 )
@@ -33,7 +34,7 @@ class LayerAttention(nn.Module, abc.ABC):
         Arguments
         ---------
         hidden_states : torch.Tensor
-            Of shape (layer, batch, time, channel).
+            Hidden states, of shape (layer, batch, time, channel).
         lengths : torch.Tensor
             Relative lengths, of shape (batch,).
         return_weights : bool
@@ -42,8 +43,8 @@ class LayerAttention(nn.Module, abc.ABC):
         Returns
         -------
         torch.Tensor
-            Of a layer pooling frames, of shape (batch, time, channel); of an
-            embedding model embeddings, of shape (batch, 1, dim).
+            A layer pooling gives frames, of shape (batch, time, channel); an
+            embedding model gives embeddings, of shape (batch, 1, dim).
         torch.Tensor
             With return_weights, the layer weights, of shape
             (batch, head, time, layer).
@@ -75,14 +76,14 @@ class FramePooling(nn.Module, abc.ABC):
         Arguments
         ---------
         frames : torch.Tensor
-            Of shape (batch, time, channel).
+            Frames, of shape (batch, time, channel).
         lengths : torch.Tensor
             Relative lengths, of shape (batch,).
 
         Returns
         -------
         torch.Tensor
-            Of shape (batch, 1, out_channels).
+            Pooled vectors, of shape (batch, 1, out_channels).
         """
 
 
@@ -96,7 +97,7 @@ class MultiHeadFramePooling(FramePooling):
         Arguments
         ---------
         frames : torch.Tensor
-            Of shape (batch, time, channel).
+            Frames, of shape (batch, time, channel).
         lengths : torch.Tensor
             Relative lengths, of shape (batch,).
         return_weights : bool
@@ -105,7 +106,7 @@ class MultiHeadFramePooling(FramePooling):
         Returns
         -------
         torch.Tensor
-            Of shape (batch, 1, out_channels).
+            Pooled vectors, of shape (batch, 1, out_channels).
         torch.Tensor
             With return_weights, the weights of the frames, of shape
             (batch, head, time).
@@ -142,7 +143,7 @@ def check_pooling(frame_pooling, channels):
     Arguments
     ---------
     frame_pooling : torch.nn.Module
-        With in_channels, unless it takes any number of channels.
+        Pooling with in_channels, unless it takes any number of channels.
     channels : int
         Channels of the frames.
 
@@ -195,7 +196,7 @@ class MaskedStatisticsPooling(StatisticsPooling):
         Arguments
         ---------
         x : torch.Tensor
-            Of shape (batch, time, channel).
+            Input, of shape (batch, time, channel).
         lengths : torch.Tensor
             Relative lengths, of shape (batch,).
 
@@ -273,7 +274,7 @@ class WeightedLayerSum(LayerPooling):
         Arguments
         ---------
         hidden_states : torch.Tensor
-            Of shape (layer, batch, time, channel).
+            Hidden states, of shape (layer, batch, time, channel).
         lengths : torch.Tensor
             Not used; as of `LayerAttentivePooling`.
         return_weights : bool
@@ -282,7 +283,7 @@ class WeightedLayerSum(LayerPooling):
         Returns
         -------
         torch.Tensor
-            Of shape (batch, time, channel).
+            Frames, of shape (batch, time, channel).
         torch.Tensor
             With return_weights, the softmax weights, the same for each frame,
             of shape (batch, 1, time, layer).
@@ -392,7 +393,7 @@ class LayerAttentivePooling(LayerPooling):
         Arguments
         ---------
         hidden_states : torch.Tensor
-            Of shape (layer, batch, time, channel).
+            Hidden states, of shape (layer, batch, time, channel).
         lengths : torch.Tensor
             Relative lengths of shape (batch,), to keep padded frames out of
             the training statistics of the batch norms.
@@ -402,7 +403,7 @@ class LayerAttentivePooling(LayerPooling):
         Returns
         -------
         torch.Tensor
-            Of shape (batch, time, out_channels).
+            Frames, of shape (batch, time, out_channels).
         torch.Tensor
             With return_weights, the sigmoid weights, of shape
             (batch, head, time, layer).
@@ -425,7 +426,7 @@ class LayerAttentivePooling(LayerPooling):
         Arguments
         ---------
         hidden_states : torch.Tensor
-            Of shape (layer, batch, time, channel).
+            Hidden states, of shape (layer, batch, time, channel).
         mask : torch.Tensor
             Valid frames, of shape (batch, time).
 
@@ -447,8 +448,7 @@ class LayerAttentivePooling(LayerPooling):
                 f"LayerAttentivePooling was built for n_layers={self.n_layers} "
                 f"and got {n_layers} layers"
             )
-        # (batch, channel, layer, time)
-        x = hidden_states.permute(1, 3, 0, 2)
+        x = layers_to_map(hidden_states)
         x = self.in_proj(masked_batch_norm(self.in_norm, x, mask))
         x = x.reshape(n_batch, self.n_heads, -1, n_layers, n_frames)
         mean_profile = x.mean(dim=2).transpose(2, 3)
@@ -517,7 +517,7 @@ class ChannelAttentiveStatisticsPooling(FramePooling):
         Arguments
         ---------
         frames : torch.Tensor
-            Of shape (batch, time, channel).
+            Frames, of shape (batch, time, channel).
         lengths : torch.Tensor
             Relative lengths, of shape (batch,).
         return_weights : bool
@@ -626,7 +626,7 @@ class MultiHeadAttnPooling(MultiHeadFramePooling):
         Arguments
         ---------
         frames : torch.Tensor
-            Of shape (batch, time, channel).
+            Frames, of shape (batch, time, channel).
         lengths : torch.Tensor
             Relative lengths, of shape (batch,).
         return_weights : bool
@@ -635,7 +635,7 @@ class MultiHeadAttnPooling(MultiHeadFramePooling):
         Returns
         -------
         torch.Tensor
-            Of shape (batch, 1, out_channels), head by head.
+            Pooled vectors, of shape (batch, 1, out_channels), head by head.
         torch.Tensor
             With return_weights, the softmax weights, of shape
             (batch, head * query, time).
@@ -649,14 +649,14 @@ class MultiHeadAttnPooling(MultiHeadFramePooling):
         Arguments
         ---------
         items : torch.Tensor
-            Of shape (batch, item, channel).
+            Items, of shape (batch, item, channel).
         mask : torch.Tensor
             True where an item counts, of shape (batch, item); all if None.
 
         Returns
         -------
         torch.Tensor
-            Of shape (batch, 1, out_channels).
+            Pooled vectors, of shape (batch, 1, out_channels).
         torch.Tensor
             The weights, of shape (batch, head * query, item).
         """
@@ -687,7 +687,7 @@ class DoubleMultiHeadAttnPooling(MultiHeadFramePooling):
     n_heads : int
         Number of heads; divides in_channels.
     scale : float
-        As of `MultiHeadAttnPooling`, for frames.
+        Factor of the dot products for frames; see `MultiHeadAttnPooling`.
     head_dropout : float
         Probability with which a head is left out in training.
 
@@ -718,7 +718,7 @@ class DoubleMultiHeadAttnPooling(MultiHeadFramePooling):
         Arguments
         ---------
         frames : torch.Tensor
-            Of shape (batch, time, channel).
+            Frames, of shape (batch, time, channel).
         lengths : torch.Tensor
             Relative lengths, of shape (batch,).
         return_weights : bool
@@ -727,7 +727,7 @@ class DoubleMultiHeadAttnPooling(MultiHeadFramePooling):
         Returns
         -------
         torch.Tensor
-            Of shape (batch, 1, channel / head).
+            Pooled vectors, of shape (batch, 1, channel / head).
         torch.Tensor
             With return_weights, the frames' weights, of shape
             (batch, head, time).

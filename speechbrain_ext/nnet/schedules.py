@@ -22,9 +22,9 @@ def tri_stage(
     n_steps : int
         Optimiser steps.
     start_lr : float
-        Of the first step.
+        Rate of the first step.
     final_lr : float
-        Of the last step.
+        Rate of the last step.
     warmup : float
         Share of the steps in which it rises.
     hold : float
@@ -33,7 +33,7 @@ def tri_stage(
     Returns
     -------
     torch.optim.lr_scheduler.SequentialLR
-        To be called after each step.
+        The scheduler, to be called after each step.
 
     Example
     -------
@@ -76,7 +76,7 @@ def constant(optimizer, lr):
     Returns
     -------
     torch.optim.lr_scheduler.ConstantLR
-        To be called after each step.
+        The scheduler, to be called after each step.
 
     Example
     -------

@@ -15,9 +15,9 @@ def plot_layer_attention(path, wav, weights, sample_rate, phones=None):
     wav : torch.Tensor
         Waveform, of shape (time,).
     weights : torch.Tensor
-        Of shape (head, frame, layer); heads are averaged.
+        Weights, of shape (head, frame, layer); heads are averaged.
     sample_rate : int
-        In Hz.
+        Sample rate in Hz.
     phones : tuple
         Starts (seconds) and names of phones, written over the waveform.
 
@@ -70,7 +70,7 @@ def plot_layer_usage(path, usage):
     path : str or Path
         Without extension.
     usage : dict
-        As of `layer_usage`.
+        What `layer_usage` returned.
 
     Returns
     -------
@@ -134,7 +134,7 @@ def plot_frame_weights(path, wav, weights, sample_rate, n_heads=8):
     weights : dict
         For each model, its weights of shape (head, frame).
     sample_rate : int
-        In Hz.
+        Sample rate in Hz.
     n_heads : int
         Heads to show of each model.
 
@@ -180,7 +180,7 @@ def plot_cumulative_weights(path, weights, duration):
     weights : dict
         For each model, its weights of shape (head, frame).
     duration : float
-        Of the utterance, in seconds.
+        Duration of the utterance, in seconds.
 
     Returns
     -------

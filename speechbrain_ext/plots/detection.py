@@ -1,5 +1,6 @@
 """Plots of scored trials."""
 
+import numpy as np
 import torch
 from sklearn.metrics import DetCurveDisplay
 
@@ -7,7 +8,8 @@ from speechbrain_ext.metrics.detection import EER, det_points
 from speechbrain_ext.plots.figures import new_figure, save_figure
 
 POINTS_PER_DEVIATION = 500
-N_BINS = 20
+N_BINS = 20  # of posteriors
+N_SCORE_BINS = 80
 DET_TICKS = (0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4)
 
 
@@ -72,9 +74,9 @@ def plot_scores(path, target, nontarget, thresholds):
     path : str or Path
         Without extension.
     target : torch.Tensor
-        Of shape (n_target,).
+        Scores of the target trials, of shape (n_target,).
     nontarget : torch.Tensor
-        Of shape (n_nontarget,).
+        Scores of the non-target trials, of shape (n_nontarget,).
     thresholds : dict
         Threshold of each name; None is left out.
 
@@ -91,8 +93,12 @@ def plot_scores(path, target, nontarget, thresholds):
     2
     """
     figure, axes = new_figure(figsize=(6, 4))
-    every = torch.cat([target, nontarget])
-    bins = torch.linspace(every.min(), every.max(), 80).numpy()
+    every = torch.cat([target, nontarget]).double()
+    low, high = every.min().item(), every.max().item()
+    bins = np.linspace(low, high, N_SCORE_BINS + 1)
+    if not (np.diff(bins) > 0).all():  # scores that are alike but for rounding
+        margin = max(abs(low), 1.0) / 2
+        bins = np.linspace(low - margin, high + margin, N_SCORE_BINS + 1)
     for scores, name in ((nontarget, "non-target"), (target, "target")):
         axes.hist(scores.numpy(), bins=bins, density=True, alpha=0.6, label=name)
     for i, (name, threshold) in enumerate(thresholds.items()):

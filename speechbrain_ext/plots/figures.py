@@ -17,7 +17,7 @@ def new_figure(*shape, figsize, layout=None, **subplots):
     figsize : tuple of float
         Width and height, in inches.
     layout : str
-        Of matplotlib, "constrained" for instance.
+        Layout engine of matplotlib, "constrained" for instance.
     **subplots
         Further arguments of `matplotlib.figure.Figure.subplots`.
 

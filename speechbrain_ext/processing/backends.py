@@ -79,7 +79,7 @@ class Backend:
         Returns
         -------
         Backend
-            Itself.
+            The back end itself.
 
         Raises
         ------
@@ -97,7 +97,7 @@ class Backend:
         Arguments
         ---------
         cohort : EmbeddingStore
-            With finite embeddings.
+            Cohort with finite embeddings.
         """
 
     def adapted_to(self, embeddings):
@@ -106,12 +106,12 @@ class Backend:
         Arguments
         ---------
         embeddings : torch.Tensor
-            Of the trials' utterances, of shape (n_utterance, dim).
+            Embeddings of the trials' utterances, of shape (n_utterance, dim).
 
         Returns
         -------
         Backend
-            That scores them.
+            The back end that scores them.
         """
         del embeddings
         return self
@@ -122,12 +122,12 @@ class Backend:
         Arguments
         ---------
         embeddings : torch.Tensor
-            In float64, of shape (n_utterance, dim).
+            Embeddings in float64, of shape (n_utterance, dim).
 
         Returns
         -------
         torch.Tensor
-            Of shape (n_utterance, new_dim).
+            Transformed embeddings, of shape (n_utterance, new_dim).
         """
         return embeddings
 
@@ -147,7 +147,7 @@ class Backend:
         Returns
         -------
         torch.Tensor
-            Of shape (n_pair,), higher for pairs of one speaker.
+            Scores, of shape (n_pair,), higher for pairs of one speaker.
         """
         raise NotImplementedError
 
@@ -157,9 +157,9 @@ class Backend:
         Arguments
         ---------
         scores : torch.Tensor
-            Of `compare`, of shape (n_trial,).
+            Scores of `compare`, of shape (n_trial,).
         store : EmbeddingStore
-            With the utterances of the trials.
+            Embeddings with the utterances of the trials.
         trials : Trials
             Trial list.
         enrolments : dict
@@ -168,7 +168,7 @@ class Backend:
         Returns
         -------
         torch.Tensor
-            Of shape (n_trial,).
+            Scores, of shape (n_trial,).
         """
         del store, trials, enrolments
         return scores
@@ -195,7 +195,7 @@ class Backend:
         Arguments
         ---------
         store : EmbeddingStore
-            With the utterances of the trials.
+            Embeddings with the utterances of the trials.
         trials : Trials
             Trial list.
         enrolments : dict
@@ -207,7 +207,7 @@ class Backend:
         Returns
         -------
         torch.Tensor
-            In float64, of shape (n_trial,).
+            Scores in float64, of shape (n_trial,).
 
         Raises
         ------
@@ -339,14 +339,14 @@ class CosineBackend(Backend):
         Arguments
         ---------
         mean : torch.Tensor
-            Of the training embeddings, of shape (dim,).
+            Mean of the training embeddings, of shape (dim,).
         cohort : torch.Tensor
             Speakers' means, of shape (n_speaker, dim).
 
         Returns
         -------
         CosineBackend
-            Itself.
+            The back end itself.
         """
         self.dim = len(mean)
         if self.subtract_mean:
@@ -469,9 +469,9 @@ def require_count(name, value, least):
     Arguments
     ---------
     name : str
-        Of the option.
+        Name of the option.
     value : object
-        As given.
+        Value as it was given.
     least : int
         The lowest that makes sense.
 

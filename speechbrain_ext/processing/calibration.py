@@ -27,11 +27,11 @@ class Calibration:
     Arguments
     ---------
     names : list of str
-        Of the columns, "score" first.
+        Names of the columns, "score" first.
     weights : list of float
-        Of the columns.
+        Weights of the columns.
     offset : float
-        Added.
+        Offset that is added.
 
     Example
     -------
@@ -55,9 +55,9 @@ class Calibration:
         Arguments
         ---------
         names : list of str
-            Of the columns.
+            Names of the columns.
         columns : torch.Tensor
-            Of shape (n_trial, n_column).
+            Scores and quality measures, of shape (n_trial, n_column).
         labels : list of int
             1 for target, 0 for non-target trials.
         p_target : float
@@ -110,12 +110,13 @@ class Calibration:
         Arguments
         ---------
         columns : torch.Tensor
-            Of shape (n_trial, n_column), in the order of `names`.
+            Scores and quality measures, of shape (n_trial, n_column), in the order of
+            `names`.
 
         Returns
         -------
         torch.Tensor
-            Of shape (n_trial,).
+            Scores, of shape (n_trial,).
 
         Raises
         ------
@@ -176,11 +177,11 @@ def quality_columns(scores, trials, store, cohort_means=None, enrolments=None):
     Arguments
     ---------
     scores : torch.Tensor
-        Of shape (n_trial,).
+        Scores, of shape (n_trial,).
     trials : Trials
         Trial list.
     store : EmbeddingStore
-        With the utterances of the trials.
+        Embeddings with the utterances of the trials.
     cohort_means : dict
         Mean cohort score of each utterance id.
     enrolments : dict
@@ -189,9 +190,9 @@ def quality_columns(scores, trials, store, cohort_means=None, enrolments=None):
     Returns
     -------
     names : list of str
-        Of the columns.
+        Names of the columns.
     columns : torch.Tensor
-        Of shape (n_trial, n_column).
+        Scores and quality measures, of shape (n_trial, n_column).
 
     Example
     -------
@@ -234,21 +235,21 @@ def vary_durations(utterances, n_crops, min_duration=1.0, max_duration=8.0, seed
     Arguments
     ---------
     utterances : dict
-        As of `read_manifest`.
+        Utterances as `read_manifest` gives them.
     n_crops : int
         Crops to draw, spread evenly over the speakers.
     min_duration : float
-        In seconds.
+        Shortest duration in seconds.
     max_duration : float
-        In seconds; shorter utterances are taken whole.
+        Longest duration in seconds; shorter utterances are taken whole.
     seed : int
-        Of the draw.
+        Seed of the draw.
 
     Returns
     -------
     dict
-        As of `read_manifest`, with the start of each crop (seconds); the id
-        is that of the utterance with `#` and a number.
+        Utterances as `read_manifest` gives them, with the start of each crop (seconds);
+        the id is that of the utterance with `#` and a number.
 
     Example
     -------

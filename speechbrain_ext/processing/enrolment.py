@@ -12,14 +12,14 @@ def expand_trials(trials, enrolments):
     Arguments
     ---------
     trials : Trials
-        With models as enrolment ids.
+        Trial list with models as enrolment ids.
     enrolments : dict
         Utterance ids of each model.
 
     Returns
     -------
     expanded : Trials
-        With utterances as enrolment ids.
+        Trial list with utterances as enrolment ids.
     source : torch.Tensor
         For each expanded trial the index of its trial.
 
@@ -44,14 +44,14 @@ def mean_scores(scores, source):
     Arguments
     ---------
     scores : torch.Tensor
-        Of the expanded trials, of shape (n_expanded,).
+        Scores of the expanded trials, of shape (n_expanded,).
     source : torch.Tensor
-        Of `expand_trials`.
+        Trial that each expanded trial is of, as `expand_trials` returns it.
 
     Returns
     -------
     torch.Tensor
-        Of shape (n_trial,).
+        Scores, of shape (n_trial,).
 
     Example
     -------

@@ -27,9 +27,9 @@ class PLDA:
     projection : numpy.ndarray
         LDA before length normalisation, of shape (dim, lda_dim).
     center : numpy.ndarray
-        Subtracted before the projection, of shape (dim,).
+        Vector that is subtracted before the projection, of shape (dim,).
     mean : numpy.ndarray
-        Of projected embeddings, of shape (lda_dim,).
+        Mean of projected embeddings, of shape (lda_dim,).
     diagonalizer : numpy.ndarray
         Into the space of the scores, of shape (lda_dim, lda_dim).
     between : numpy.ndarray
@@ -60,7 +60,7 @@ class PLDA:
         Arguments
         ---------
         embeddings : torch.Tensor
-            Of shape (n_utterance, dim).
+            Embeddings, of shape (n_utterance, dim).
         speakers : list
             Speaker of each utterance.
         lda_dim : int or str
@@ -68,7 +68,7 @@ class PLDA:
             64, or the highest that is possible where that is less; no LDA if
             None.
         n_iterations : int
-            Of the expectation maximisation.
+            Number of iterations of the expectation maximisation.
 
         Returns
         -------
@@ -116,12 +116,12 @@ class PLDA:
         Arguments
         ---------
         embeddings : torch.Tensor
-            Of shape (n_utterance, dim).
+            Embeddings, of shape (n_utterance, dim).
 
         Returns
         -------
         torch.Tensor
-            Of shape (n_utterance, lda_dim).
+            Transformed embeddings, of shape (n_utterance, lda_dim).
         """
         x = torch.as_tensor(embeddings).double().numpy()
         x = _length_normalize((x - self.center) @ self.projection)
@@ -141,7 +141,7 @@ class PLDA:
         Returns
         -------
         torch.Tensor
-            Of shape (n_trial,).
+            Scores, of shape (n_trial,).
         """
         n_enrol = enrol.shape[1] if enrol.dim() == 3 else 1
         each = self.transform(enrol.reshape(-1, enrol.shape[-1]))
@@ -154,17 +154,17 @@ class PLDA:
         Arguments
         ---------
         enrol : torch.Tensor
-            Of `transform`, or means of n_enrol such rows, of shape
-            (n_trial, lda_dim).
+            Embeddings as `transform` gives them, or means of n_enrol such
+            rows, of shape (n_trial, lda_dim).
         test : torch.Tensor
-            Of `transform`, of shape (n_trial, lda_dim).
+            Embeddings as `transform` gives them, of shape (n_trial, lda_dim).
         n_enrol : int or torch.Tensor
             Utterances of each enrolment, of shape (n_trial, 1).
 
         Returns
         -------
         torch.Tensor
-            Of shape (n_trial,).
+            Scores, of shape (n_trial,).
         """
         between = torch.from_numpy(self.between)
         gain = n_enrol * between / (n_enrol * between + 1)
@@ -190,7 +190,7 @@ class PLDA:
         Returns
         -------
         torch.Tensor
-            Of shape (n_trial,).
+            Scores, of shape (n_trial,).
 
         Raises
         ------
@@ -210,7 +210,7 @@ class PLDA:
         Arguments
         ---------
         embeddings : torch.Tensor
-            Of shape (n_utterance, dim).
+            Embeddings, of shape (n_utterance, dim).
         within_share : float
             Share of the excess that goes to W.
 

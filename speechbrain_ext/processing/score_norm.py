@@ -35,7 +35,7 @@ def speaker_means(embeddings, speaker_of, unit_length=True):
     Returns
     -------
     torch.Tensor
-        Of shape (n_speaker, dim), in the order of the sorted speakers.
+        Means, of shape (n_speaker, dim), in the order of the sorted speakers.
 
     Example
     -------
@@ -61,9 +61,9 @@ def cohort_statistics(embeddings, cohort, cohort_size=None, unbiased=True):
     Arguments
     ---------
     embeddings : torch.Tensor
-        Of shape (n_utterance, dim).
+        Embeddings, of shape (n_utterance, dim).
     cohort : torch.Tensor
-        Of shape (n_cohort, dim).
+        Embeddings of the cohort, of shape (n_cohort, dim).
     cohort_size : int
         Highest scores that count, for adaptive normalisation; all if None.
     unbiased : bool
@@ -145,7 +145,7 @@ def normalize_scores(
         Embedding of each utterance id, of shape (dim,), with the training
         mean subtracted if it is from cohort and scores.
     cohort : torch.Tensor
-        Of shape (n_cohort, dim).
+        Embeddings of the cohort, of shape (n_cohort, dim).
     kind : str
         "z-norm", "t-norm" or "s-norm".
     cohort_size : int
@@ -159,7 +159,7 @@ def normalize_scores(
     Returns
     -------
     torch.Tensor
-        Of shape (n_trial,).
+        Scores, of shape (n_trial,).
 
     Raises
     ------

@@ -24,7 +24,7 @@ def cosine_scores(embeddings, trials):
     Returns
     -------
     torch.Tensor
-        In float64, of shape (n_trial,), in [-1, 1].
+        Cosines in float64, of shape (n_trial,), in [-1, 1].
 
     Raises
     ------
@@ -50,16 +50,16 @@ def row_cosines(enrol, test, n_enrol=None):
     Arguments
     ---------
     enrol : torch.Tensor
-        Of shape (n_pair, dim).
+        Embeddings of the enrolment side, of shape (n_pair, dim).
     test : torch.Tensor
-        Of shape (n_pair, dim).
+        Embeddings of the test side, of shape (n_pair, dim).
     n_enrol : torch.Tensor
         Not used: a mean of embeddings is compared as one of them.
 
     Returns
     -------
     torch.Tensor
-        Of shape (n_pair,), in [-1, 1] also after rounding.
+        Scores, of shape (n_pair,), in [-1, 1] also after rounding.
 
     Example
     -------
@@ -78,18 +78,18 @@ def score_in_blocks(compare, embeddings, sides):
     Arguments
     ---------
     compare : callable
-        From the embeddings of enrolment and test sides, both of shape
-        (n_pair, dim), and the number of utterances of the enrolments, of
-        shape (n_pair, 1), to scores of shape (n_pair,).
+        Function from the embeddings of enrolment and test sides, both of shape (n_pair,
+        dim), and the number of utterances of the enrolments, of shape (n_pair, 1), to
+        scores of shape (n_pair,).
     embeddings : torch.Tensor
-        Of the sides, of shape (n_side, dim).
+        Embeddings of the sides, of shape (n_side, dim).
     sides : TrialSides
         Which sides each trial compares.
 
     Returns
     -------
     torch.Tensor
-        Of shape (n_trial,).
+        Scores, of shape (n_trial,).
     """
     return torch.cat(
         [
@@ -113,7 +113,7 @@ class TrialSides:
     names : list of str
         Utterance ids, as the embeddings have them.
     embeddings : torch.Tensor
-        Of the utterances, in float64, of shape (n_utterance, dim).
+        Embeddings of the utterances, in float64, of shape (n_utterance, dim).
     members : torch.Tensor
         Rows of `embeddings` side after side, of shape (n_member,).
     side_of_member : torch.Tensor
@@ -140,12 +140,12 @@ class TrialSides:
         Arguments
         ---------
         values : torch.Tensor
-            Of shape (n_utterance,) or (n_utterance, dim).
+            Values, of shape (n_utterance,) or (n_utterance, dim).
 
         Returns
         -------
         torch.Tensor
-            Of shape (n_side,) or (n_side, dim).
+            Means, of shape (n_side,) or (n_side, dim).
         """
         shape = (len(self.counts), *values.shape[1:])
         sums = torch.zeros(shape, dtype=values.dtype)
@@ -170,7 +170,7 @@ def trial_sides(embeddings, trials, enrolments=None):
     Returns
     -------
     TrialSides
-        With each utterance of the trials once.
+        Each utterance of the trials once, and which trials it is in.
 
     Raises
     ------
@@ -227,14 +227,14 @@ def checked_embeddings(names, embeddings, source):
     names : list of str
         Utterance ids.
     embeddings : list of torch.Tensor or torch.Tensor
-        Of shape (dim,) each.
+        Embeddings, of shape (dim,) each.
     source : str
         Where they are from, for the message.
 
     Returns
     -------
     torch.Tensor
-        In float64, of shape (n_utterance, dim).
+        Embeddings in float64, of shape (n_utterance, dim).
 
     Raises
     ------

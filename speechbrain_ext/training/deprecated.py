@@ -18,7 +18,7 @@ def train_and_verify(arguments, corpus=None):
     Arguments
     ---------
     arguments : list of str
-        As of sys.argv[1:]: the YAML of a system, and overrides.
+        The YAML of a system, and overrides, as in sys.argv[1:].
     corpus : str or Path
         YAML of overrides for the recipe's corpus.
     """
@@ -32,7 +32,7 @@ def parse_recipe_arguments(arguments, corpus=None):
     Arguments
     ---------
     arguments : list of str
-        As of sys.argv[1:].
+        Arguments of the command line, as in sys.argv[1:].
     corpus : str or Path
         YAML of overrides for the recipe's corpus.
 

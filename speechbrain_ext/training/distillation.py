@@ -25,7 +25,7 @@ class TargetEmbeddings:
     Arguments
     ---------
     folder : str or Path
-        With a store <name>.safetensors for each target.
+        Folder with a store <name>.safetensors for each target.
     names : list of str
         The targets, such as utterance and wide_bn.
     subtract_mean : bool
@@ -81,7 +81,7 @@ class TargetEmbeddings:
         Returns
         -------
         torch.Tensor
-            Of shape (sum of sizes,).
+            Targets, of shape (sum of sizes,).
         """
         return torch.cat(self._of_utterance[utterance])
 
@@ -94,7 +94,7 @@ class TargetEmbeddings:
         Arguments
         ---------
         utterances : dict
-            As of `read_manifest`.
+            Utterances as `read_manifest` gives them.
 
         Returns
         -------
@@ -143,22 +143,22 @@ def distillation_dataset(
     Arguments
     ---------
     utterances : dict
-        As of `read_manifest`.
+        Utterances as `read_manifest` gives them.
     label_encoder : speechbrain.dataio.encoder.CategoricalEncoder
-        Of the speakers.
+        Encoder of the speakers.
     sample_rate : int
-        In Hz.
+        Sample rate in Hz.
     crop_duration : float
-        In seconds.
+        Duration of a crop in seconds.
     speeds : list of int
         100 per cent alone, as the targets are of unchanged voices.
     targets : TargetEmbeddings
-        Of these utterances.
+        Targets of these utterances.
 
     Returns
     -------
     DrawnDataset
-        With the keys of `training_dataset` and target.
+        Data set with the keys of `training_dataset` and target.
 
     Raises
     ------
@@ -234,7 +234,7 @@ class DistillationHeads(nn.Module):
         Arguments
         ---------
         embeddings : torch.Tensor
-            Of shape (batch, 1, dim).
+            Embeddings, of shape (batch, 1, dim).
 
         Returns
         -------
@@ -262,7 +262,7 @@ class DistillationLoss(nn.Module):
     speaker_weight : float
         Weight of the loss of the labels; at 0 labels are not used.
     speaker_loss : callable
-        From cosines and labels to the loss of the labels.
+        Function from cosines and labels to the loss of the labels.
 
     Example
     -------
@@ -284,9 +284,9 @@ class DistillationLoss(nn.Module):
         Arguments
         ---------
         predictions : dict
-            Of `DistillationHeads`.
+            What `DistillationHeads` returned.
         targets : dict
-            For each name, of shape (batch, dim).
+            Target of each name, of shape (batch, dim).
         speakers : torch.Tensor
             Labels, of shape (batch, 1); for the loss of the labels.
 
@@ -325,7 +325,7 @@ class DistillationBrain(SpeakerBrain):
         Arguments
         ---------
         predictions : dict or torch.Tensor
-            Of `compute_forward`.
+            What `compute_forward` returned.
         batch : PaddedBatch
             The batch.
         stage : Stage

@@ -17,7 +17,7 @@ def check_settings(output_folder, settings):
     Arguments
     ---------
     output_folder : str or Path
-        Of the training; a folder without a record of settings passes.
+        Output folder of the training; a folder without a record of settings passes.
     settings : dict
         All that its results depend on.
 
@@ -56,7 +56,7 @@ def start_settings(output_folder, settings):
     Arguments
     ---------
     output_folder : str or Path
-        Of the training.
+        Output folder of the training.
     settings : dict
         All that its results depend on.
     """
@@ -69,7 +69,7 @@ def mark_finished(output_folder):
     Arguments
     ---------
     output_folder : str or Path
-        Of the training.
+        Output folder of the training.
     """
     write_json(Path(output_folder) / FINISHED, {})
 
@@ -80,12 +80,12 @@ def is_finished(output_folder):
     Arguments
     ---------
     output_folder : str or Path
-        Of the training.
+        Output folder of the training.
 
     Returns
     -------
     bool
-        Of `mark_finished`.
+        Whether `mark_finished` has marked the folder.
 
     Example
     -------

@@ -64,9 +64,9 @@ class GridRun:
     Arguments
     ---------
     output_folder : Path
-        Of the training.
+        Output folder of the training.
     command : list of str
-        That runs it.
+        Command that runs it.
     settings : dict
         All that its results depend on, for `check_settings`.
     """
@@ -82,18 +82,19 @@ def grid_run(script, hparams_file, options, overrides):
     Arguments
     ---------
     script : str or Path
-        Of the recipe.
+        Script of the recipe.
     hparams_file : str
         YAML of the system.
     options : list of str
-        Of the command line, for all settings.
+        Options of the command line, for all settings.
     overrides : dict
-        Of the setting, with seed and output_folder; they take precedence.
+        Overrides of the setting, with seed and output_folder; they take
+        precedence.
 
     Returns
     -------
     GridRun
-        To run where it is not finished.
+        A training, to run where it is not finished.
 
     Raises
     ------
@@ -119,12 +120,12 @@ def option_text(value):
     Arguments
     ---------
     value : object
-        Of a grid's YAML.
+        Value of a grid's YAML.
 
     Returns
     -------
     str
-        For `--key=value`.
+        Text for `--key=value`.
 
     Example
     -------
@@ -142,9 +143,9 @@ def grid_row(name, output_folders):
     Arguments
     ---------
     name : str
-        Of the setting.
+        Name of the setting.
     output_folders : list of Path
-        Of its trainings; where one has stages, the last one counts.
+        Output folders of its trainings; where one has stages, the last one counts.
 
     Returns
     -------
@@ -179,8 +180,8 @@ def results_folder(output_folder):
     Arguments
     ---------
     output_folder : Path
-        Of the training; where it has stages, the last one counts, in the order
-        that its metrics.json names them in.
+        Output folder of the training; where it has stages, the last one counts, in the
+        order that its metrics.json names them in.
 
     Returns
     -------
@@ -224,7 +225,7 @@ def read_metrics(folder):
     Arguments
     ---------
     folder : Path
-        With metrics.json.
+        Folder with metrics.json.
 
     Returns
     -------

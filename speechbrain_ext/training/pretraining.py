@@ -47,9 +47,9 @@ class PretrainingBrain(StepBrain):
     units : KMeansUnits
         What to predict; fitted.
     *args
-        As of `speechbrain.Brain`.
+        Handed on to `speechbrain.Brain`.
     **kwargs
-        As of `speechbrain.Brain`.
+        Handed on to `speechbrain.Brain`.
     """
 
     def __init__(self, *args, units, **kwargs):
@@ -62,14 +62,14 @@ class PretrainingBrain(StepBrain):
         Arguments
         ---------
         batch : PaddedBatch
-            With first and second.
+            Batch with first and second.
         stage : Stage
             Stage.TRAIN or Stage.VALID.
 
         Returns
         -------
         dict
-            As of `MaskedPrediction`.
+            Losses, as `MaskedPrediction` gives them.
         """
         batch = batch.to(self.device)
         crops = [batch.first.data, batch.second.data]
@@ -88,7 +88,7 @@ class PretrainingBrain(StepBrain):
         Arguments
         ---------
         predictions : dict
-            Of `compute_forward`.
+            What `compute_forward` returned.
         batch : PaddedBatch
             The batch.
         stage : Stage
@@ -167,19 +167,19 @@ def fit_units(
     Arguments
     ---------
     units : KMeansUnits
-        To fit.
+        Units to fit.
     path : str or Path
         Where to save the clusters.
     dataset : DynamicItemDataset
-        Of `crop_pair_dataset`.
+        Data set that `crop_pair_dataset` made.
     n_utterances : int
         How many to cluster, drawn at random.
     loading : dict
         Arguments of the loader.
     crop_duration : float
-        Of the dataset, in seconds.
+        Duration of the crops of the dataset, in seconds.
     change_voice : torch.nn.Module
-        Of the dataset.
+        Change of the voice of the dataset.
     is_training : bool
         Whether a training that has learned the units goes on.
 
@@ -237,7 +237,7 @@ def export_encoder(encoder, output_folder):
     encoder : transformers.PreTrainedModel
         The pre-trained encoder.
     output_folder : str or Path
-        Of the training; gets encoder and losses.png, losses.pdf.
+        Output folder of the training; gets encoder and losses.png, losses.pdf.
     """
     output_folder = Path(output_folder)
     folder = output_folder / "encoder"

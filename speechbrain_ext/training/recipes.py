@@ -12,7 +12,7 @@ import torch
 from speechbrain_ext.config import DATA_YAML, read_configuration
 from speechbrain_ext.dataio.prepare import resolve_test_trials
 from speechbrain_ext.utils.checkpoints import check_architecture
-from speechbrain_ext.utils.distributed import on_main_process
+from speechbrain_ext.utils.distributed import device_of, on_main_process
 from speechbrain_ext.utils.errors import InputError
 from speechbrain_ext.utils.locks import hold_folder
 
@@ -25,12 +25,12 @@ def start_training(configuration):
     Arguments
     ---------
     configuration : Configuration
-        Of the training, or of one stage of it.
+        Configuration of the training, or of one stage of it.
 
     Returns
     -------
     dict
-        Of the YAML.
+        All that the YAML says, built.
 
     Raises
     ------
@@ -69,7 +69,7 @@ def init_process_group(run_opts):
     run_opts : speechbrain.utils.run_opts.RunOptions
         SpeechBrain's options.
     """
-    device = run_opts.device or sb.utils.distributed.infer_device()
+    device = device_of(run_opts)
     if torch.device(device).type == "cpu":
         run_opts = dataclasses.replace(run_opts, distributed_backend="gloo")
     if not torch.distributed.is_initialized():
@@ -82,8 +82,7 @@ def prepare_only(arguments, corpus=None):
     Arguments
     ---------
     arguments : list of str
-        As of sys.argv[1:]: overrides of hparams/data.yaml, data_folder and
-        save_folder among them.
+        Overrides of hparams/data.yaml, data_folder and save_folder among them.
     corpus : str or Path
         YAML of overrides for the recipe's corpus.
 
@@ -106,7 +105,7 @@ def run_details(configuration, hparams):
     Arguments
     ---------
     configuration : Configuration
-        Of the training.
+        Configuration of the training.
     hparams : dict
         What it builds.
 
@@ -158,9 +157,9 @@ def model_names(names, output_folders):
     Arguments
     ---------
     names : list of str or None
-        As given; if None, the folders' names.
+        Names that were given; if None, the folders' names.
     output_folders : list of str
-        Of the trainings.
+        Output folders of the trainings.
 
     Returns
     -------

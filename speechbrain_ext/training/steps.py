@@ -25,7 +25,7 @@ def prepare_data(hparams):
     Arguments
     ---------
     hparams : dict
-        Of the training.
+        Values of the training.
 
     Returns
     -------
@@ -42,14 +42,14 @@ def training_speakers(hparams, manifest):
     Arguments
     ---------
     hparams : dict
-        Of the training.
+        Values of the training.
     manifest : str or Path
-        Of its utterances.
+        Manifest of its utterances.
 
     Returns
     -------
     list of str
-        As of `speaker_classes`.
+        Speakers, as `speaker_classes` gives them.
     """
     speakers = speaker_classes(read_manifest(manifest), hparams["speeds"])
     speakers_file = Path(hparams["save_folder"]) / "speakers.json"
@@ -63,18 +63,18 @@ def speaker_datasets(hparams, paths, speakers):
     Arguments
     ---------
     hparams : dict
-        Of the training.
+        Values of the training.
     paths : dict
-        Of the manifests.
+        Paths of the manifests.
     speakers : list of str
-        Of `training_speakers`.
+        What `training_speakers` returned.
 
     Returns
     -------
     train_data : DynamicItemDataset
-        Of crops and their speakers.
+        Data set of crops and their speakers.
     valid_loader : SaveableDataLoader
-        Of the utterances of the validation trials.
+        Loader of the utterances of the validation trials.
     """
     label_encoder = sb.dataio.encoder.CategoricalEncoder()
     label_encoder.update_from_iterable(speakers)
@@ -104,9 +104,9 @@ def speaker_modules(hparams, speakers):
     Arguments
     ---------
     hparams : dict
-        Of the training.
+        Values of the training.
     speakers : list of str
-        Of `training_speakers`.
+        What `training_speakers` returned.
 
     Returns
     -------
@@ -139,11 +139,11 @@ def verify_training(configuration, hparams, paths, device):
     Arguments
     ---------
     configuration : Configuration
-        Of the training.
+        Configuration of the training.
     hparams : dict
         What it built.
     paths : dict
-        Of manifests and trial lists.
+        Paths of manifests and trial lists.
     device : str
         Where to compute.
     """

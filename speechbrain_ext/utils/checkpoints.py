@@ -148,7 +148,7 @@ def check_architecture(checkpointer):
     Arguments
     ---------
     checkpointer : speechbrain.utils.checkpoints.Checkpointer
-        Of the training, with its modules.
+        Checkpointer of the training, with its modules.
 
     Raises
     ------
@@ -194,7 +194,7 @@ def other_architecture(checkpoints_dir, detail):
     Returns
     -------
     InputError
-        To be raised.
+        The error to raise.
 
     Example
     -------
@@ -246,7 +246,7 @@ def start_from_training(modules, output_folder, speakers):
         The modules by name: encoder, embedding_model, classifier. A frozen
         encoder, which no checkpoint holds, stays as it is.
     output_folder : str or Path
-        Of the other training.
+        Output folder of the other training.
     speakers : list of str
         The classes of this training; the other one's classifier is cut down
         to them, so that the copies of speakers at other speeds can go.
@@ -288,7 +288,7 @@ def load_parameters(module, state, source):
     module : torch.nn.Module
         Gets them.
     state : dict
-        As of `state_dict`.
+        What `state_dict` returned.
     source : str
         Where they are from, for the message.
 
@@ -335,7 +335,7 @@ def best_checkpoint(folder, min_key="EER"):
     Returns
     -------
     speechbrain.utils.checkpoints.Checkpoint
-        With its path, meta and parameter files.
+        The checkpoint, with its path, meta and parameter files.
 
     Raises
     ------
@@ -360,7 +360,7 @@ def best_checkpoints(folder, n_checkpoints, min_key="EER"):
     folder : str or Path
         Folder of the checkpoints.
     n_checkpoints : int
-        At most so many.
+        Most checkpoints to return.
     min_key : str
         The metric whose lowest values are best.
 

@@ -57,7 +57,7 @@ def add_debug_option(parser):
     Arguments
     ---------
     parser : argparse.ArgumentParser
-        Of a script or of a sub-command.
+        Parser of a script or of a sub-command.
     """
     parser.add_argument(
         "--debug", action="store_true", help="show the traceback of an error"

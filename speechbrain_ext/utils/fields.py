@@ -93,7 +93,7 @@ def same_name(name):
     Returns
     -------
     str
-        To compare with that of others.
+        The name in a form that compares with that of others.
 
     Example
     -------
@@ -111,12 +111,12 @@ def find_same_names(names, known):
     names : iterable of str
         Sought.
     known : collection of str
-        Where; a dict or set is quick.
+        Names to look among; a dict or set is quick.
 
     Returns
     -------
     dict
-        Of the names that are found, the known ones.
+        The known name of each name that is found.
 
     Example
     -------
@@ -179,7 +179,7 @@ def read_fields(path, kind, counts=None):
     Yields
     ------
     number : int
-        Of the line, from 1.
+        Number of the line, from 1.
     fields : list of str
         Not empty.
 
@@ -256,9 +256,9 @@ def read_csv(path, kind, columns):
     Yields
     ------
     number : int
-        Of the line, from 1.
+        Number of the line, from 1.
     fields : list of str
-        Of the columns; of a row that is too short, "" in place of what it lacks.
+        Fields of the columns; in a row that is too short, "" in place of what it lacks.
 
     Raises
     ------

@@ -116,12 +116,12 @@ def open_text(path, newline=None):
     path : str or Path
         The file; a byte-order mark at its start is left out.
     newline : str
-        As of `open`.
+        See `open`.
 
     Yields
     ------
     file
-        To be read in the block.
+        The open file.
 
     Raises
     ------

@@ -67,14 +67,14 @@ def fingerprint_differences(kept, wanted):
     Arguments
     ---------
     kept : str
-        Of `model_fingerprint`.
+        Fingerprint of an earlier model.
     wanted : str
-        Likewise.
+        Fingerprint of the model that is wanted.
 
     Returns
     -------
     list of str
-        Of weights and configuration, those that differ.
+        Which differ, of weights and configuration.
 
     Example
     -------

@@ -20,7 +20,7 @@ def seed_of(*key):
     Returns
     -------
     int
-        Of 48 bits; the same for the same key on every machine.
+        A number of 48 bits; the same for the same key on every machine.
 
     Example
     -------
@@ -40,7 +40,7 @@ def seed_generators(*key):
     Arguments
     ---------
     *key : int or str
-        As of `seed_of`.
+        Handed on to `seed_of`.
 
     Example
     -------
@@ -67,7 +67,7 @@ def seeded(*key):
     Arguments
     ---------
     *key : int or str
-        As of `seed_of`.
+        Handed on to `seed_of`.
 
     Example
     -------

@@ -72,7 +72,7 @@ class Utterance:
     fault : str
         Why the file cannot be used, if so.
     duration : float
-        In seconds.
+        Duration in seconds.
     """
 
     id: str
@@ -98,14 +98,14 @@ class Utterance:
         speaker : str
             Speaker.
         trainable : bool
-            As of the class.
+            False for the test part of a corpus, which is never trained on.
         split : str
-            As of the class.
+            valid or test, where the corpus says so.
 
         Returns
         -------
         Utterance
-            With the file's fault, or that of its name.
+            The utterance, with the file's fault or that of its name.
         """
         return cls(
             name,
@@ -126,7 +126,7 @@ class PublishedTrials:
     Arguments
     ---------
     url : str
-        Where.
+        Address of the list.
     md5 : str
         Checksum of the file, in hexadecimal digits.
     """
@@ -217,7 +217,7 @@ class Corpus(abc.ABC):
         Yields
         ------
         Utterance
-            In any order.
+            Utterances, in any order.
 
         Raises
         ------
@@ -277,7 +277,7 @@ class Corpus(abc.ABC):
         Returns
         -------
         Trials
-            With ids as in the list.
+            Trial list with ids as they are in the file.
         """
         return read_trials(path)
 

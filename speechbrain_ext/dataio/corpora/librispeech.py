@@ -77,13 +77,13 @@ def lay_out(speakers, root, n_trials, sample_rate):
     Arguments
     ---------
     speakers : list of tuple
-        As of `speechbrain_ext.dataio.layouts.read_speakers`.
+        See `speechbrain_ext.dataio.layouts.read_speakers`.
     root : Path
-        Of the new corpus.
+        Root folder of the new corpus.
     n_trials : int
         Not used: LibriSpeech has no trial lists.
     sample_rate : int
-        In Hz.
+        Sample rate in Hz.
 
     Yields
     ------

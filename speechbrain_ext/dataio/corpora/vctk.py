@@ -108,13 +108,13 @@ def lay_out(speakers, root, n_trials, sample_rate):
     Arguments
     ---------
     speakers : list of tuple
-        As of `speechbrain_ext.dataio.layouts.read_speakers`.
+        See `speechbrain_ext.dataio.layouts.read_speakers`.
     root : Path
-        Of the new corpus.
+        Root folder of the new corpus.
     n_trials : int
         Trials to draw.
     sample_rate : int
-        Of other corpora, in Hz.
+        Sample rate of other corpora, in Hz.
 
     Yields
     ------

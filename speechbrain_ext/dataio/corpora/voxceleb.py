@@ -61,12 +61,12 @@ def draw_original_vox2_trials(speaker_of, seed):
     speaker_of : dict
         Speaker of each utterance id, `speaker/video/utterance`.
     seed : int
-        Of the draw.
+        Seed of the draw.
 
     Returns
     -------
     Trials
-        In random order.
+        Trial list in random order.
 
     Example
     -------
@@ -187,13 +187,13 @@ def lay_out(speakers, root, n_trials, sample_rate):
     Arguments
     ---------
     speakers : list of tuple
-        As of `speechbrain_ext.dataio.layouts.read_speakers`.
+        See `speechbrain_ext.dataio.layouts.read_speakers`.
     root : Path
-        Of the new corpus.
+        Root folder of the new corpus.
     n_trials : int
         Trials to draw.
     sample_rate : int
-        In Hz.
+        Sample rate in Hz.
 
     Yields
     ------

@@ -67,9 +67,9 @@ def load_cls_encoder(source: str, **settings) -> Encoder:
     Arguments
     ---------
     source : str
-        As of `load_encoder`.
+        See `load_encoder`.
     **settings
-        As of `load_encoder`.
+        Handed on to `load_encoder`.
 
     Returns
     -------
@@ -90,9 +90,9 @@ class CLSEncoder(SSLEncoder):
     Arguments
     ---------
     *args
-        As of `SSLEncoder`.
+        Handed on to `SSLEncoder`.
     **kwargs
-        As of `SSLEncoder`.
+        Handed on to `SSLEncoder`.
 
     Example
     -------
@@ -124,13 +124,13 @@ class FirstFrame(nn.Module):
         Arguments
         ---------
         hidden_states : torch.Tensor
-            Of shape (layer, batch, time, channel).
+            Hidden states, of shape (layer, batch, time, channel).
         lengths : torch.Tensor
             Not needed.
 
         Returns
         -------
         torch.Tensor
-            Of shape (batch, 1, channel).
+            Pooled vectors, of shape (batch, 1, channel).
         """
         return hidden_states[-1][:, :1]

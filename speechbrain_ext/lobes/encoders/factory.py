@@ -32,30 +32,30 @@ def load_encoder(
     Arguments
     ---------
     source : str or dict
-        As of `Encoder`: hub name, local folder, an encoder that comes with the
-        package, or an architecture.
+        Hub name, local folder, an encoder that comes with the package, or an
+        architecture; see `Encoder`.
     save_path : str
-        As of `Encoder`.
+        See `Encoder`.
     freeze : bool
-        As of `Encoder`.
+        See `Encoder`.
     freeze_feature_extractor : bool
-        As of `Encoder`.
+        See `Encoder`.
     freeze_feature_projection : bool
-        As of `Encoder`.
+        See `Encoder`.
     mask_time_prob : float
-        As of `Encoder`.
+        See `Encoder`.
     mask_time_length : int
-        As of `Encoder`.
+        See `Encoder`.
     gradient_checkpointing : bool
-        As of `Encoder`.
+        See `Encoder`.
     layers : list of int
-        As of `Encoder`.
+        See `Encoder`.
     lora_rank : int
-        As of `Encoder`.
+        See `Encoder`.
     lora_alpha : int
-        As of `Encoder`.
+        See `Encoder`.
     lora_targets : list of str
-        As of `Encoder`.
+        See `Encoder`.
 
     Returns
     -------

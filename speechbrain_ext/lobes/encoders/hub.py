@@ -26,7 +26,7 @@ def embedded_folder(source: str) -> str:
     Arguments
     ---------
     source : str
-        As of `Encoder`.
+        See `Encoder`.
 
     Returns
     -------
@@ -64,7 +64,7 @@ def found(source: str | Mapping, save_path: str) -> Iterator[str]:
     Arguments
     ---------
     source : str or dict
-        As of `Encoder`.
+        See `Encoder`.
     save_path : str
         Folder for downloads.
 
@@ -109,7 +109,7 @@ def hub_errors(source: str) -> Iterator[None]:
     Arguments
     ---------
     source : str
-        As of `Encoder`.
+        See `Encoder`.
 
     Raises
     ------

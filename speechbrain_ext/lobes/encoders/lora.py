@@ -19,7 +19,7 @@ def add_lora(
     model : torch.nn.Module
         The model.
     rank : int
-        Of the updates.
+        Rank of the updates.
     alpha : int
         The updates count alpha / rank times.
     targets : list of str

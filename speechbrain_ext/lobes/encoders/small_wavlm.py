@@ -39,7 +39,7 @@ def small_wavlm(n_layers=6, channels=192, n_bands=64, mel_filters=True, seed=198
     mel_filters : bool
         If False, the front end starts from random weights too.
     seed : int
-        Of the weights.
+        Seed of the weights.
 
     Returns
     -------
@@ -99,7 +99,7 @@ def mel_filters_of_phases(n_bands, kernel_size, sample_rate=16000):
     kernel_size : int
         Samples of a filter.
     sample_rate : int
-        In Hz.
+        Sample rate in Hz.
 
     Returns
     -------
@@ -137,7 +137,7 @@ def save_small_wavlm(folder, **arguments):
     folder : str or Path
         Where to save.
     **arguments
-        As of `small_wavlm`.
+        Handed on to `small_wavlm`.
 
     Returns
     -------
@@ -218,12 +218,12 @@ def load_wavlm(folder):
     Arguments
     ---------
     folder : str or Path
-        Of `save_encoder`.
+        Folder that `save_encoder` wrote.
 
     Returns
     -------
     transformers.WavLMModel
-        In float32.
+        The model, in float32.
 
     Raises
     ------

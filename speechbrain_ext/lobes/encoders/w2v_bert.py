@@ -6,7 +6,8 @@ import torch
 import torchaudio
 from torch import nn
 
-from speechbrain_ext.lobes.encoders.encoder import Encoder, valid_positions
+from speechbrain_ext.lobes.encoders.encoder import Encoder
+from speechbrain_ext.nnet.masking import valid_positions
 
 FRAME_LENGTH, FRAME_SHIFT = 25.0, 10.0  # milliseconds
 INT16_SCALE = 2**15  # Kaldi's waveforms are integers
@@ -28,19 +29,19 @@ class W2VBertEncoder(Encoder):
     save_path : str
         Folder for downloads.
     freeze : bool
-        As of `Encoder`.
+        See `Encoder`.
     gradient_checkpointing : bool
-        As of `Encoder`.
+        See `Encoder`.
     lora_rank : int
-        As of `Encoder`.
+        See `Encoder`.
     lora_alpha : int
-        As of `Encoder`.
+        See `Encoder`.
     lora_targets : list of str
-        As of `Encoder`.
+        See `Encoder`.
     layers : list of int
-        As of `Encoder`.
+        See `Encoder`.
     **settings
-        As of `Encoder`.
+        Handed on to `Encoder`.
 
     Example
     -------
@@ -130,7 +131,7 @@ class W2VBertEncoder(Encoder):
         Returns
         -------
         torch.Tensor
-            Of shape (frame, 2 * mel), every 20 ms.
+            Features, of shape (frame, 2 * mel), every 20 ms.
         """
         with torch.autocast(wav.device.type, enabled=False):
             frames = torchaudio.compliance.kaldi.fbank(

@@ -7,7 +7,8 @@ from transformers.models.whisper.modeling_whisper import (
     WhisperEncoder as WhisperEncoderOf30Seconds,
 )
 
-from speechbrain_ext.lobes.encoders.encoder import Encoder, valid_positions
+from speechbrain_ext.lobes.encoders.encoder import Encoder
+from speechbrain_ext.nnet.masking import valid_positions
 
 FLOOR = 1e-10  # of the mel energies
 DYNAMIC_RANGE = 8.0  # of an utterance, in powers of ten
@@ -21,7 +22,7 @@ class WhisperFrames(WhisperEncoderOf30Seconds):
     Arguments
     ---------
     config : transformers.WhisperConfig
-        Of the whole model.
+        Configuration of the whole model.
 
     Example
     -------
@@ -114,9 +115,9 @@ class WhisperEncoder(Encoder):
     Arguments
     ---------
     *args
-        As of `Encoder`.
+        Handed on to `Encoder`.
     **kwargs
-        As of `Encoder`.
+        Handed on to `Encoder`.
 
     Example
     -------
@@ -213,7 +214,7 @@ class WhisperEncoder(Encoder):
         Returns
         -------
         torch.Tensor
-            Of shape (frame, mel), every 10 ms.
+            Features, of shape (frame, mel), every 10 ms.
         """
         with torch.autocast(wav.device.type, enabled=False):
             spectrum = torch.stft(

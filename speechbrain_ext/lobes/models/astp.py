@@ -24,11 +24,11 @@ class ASTP(nn.Module):
     reduction : float
         Bottleneck of the attention, as a share of in_channels.
     dropout : float
-        As of `ChannelAttentiveStatisticsPooling`.
+        See `ChannelAttentiveStatisticsPooling`.
     drop_frames : bool
-        Likewise.
+        See `ChannelAttentiveStatisticsPooling`.
     unbiased : bool
-        Likewise.
+        See `ChannelAttentiveStatisticsPooling`.
     frame_pooling : FramePooling
         Another pooling, with out_channels, in its place, such as
         `MultiHeadAttnPooling(in_channels, n_heads)`.
@@ -75,14 +75,14 @@ class ASTP(nn.Module):
         Arguments
         ---------
         frames : torch.Tensor
-            Of shape (batch, time, channel).
+            Frames, of shape (batch, time, channel).
         lengths : torch.Tensor
             Relative lengths, of shape (batch,).
 
         Returns
         -------
         torch.Tensor
-            Of shape (batch, 1, emb_dim).
+            Embeddings, of shape (batch, 1, emb_dim).
         """
         x = self.frame_pooling(frames, lengths).squeeze(1)
         return self.emb_norm(self.fc(self.stats_norm(x))).unsqueeze(1)

@@ -79,9 +79,9 @@ class MaskedAttentiveStatistics(speechbrain_ecapa.AttentiveStatisticsPooling):
     Arguments
     ---------
     *args : tuple
-        As of SpeechBrain's AttentiveStatisticsPooling.
+        Handed on to SpeechBrain's AttentiveStatisticsPooling.
     **kwargs : dict
-        As of SpeechBrain's AttentiveStatisticsPooling.
+        Handed on to SpeechBrain's AttentiveStatisticsPooling.
 
     Example
     -------
@@ -100,7 +100,7 @@ class MaskedAttentiveStatistics(speechbrain_ecapa.AttentiveStatisticsPooling):
         Arguments
         ---------
         x : torch.Tensor
-            Of shape (batch, channel, time).
+            Input, of shape (batch, channel, time).
         lengths : torch.Tensor
             Relative lengths, of shape (batch,).
 
@@ -149,13 +149,12 @@ class MaskedECAPA(speechbrain_ecapa.ECAPA_TDNN):
     Arguments
     ---------
     *args : tuple
-        As of SpeechBrain's ECAPA_TDNN.
+        Handed on to SpeechBrain's ECAPA_TDNN.
     frame_pooling : FramePooling
-        From (batch, time, channel) and relative lengths to (batch, 1,
-        out_channels), such as `MultiHeadAttnPooling`; SpeechBrain's own if
-        None.
+        Pooling from (batch, time, channel) and relative lengths to (batch, 1,
+        out_channels), such as `MultiHeadAttnPooling`; SpeechBrain's own if None.
     **kwargs : dict
-        As of SpeechBrain's ECAPA_TDNN.
+        Handed on to SpeechBrain's ECAPA_TDNN.
 
     Raises
     ------

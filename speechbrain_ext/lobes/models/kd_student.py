@@ -21,7 +21,7 @@ class KDStudent(nn.Module):
     in_channels : int
         Channels of the frames.
     channels : int
-        Of the hidden layers.
+        Channels of the hidden layers.
     emb_dim : int
         Dimension of the embedding.
     n_layers : int
@@ -58,14 +58,14 @@ class KDStudent(nn.Module):
         Arguments
         ---------
         frames : torch.Tensor
-            Of shape (batch, time, channel).
+            Frames, of shape (batch, time, channel).
         lengths : torch.Tensor
             Relative lengths, of shape (batch,).
 
         Returns
         -------
         torch.Tensor
-            Of shape (batch, 1, emb_dim).
+            Embeddings, of shape (batch, 1, emb_dim).
         """
         mask = frame_mask(lengths, frames.shape[1])
         first = self.deltas(hold_last_frame(frames, mask))

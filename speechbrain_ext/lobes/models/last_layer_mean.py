@@ -23,14 +23,14 @@ class LastLayerMean(nn.Module):
         Arguments
         ---------
         hidden_states : torch.Tensor
-            Of shape (layer, batch, time, channel).
+            Hidden states, of shape (layer, batch, time, channel).
         lengths : torch.Tensor
             Relative lengths, of shape (batch,).
 
         Returns
         -------
         torch.Tensor
-            Of shape (batch, 1, channel).
+            Pooled vectors, of shape (batch, 1, channel).
         """
         frames = hidden_states[-1].transpose(1, 2)
         mask = frame_mask(lengths, frames.shape[2])

@@ -60,7 +60,7 @@ class LayerAdapterMFA(nn.Module):
         Arguments
         ---------
         hidden_states : torch.Tensor
-            Of shape (layer, batch, time, channel).
+            Hidden states, of shape (layer, batch, time, channel).
         lengths : torch.Tensor
             Relative lengths, of shape (batch,).
 

@@ -14,7 +14,7 @@ class LayerPooled(LayerAttention):
     layer_pooling : LayerPooling
         `WeightedLayerSum` or `LayerAttentivePooling`.
     embedding_model : torch.nn.Module
-        From (batch, time, channel) and relative lengths to (batch, 1, dim).
+        Module from (batch, time, channel) and relative lengths to (batch, 1, dim).
 
     Example
     -------
@@ -41,7 +41,7 @@ class LayerPooled(LayerAttention):
         Arguments
         ---------
         hidden_states : torch.Tensor
-            Of shape (layer, batch, time, channel).
+            Hidden states, of shape (layer, batch, time, channel).
         lengths : torch.Tensor
             Relative lengths, of shape (batch,).
         return_weights : bool

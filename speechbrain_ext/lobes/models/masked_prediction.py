@@ -91,7 +91,7 @@ class MaskedPrediction(nn.Module):
             the second half of the batch holds other parts of the utterances
             of the first.
         units : torch.Tensor
-            Of shape (batch, frame).
+            Unit of each frame, of shape (batch, frame).
 
         Returns
         -------

@@ -69,7 +69,7 @@ class MHFA(LayerAttention):
         Arguments
         ---------
         hidden_states : torch.Tensor
-            Of shape (layer, batch, time, channel).
+            Hidden states, of shape (layer, batch, time, channel).
         lengths : torch.Tensor
             Relative lengths, of shape (batch,).
         return_weights : bool

@@ -29,9 +29,9 @@ class MaskedXvector(Xvector):
     Arguments
     ---------
     *args : tuple
-        As of SpeechBrain's Xvector.
+        Handed on to SpeechBrain's Xvector.
     **kwargs : dict
-        As of SpeechBrain's Xvector.
+        Handed on to SpeechBrain's Xvector.
 
     Example
     -------
