@@ -203,6 +203,14 @@ KEYS = {
     "head_dropout": _number("a share from 0 to below 1", ge=0, lt=1),
     "pool": _choice("max", "sum", "mean"),
     "frame_pooling": Kind(None, "null, or a pooling that !new: builds"),
+    # I-vectors
+    "vad_range": ABOVE_ZERO,
+    "ubm_components": COUNT,
+    "covariance": _choice("diagonal", "full"),
+    "n_ubm_frames": COUNT,
+    "ubm_start_iterations": COUNT,
+    "ubm_iterations": COUNT_OR_ZERO,
+    "tv_iterations": COUNT,
     # Losses
     "loss": _choice("softmax", "am-softmax", "aam-softmax"),
     "scale": ABOVE_ZERO,
@@ -331,6 +339,11 @@ TOGETHER = [
         ("contrast_layer", "encoder_layers"),
         lambda layer, n_layers: layer <= n_layers,
         "contrast_layer {0} is not among the {1} layers; give a lower one",
+    ),
+    (
+        ("ubm_components", "n_ubm_frames"),
+        lambda n_components, n_frames: n_components <= n_frames,
+        "{0} components cannot start at {1} frames; raise n_ubm_frames",
     ),
     (
         ("n_mfcc", "n_mels"),

@@ -1,6 +1,7 @@
 """What the recipes' scripts share: start, preparation, figures of a run."""
 
 import dataclasses
+import os
 import resource
 import shlex
 import sys
@@ -62,6 +63,36 @@ def start_experiment(configuration, output_folder):
     on_main_process(configuration.save, Path(output_folder) / "hyperparams.yaml")
 
 
+def sibling_configuration(configuration, name, values):
+    """A YAML beside that of a training, run with the same options.
+
+    Arguments
+    ---------
+    configuration : Configuration
+        Configuration of the training.
+    name : str
+        Name of the other YAML.
+    values : dict
+        To merge into those of the other YAML.
+
+    Returns
+    -------
+    Configuration
+        Configuration of the other YAML.
+
+    Raises
+    ------
+    InputError
+        If there is no such YAML, or it has no such key.
+    """
+    path = configuration.path.parent / name
+    other = read_configuration([str(path)], demo=False)
+    return dataclasses.replace(
+        other.with_values(values, str(configuration.path)),
+        run_opts=configuration.run_opts,
+    )
+
+
 def init_process_group(run_opts):
     """Joins the processes that torchrun has started, once.
 
@@ -77,6 +108,22 @@ def init_process_group(run_opts):
         run_opts = dataclasses.replace(run_opts, distributed_backend="gloo")
     if not torch.distributed.is_initialized():
         sb.utils.distributed.ddp_init_group(run_opts)
+
+
+def refuse_several_processes():
+    """Refuses torchrun for a training of one process.
+
+    Raises
+    ------
+    InputError
+        If there are several processes.
+    """
+    n_processes = int(os.environ.get("WORLD_SIZE", 1))
+    if n_processes > 1:
+        raise InputError(
+            f"torchrun has started {n_processes} processes, but this training is of "
+            "one; start it with python"
+        )
 
 
 def prepare_only(arguments, corpus=None):
@@ -133,7 +180,7 @@ def run_details(configuration, hparams):
         ),
         "ssl_hub": hparams.get("ssl_hub"),
         "seed": hparams["seed"],
-        "number_of_steps": hparams["number_of_steps"],
+        "number_of_steps": hparams.get("number_of_steps"),
         "command": " ".join(["python", *map(shlex.quote, sys.argv)]),
         "train_minutes": round(hparams["clock"].seconds() / 60, 1),
         # Linux counts in KiB, macOS in bytes.
