@@ -31,7 +31,7 @@ class EmbeddingStore:
     speakers : list of str
         Speaker of each utterance.
     durations : list of float
-        In seconds.
+        Durations in seconds.
     fingerprint : str
         Fingerprint of the model, as of `model_fingerprint`.
     row_keys : torch.Tensor
@@ -73,7 +73,7 @@ class EmbeddingStore:
         Returns
         -------
         EmbeddingStore
-            Of these.
+            The embeddings of these utterances.
         """
         return EmbeddingStore(
             [self.ids[row] for row in rows],

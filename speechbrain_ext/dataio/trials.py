@@ -71,7 +71,7 @@ class Trials:
         Arguments
         ---------
         scores : torch.Tensor
-            Of shape (n_trial,).
+            Scores, of shape (n_trial,).
 
         Returns
         -------
@@ -380,7 +380,7 @@ def draw_trials(
     n_trials : int
         Trials wanted; fewer where the utterances do not give them.
     seed : int
-        Of the draw.
+        Seed of the draw.
     attributes_of : dict
         For each speaker a mapping such as {"gender": "F"}; non-target trials
         are as many for each combination of attributes that match or not, as

@@ -187,7 +187,7 @@ def find_model(
     revision : str
         Branch, tag or commit on the hub.
     token : str
-        For the hub; the one that is logged in with if None.
+        Token for the hub; the one that is logged in with if None.
 
     Returns
     -------

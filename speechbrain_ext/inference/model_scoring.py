@@ -55,12 +55,12 @@ class Cohort(nn.Module):
         store : EmbeddingStore
             Embeddings of training utterances.
         backend : CosineBackend
-            Whose conventions the speakers' means follow.
+            Back end whose conventions the speakers' means follow.
 
         Returns
         -------
         Cohort
-            With the mean over utterances and each speaker's.
+            The mean over utterances and that of each speaker.
         """
         backend.fit(store)
         means = backend.cohort if backend.score_norm else None
@@ -153,7 +153,7 @@ class ModelScoring:
     threshold_from : str
         The trials that the threshold is from, for people.
     calibration : Calibration
-        From scores, and quality measures, to log-likelihood ratios.
+        Map from scores, and quality measures, to log-likelihood ratios.
     backend : dict
         Settings of the `CosineBackend`; plain cosine if None.
     cohort : Cohort
@@ -295,13 +295,13 @@ class ModelScoring:
         Arguments
         ---------
         store : EmbeddingStore
-            With the utterances of the trials.
+            Embeddings with the utterances of the trials.
         trials : Trials
             Trial list.
         enrolments : dict
             Utterance ids of each model, where the enrolment ids are models.
         threshold : float
-            For the score, in place of the model's own.
+            Threshold for the score, in place of the model's own.
 
         Returns
         -------

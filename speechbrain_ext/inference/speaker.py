@@ -9,7 +9,6 @@ import torch
 from speechbrain.dataio.encoder import CategoricalEncoder
 from speechbrain.utils.checkpoints import average_checkpoints
 from speechbrain.utils.data_utils import split_path
-from speechbrain.utils.distributed import infer_device
 from speechbrain.utils.fetching import fetch
 from speechbrain.utils.run_opts import RunOptions
 
@@ -27,6 +26,7 @@ from speechbrain_ext.utils.checkpoints import (
     best_checkpoints,
     load_parameters,
 )
+from speechbrain_ext.utils.distributed import device_of
 from speechbrain_ext.utils.errors import InputError
 from speechbrain_ext.utils.fingerprints import model_fingerprint
 
@@ -227,7 +227,7 @@ class SpeakerRecognition(torch.nn.Module):
         model = load_model(find_model(source, savedir, revision, token), trust_source)
         embedder = model.pop("embedding_model")
         return cls(embedder.encoder, embedder.embedding_model, **model).to(
-            _device(run_opts)
+            device_of(run_opts)
         )
 
     @classmethod
@@ -726,13 +726,6 @@ class SpeakerRecognition(torch.nn.Module):
     ) -> Classification:
         """Classifies waveforms, as `classify_batch`."""
         return self.classify_batch(wavs, wav_lens)
-
-
-def _device(run_opts: dict[str, Any] | RunOptions | None) -> str | torch.device:
-    """Device of SpeechBrain's options, a dictionary or RunOptions."""
-    given = run_opts or {}
-    device = given.get("device") if isinstance(given, dict) else given.device
-    return device or infer_device()
 
 
 def _as_batch(wavs: torch.Tensor) -> torch.Tensor:

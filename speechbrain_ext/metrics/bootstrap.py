@@ -80,7 +80,7 @@ def threshold_interval(
     Arguments
     ---------
     scores : torch.Tensor
-        Of shape (n_trial,).
+        Scores, of shape (n_trial,).
     labels : list of int
         1 for target, 0 for non-target trials.
     enrol_speakers : list of str
@@ -88,13 +88,13 @@ def threshold_interval(
     test_speakers : list of str
         Speaker of each trial's test side.
     choose : callable
-        From a `DetectionCurve` to the threshold.
+        Function from a `DetectionCurve` to the threshold.
     level : float
         Confidence level.
     n_draws : int
         Bootstrap draws.
     seed : int
-        Of the draws.
+        Seed of the draws.
 
     Returns
     -------

@@ -13,6 +13,8 @@ from speechbrain_ext.nnet.initialisation import draw_by_xavier
 from speechbrain_ext.nnet.masking import (
     expand_mask,
     frame_mask,
+    is_traced,
+    layers_to_map,
     masked_batch_norm,
     masked_mean,
 )
@@ -159,7 +161,7 @@ def check_pooling(frame_pooling: nn.Module, channels: int) -> None:
     Arguments
     ---------
     frame_pooling : torch.nn.Module
-        With in_channels, unless it takes any number of channels.
+        Pooling with in_channels, unless it takes any number of channels.
     channels : int
         Channels of the frames.
 
@@ -486,8 +488,7 @@ class LayerAttentivePooling(LayerPooling):
                 f"LayerAttentivePooling was built for n_layers={self.n_layers} "
                 f"and got {n_layers} layers"
             )
-        # (batch, channel, layer, time)
-        x = hidden_states.permute(1, 3, 0, 2)
+        x = layers_to_map(hidden_states)
         x = self.in_proj(masked_batch_norm(self.in_norm, x, mask))
         x = x.reshape(n_batch, self.n_heads, -1, n_layers, n_frames)
         mean_profile = x.mean(dim=2).transpose(2, 3)
@@ -719,7 +720,10 @@ class MultiHeadAttnPooling(MultiHeadFramePooling):
             The weights, of shape (batch, head * query, item).
         """
         heads = items.unflatten(2, (self.n_heads, -1))
-        scores = torch.einsum("bthc,hqc->bhqt", heads, self.query) * self.scale
+        scores = torch.einsum("bthc,hqc->bhqt", heads, self.query)
+        if is_traced():  # for single utterances too, as in `layers_to_map`
+            scores = scores.contiguous()
+        scores = scores * self.scale
         if mask is not None:
             scores = scores.masked_fill(~expand_mask(mask, 4), float("-inf"))
         weights = torch.softmax(scores, dim=-1).to(heads.dtype)

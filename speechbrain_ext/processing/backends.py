@@ -82,7 +82,7 @@ class Backend:
         Returns
         -------
         Backend
-            Itself.
+            The back end itself.
 
         Raises
         ------
@@ -100,7 +100,7 @@ class Backend:
         Arguments
         ---------
         cohort : EmbeddingStore
-            With finite embeddings.
+            Cohort with finite embeddings.
         """
 
     def adapted_to(self, embeddings: torch.Tensor) -> "Backend":
@@ -114,7 +114,7 @@ class Backend:
         Returns
         -------
         Backend
-            That scores them.
+            The back end that scores them.
         """
         del embeddings
         return self
@@ -125,7 +125,7 @@ class Backend:
         Arguments
         ---------
         embeddings : torch.Tensor
-            In float64, of shape (n_utterance, dim).
+            Embeddings in float64, of shape (n_utterance, dim).
 
         Returns
         -------
@@ -170,7 +170,7 @@ class Backend:
         scores : torch.Tensor
             Scores of `compare`, of shape (n_trial,).
         store : EmbeddingStore
-            With the utterances of the trials.
+            Embeddings with the utterances of the trials.
         trials : Trials
             Trial list.
         enrolments : dict
@@ -212,7 +212,7 @@ class Backend:
         Arguments
         ---------
         store : EmbeddingStore
-            With the utterances of the trials.
+            Embeddings with the utterances of the trials.
         trials : Trials
             Trial list.
         enrolments : dict
@@ -224,7 +224,7 @@ class Backend:
         Returns
         -------
         torch.Tensor
-            In float64, of shape (n_trial,).
+            Scores in float64, of shape (n_trial,).
 
         Raises
         ------
@@ -365,7 +365,7 @@ class CosineBackend(Backend):
         Returns
         -------
         CosineBackend
-            Itself.
+            The back end itself.
         """
         self.dim = len(mean)
         if self.subtract_mean:

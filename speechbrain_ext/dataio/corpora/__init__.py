@@ -47,7 +47,7 @@ def get_corpus(name: str) -> Corpus:
     Returns
     -------
     Corpus
-        That one.
+        The corpus of that name.
 
     Raises
     ------

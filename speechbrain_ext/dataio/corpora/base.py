@@ -77,7 +77,7 @@ class Utterance:
     fault : str
         Why the file cannot be used, if so.
     duration : float
-        In seconds.
+        Duration in seconds.
     """
 
     id: str
@@ -117,7 +117,7 @@ class Utterance:
         Returns
         -------
         Utterance
-            With the file's fault, or that of its name.
+            The utterance, with the file's fault or that of its name.
         """
         return cls(
             name,
@@ -138,7 +138,7 @@ class PublishedTrials:
     Arguments
     ---------
     url : str
-        Where.
+        Address of the list.
     md5 : str
         Checksum of the file, in hexadecimal digits.
     """
@@ -229,7 +229,7 @@ class Corpus(abc.ABC):
         Yields
         ------
         Utterance
-            In any order.
+            Utterances, in any order.
 
         Raises
         ------
@@ -289,7 +289,7 @@ class Corpus(abc.ABC):
         Returns
         -------
         Trials
-            With ids as in the list.
+            Trial list with ids as they are in the file.
         """
         return read_trials(path)
 

@@ -137,13 +137,13 @@ def lay_out(
     Arguments
     ---------
     speakers : list of tuple
-        As of `speechbrain_ext.dataio.layouts.read_speakers`.
+        See `speechbrain_ext.dataio.layouts.read_speakers`.
     root : Path
         Root folder of the new corpus.
     n_trials : int
         Not used: each model is compared with each test utterance.
     sample_rate : int
-        In Hz.
+        Sample rate in Hz.
 
     Yields
     ------

@@ -155,7 +155,7 @@ class ESpeak:
         words_per_minute : int
             Speaking rate.
         pitch : int
-            From 0 to 99.
+            Pitch, from 0 to 99.
 
         Returns
         -------

@@ -115,7 +115,7 @@ def lay_out(
     Arguments
     ---------
     speakers : list of tuple
-        As of `speechbrain_ext.dataio.layouts.read_speakers`.
+        See `speechbrain_ext.dataio.layouts.read_speakers`.
     root : Path
         Root folder of the new corpus.
     n_trials : int

@@ -70,7 +70,7 @@ def draw_original_vox2_trials(speaker_of: dict[str, str], seed: int) -> Trials:
     Returns
     -------
     Trials
-        In random order.
+        Trial list in random order.
 
     Example
     -------
@@ -195,13 +195,13 @@ def lay_out(
     Arguments
     ---------
     speakers : list of tuple
-        As of `speechbrain_ext.dataio.layouts.read_speakers`.
+        See `speechbrain_ext.dataio.layouts.read_speakers`.
     root : Path
         Root folder of the new corpus.
     n_trials : int
         Trials to draw.
     sample_rate : int
-        In Hz.
+        Sample rate in Hz.
 
     Yields
     ------
