@@ -4,9 +4,7 @@ import importlib.metadata
 import os
 import platform
 import shutil
-import statistics
 import tempfile
-import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +14,7 @@ import torch
 
 from speechbrain_ext.dataio.audio import AUDIO_EXTENSIONS, read_crop
 from speechbrain_ext.utils.errors import InputError
+from speechbrain_ext.utils.precision import bf16_pays, matrix_rate
 
 NEEDED = ("speechbrain", "torch", "torchaudio", "transformers", "soundfile", "numpy")
 OPTIONAL = {
@@ -26,9 +25,6 @@ OPTIONAL = {
     "peft": "lora",
     "pyroomacoustics": "rooms",
 }
-SIZE = 768  # of the products that are timed, as of a base encoder
-N_PRODUCTS = 5
-FASTER = 1.2  # than float32, for a number type to be worth it
 
 
 class Finding(NamedTuple):
@@ -127,20 +123,13 @@ def _devices():
 
 
 def _bfloat16(device):
-    """Times products of matrices in bfloat16 and float32."""
-    seconds = {}
-    for number_type in (torch.float32, torch.bfloat16):
-        left = torch.ones(SIZE, SIZE, dtype=number_type, device=device)
-        times = []
-        for _ in range(N_PRODUCTS + 1):
-            start = time.perf_counter()
-            # Of the GPU's, the clock is read when the result is there.
-            (left @ left)[0, 0].item()
-            times.append(time.perf_counter() - start)
-        seconds[number_type] = statistics.median(times[1:])
-    ratio = seconds[torch.float32] / seconds[torch.bfloat16]
-    text = f"{ratio:.1f} times as fast as float32 on {device}"
-    if ratio >= FASTER:
+    """Compares bfloat16 with float32 as `precision: auto` does."""
+    rates = [matrix_rate(dtype, device) for dtype in (torch.bfloat16, torch.float32)]
+    text = (
+        f"{rates[0] / 1e9:.3g} GFLOP/s on {device}, "
+        f"{rates[0] / rates[1]:.2g} times those of float32"
+    )
+    if bf16_pays(device):
         return Finding("bfloat16", True, text)
     return Finding("bfloat16", None, text, "train and embed in float32 here")
 
