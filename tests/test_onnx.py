@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from conftest import ROOT
 from test_batch_invariance import trained
-from test_recipe import ROOT
 
 from speechbrain_ext.inference.speaker import SpeakerRecognition
 from speechbrain_ext.lobes import KDStudent, MaskedECAPA, MaskedXvector
