@@ -199,6 +199,7 @@ KEYS = {
     "vgg_out_channels": COUNT,
     "vgg_pooled_channels": COUNT,
     "head_dropout": _number("a share from 0 to below 1", ge=0, lt=1),
+    "classifier_dropout": _number("a share from 0 to below 1", ge=0, lt=1),
     "pool": _choice("max", "sum", "mean"),
     "frame_pooling": Kind(None, "null, or a pooling that !new: builds"),
     # I-vectors
