@@ -56,6 +56,7 @@ def _choice(*names):
 _Text = Annotated[str, Field(min_length=1)]
 _Share = Annotated[float, AllowInfNan(False), Field(gt=0, lt=1)]
 
+PRECISION = _choice("auto", "fp32", "fp16", "bf16")
 TEXT = Kind(_Text, "text", is_text=True)
 TEXTS = Kind(
     Annotated[list[_Text], Field(min_length=1)],
@@ -130,7 +131,8 @@ KEYS = {
     "weight_decay": FROM_ZERO,
     "classifier_weight_decay": FROM_ZERO.or_null(),
     "patience": COUNT,
-    "precision": _choice("fp32", "fp16", "bf16"),
+    "precision": PRECISION,
+    "eval_precision": PRECISION,
     "keep_checkpoints": COUNT,
     "average_checkpoints": COUNT,
     "ckpt_interval_minutes": FROM_ZERO,
@@ -352,51 +354,54 @@ TOGETHER = [
     ),
 ]  # fmt: skip
 
-# Of keys that a user gives: another key, the value of it with which the first has
-# no effect, and the remedy
+# Keys of earlier releases, which have no effect any more, and what they are called now
+RENAMED_KEYS = {"span_drop": "fea_augment"}
+
+# For keys that a user gives: values of other keys with which they have no effect, and
+# the remedy
 WITHOUT_EFFECT = {
-    "encoder_lr": ("freeze", True, "give --freeze=False to train the encoder"),
-    "layer_lr_decay": ("freeze", True, "give --freeze=False to train the encoder"),
+    "encoder_lr": ({"freeze": True}, "give --freeze=False to train the encoder"),
+    "layer_lr_decay": ({"freeze": True}, "give --freeze=False to train the encoder"),
     "encoder_frozen_steps": (
-        "freeze", True, "give --freeze=False to train the encoder",
+        {"freeze": True}, "give --freeze=False to train the encoder",
     ),
     "freeze_feature_extractor": (
-        "freeze", True, "give --freeze=False to train the encoder",
+        {"freeze": True}, "give --freeze=False to train the encoder",
     ),
     "freeze_feature_projection": (
-        "freeze", True, "give --freeze=False to train the encoder",
+        {"freeze": True}, "give --freeze=False to train the encoder",
     ),
-    "mask_time_prob": ("freeze", True, "give --freeze=False to train the encoder"),
-    "mask_time_length": ("mask_time_prob", 0, "give a --mask_time_prob above 0"),
+    "mask_time_prob": ({"freeze": True}, "give --freeze=False to train the encoder"),
+    "mask_time_length": ({"mask_time_prob": 0}, "give a --mask_time_prob above 0"),
     "gradient_checkpointing": (
-        "freeze", True, "give --freeze=False to train the encoder",
+        {"freeze": True, "lora_rank": 0}, "give --freeze=False to train the encoder",
     ),
-    "noise_annotation": ("augment", False, "give --augment=True"),
-    "noise_folder": ("augment", False, "give --augment=True"),
-    "rir_folder": ("augment", False, "give --augment=True"),
-    "noise_url": ("noise_folder", None, "give --noise_folder, where it goes"),
-    "rir_url": ("rir_folder", None, "give --rir_folder, where it goes"),
-    "augment_prob": ("augment", False, "give --augment=True"),
-    "lora_alpha": ("lora_rank", 0, "give a --lora_rank above 0"),
-    "lora_targets": ("lora_rank", 0, "give a --lora_rank above 0"),
+    "noise_annotation": ({"augment": False}, "give --augment=True"),
+    "noise_folder": ({"augment": False}, "give --augment=True"),
+    "rir_folder": ({"augment": False}, "give --augment=True"),
+    "noise_url": ({"noise_folder": None}, "give --noise_folder, where it goes"),
+    "rir_url": ({"rir_folder": None}, "give --rir_folder, where it goes"),
+    "augment_prob": ({"augment": False}, "give --augment=True"),
+    "lora_alpha": ({"lora_rank": 0}, "give a --lora_rank above 0"),
+    "lora_targets": ({"lora_rank": 0}, "give a --lora_rank above 0"),
     "emb_dim": (
-        "separate_heads", False,
+        {"separate_heads": False},
         "the targets say it; give --separate_heads=True for another one",
     ),
-    "penalty": ("top_k", 0, "give a --top_k above 0"),
-    "margin_course": ("margin_steps", 0, "give --margin_steps above 0"),
-    "test_folder": ("trials_from", None, "give --trials_from, the kind of corpus"),
-    "window_overlap": ("window_length", None, "give --window_length"),
-    "n_test_trials": ("trials_from", None, "give --trials_from and --test_folder"),
+    "penalty": ({"top_k": 0}, "give a --top_k above 0"),
+    "margin_course": ({"margin_steps": 0}, "give --margin_steps above 0"),
+    "test_folder": ({"trials_from": None}, "give --trials_from, the kind of corpus"),
+    "window_overlap": ({"window_length": None}, "give --window_length"),
+    "n_test_trials": ({"trials_from": None}, "give --trials_from and --test_folder"),
     "verification_file": (
-        "trials_from", None, "give --trials_from and --test_folder",
+        {"trials_from": None}, "give --trials_from and --test_folder",
     ),
-    "enrolments": ("trials_from", None, "give --trials_from and --test_folder"),
-    "trial_lists": ("trials_from", None, "give --trials_from and --test_folder"),
-    "cohort_size": ("score_norm", None, "give --score_norm"),
-    "unbiased_std": ("score_norm", None, "give --score_norm"),
-    "unit_length_cohort": ("score_norm", None, "give --score_norm"),
-    "n_calibration_trials": ("calibration", None, "give --calibration"),
+    "enrolments": ({"trials_from": None}, "give --trials_from and --test_folder"),
+    "trial_lists": ({"trials_from": None}, "give --trials_from and --test_folder"),
+    "cohort_size": ({"score_norm": None}, "give --score_norm"),
+    "unbiased_std": ({"score_norm": None}, "give --score_norm"),
+    "unit_length_cohort": ({"score_norm": None}, "give --score_norm"),
+    "n_calibration_trials": ({"calibration": None}, "give --calibration"),
 }  # fmt: skip
 
 
@@ -423,6 +428,9 @@ def check_values(values, source=None):
         ...
     speechbrain_ext.utils.errors.InputError: batch_size: 0 in 'train.yaml' must ...
     """
+    for old, new in RENAMED_KEYS.items():
+        if old in values:
+            raise InputError(f"{old} is called {new} now; rename it in '{source}'")
     plain = {
         key: plain_value(value)
         for key, value in values.items()
@@ -478,11 +486,11 @@ def check_effect(given, runs):
     for key in given:
         if key not in WITHOUT_EFFECT:
             continue
-        other, value, remedy = WITHOUT_EFFECT[key]
-        if all(other in run and run[other] == value for run in runs):
+        others, remedy = WITHOUT_EFFECT[key]
+        if all(others.items() <= run.items() for run in runs):
+            shown = " and ".join(f"{k}: {_shown(v)}" for k, v in others.items())
             raise InputError(
-                f"{key} has no effect with {other}: {_shown(value)}; {remedy}, "
-                f"or leave {key} out"
+                f"{key} has no effect with {shown}; {remedy}, or leave {key} out"
             )
 
 

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from test_recipe import ROOT
+from conftest import ROOT
 
 from speechbrain_ext.augment.frame_masking import FrameMasking
 from speechbrain_ext.config import read_configuration, training_stages

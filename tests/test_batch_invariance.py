@@ -15,10 +15,10 @@ from speechbrain_ext import lobes
 from speechbrain_ext.config import read_configuration
 from speechbrain_ext.inference.speaker import SpeakerRecognition
 from speechbrain_ext.inference.teacher_frames import TeacherFrames
+from speechbrain_ext.lobes.encoders.random_encoder import save_random_encoder
 from speechbrain_ext.lobes.encoders.small_wavlm import save_small_wavlm
 from speechbrain_ext.nnet import pooling
 from speechbrain_ext.nnet.dictionary_encoding import LDEEmbedding
-from speechbrain_ext.tools.random_encoder import save_random_encoder
 from speechbrain_ext.utils.checkpoints import AtomicCheckpointer
 from speechbrain_ext.utils.errors import InputError
 

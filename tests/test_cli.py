@@ -244,7 +244,8 @@ def test_eval_refuses_numbers_out_of_range(tmp_path, capsys, options):
     (tmp_path / "s.txt").write_text("a b 1 0.5\nc d 0 0.1\n")
     with pytest.raises(SystemExit):
         main(["eval", str(tmp_path / "s.txt"), *options])
-    assert f"argument {options[0]}: '{options[1]}': give a" in capsys.readouterr().err
+    message = f"Invalid value for '{options[0]}': '{options[1]}': give a"
+    assert message in capsys.readouterr().err
 
 
 def test_eval_at_an_operating_point(tmp_path, capsys):

@@ -12,6 +12,7 @@ from speechbrain_ext.cli import main
 from speechbrain_ext.dataio.corpora.cnceleb import CNCeleb
 from speechbrain_ext.dataio.embedding_store import EmbeddingStore
 from speechbrain_ext.dataio.enrolments import read_enrolments
+from speechbrain_ext.dataio.layouts import lay_out_corpus
 from speechbrain_ext.dataio.manifests import read_manifest
 from speechbrain_ext.dataio.prepare import (
     prepare_corpus,
@@ -19,7 +20,6 @@ from speechbrain_ext.dataio.prepare import (
     resolve_test_trials,
 )
 from speechbrain_ext.dataio.trials import read_trials
-from speechbrain_ext.tools.lay_out_corpus import lay_out_corpus
 from speechbrain_ext.utils.errors import InputError
 
 GENRES = ("speech-01-001", "singing-01-002", "drama-02-001")

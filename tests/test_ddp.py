@@ -18,9 +18,11 @@ from speechbrain.augment.time_domain import AddNoise, DropChunk
 from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN, Classifier
 from speechbrain.nnet.losses import AdditiveAngularMargin, LogSoftmaxWrapper
+from speechbrain.utils.epoch_loop import EpochCounter
 from torch import nn
 
 from speechbrain_ext.augment.span_drop import SpanDrop
+from speechbrain_ext.dataio.datasets import StepSampler
 from speechbrain_ext.dataio.trials import Trials
 from speechbrain_ext.lobes.encoders.small_wavlm import save_small_wavlm
 from speechbrain_ext.lobes.encoders.ssl_encoder import SSLEncoder
@@ -178,7 +180,7 @@ def build(folder, name):
         concat_original=False, min_augmentations=2, max_augmentations=2,
         augmentations=[AddNoise(snr_low=5, snr_high=5), DropChunk(200, 400, 1, 3)],
     )  # fmt: skip
-    return RecordingBrain(
+    brain = RecordingBrain(
         modules={
             "encoder": encoder,
             "embedding_model": make_model(),
@@ -190,7 +192,9 @@ def build(folder, name):
             "encoder_lr_scheduler": lambda o: torch.optim.lr_scheduler.ConstantLR(
                 o, 1.0
             ),
+            "seed": 1986,
             "number_of_steps": 2,
+            "steps_per_epoch": 2,
             "layer_lr_decay": settings.get("layer_lr_decay", 1.0),
             "encoder_frozen_steps": settings.get("encoder_frozen_steps", 0),
             "margin_schedule": None,
@@ -199,7 +203,7 @@ def build(folder, name):
             "augment": settings.get("augment", False),
             "wav_augment": OneByOne(augment, batch_dim=0),
             "compute_cost": LogSoftmaxWrapper(AdditiveAngularMargin(0.2, 30)),
-            "epoch_counter": None,
+            "epoch_counter": EpochCounter(1),
         },
         run_opts={
             "device": "cpu",
@@ -208,6 +212,8 @@ def build(folder, name):
         },
         valid_trials=Trials([1, 0], ["0", "0"], ["1", "2"]),
     )
+    brain.train_sampler = StepSampler(4, 2, 2, batch_size=4)
+    return brain
 
 
 def batch_of(number, rank, world, padding=True, dtype=torch.float32):

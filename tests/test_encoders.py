@@ -25,7 +25,7 @@ from speechbrain_ext.lobes import (
     load_encoder,
 )
 from speechbrain_ext.lobes.encoders.cls_encoder import FirstFrame, load_cls_encoder
-from speechbrain_ext.tools.random_encoder import FAMILIES, save_random_encoder
+from speechbrain_ext.lobes.encoders.random_encoder import FAMILIES, save_random_encoder
 from speechbrain_ext.training.brains import layer_groups
 from speechbrain_ext.utils.errors import InputError
 from speechbrain_ext.utils.fingerprints import model_fingerprint

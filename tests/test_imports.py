@@ -27,8 +27,8 @@ LAYERS = [
     "config",
     "inference",
     "training",
-    "tools",
     "cli",
+    "tools",
 ]
 
 
@@ -43,7 +43,11 @@ def imports_of(path):
         if isinstance(node, ast.ImportFrom) and node.module:
             names = [node.module]
             if node.module == "speechbrain_ext":
-                names = [f"speechbrain_ext.{alias.name}" for alias in node.names]
+                names = [
+                    f"speechbrain_ext.{alias.name}"
+                    for alias in node.names
+                    if alias.name != "__version__"
+                ]
         elif isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         else:

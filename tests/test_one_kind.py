@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from test_recipe import ROOT
+from conftest import ROOT
 
 from speechbrain_ext.augment.one_kind import (
     BABBLE,

@@ -5,7 +5,7 @@ import torch
 from conftest import ROOT
 
 from speechbrain_ext.config import read_configuration
-from speechbrain_ext.tools.random_encoder import save_random_encoder
+from speechbrain_ext.lobes.encoders.random_encoder import save_random_encoder
 
 SYSTEMS = [
     path.stem

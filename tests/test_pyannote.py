@@ -18,8 +18,7 @@ def embedding(model_folder):
 def test_attributes(embedding):
     assert (embedding.sample_rate, embedding.dimension) == (16000, 12)
     assert embedding.metric == "cosine"
-    # The convolutions of the encoder need 400 samples for a frame.
-    assert embedding.min_num_samples == 400
+    assert embedding.min_num_samples == embedding.model.encoder.receptive_field
     assert embedding.to(torch.device("cpu")) is embedding
 
 

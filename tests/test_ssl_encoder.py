@@ -4,9 +4,9 @@ import pytest
 import torch
 from transformers import WavLMModel
 
+from speechbrain_ext.lobes.encoders.random_encoder import save_random_encoder
 from speechbrain_ext.lobes.encoders.small_wavlm import save_small_wavlm
 from speechbrain_ext.lobes.encoders.ssl_encoder import SSLEncoder
-from speechbrain_ext.tools.random_encoder import save_random_encoder
 
 FAMILIES = ("wav2vec2", "hubert", "wavlm")
 

@@ -8,10 +8,10 @@ from conftest import ROOT, TINY, TRAIN, run
 from transformers import WavLMModel
 
 from speechbrain_ext.lobes.encoders.cls_encoder import CLSEncoder, FirstFrame
+from speechbrain_ext.lobes.encoders.random_encoder import save_random_encoder
 from speechbrain_ext.lobes.encoders.small_wavlm import save_small_wavlm
 from speechbrain_ext.lobes.encoders.ssl_encoder import SSLEncoder
 from speechbrain_ext.lobes.models.last_layer_mean import LastLayerMean
-from speechbrain_ext.tools.random_encoder import save_random_encoder
 from speechbrain_ext.utils.checkpoints import best_checkpoint
 
 

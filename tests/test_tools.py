@@ -5,14 +5,14 @@ import json
 
 import pytest
 import soundfile
-from conftest import ECAPA, ROOT, SHARED, TINY_ECAPA, run, write_voice
+from conftest import DATA, ECAPA, ROOT, TINY_ECAPA, run, write_voice
 from processes import run_python
 
+from speechbrain_ext.dataio.layouts import lay_out_corpus, read_speakers
 from speechbrain_ext.dataio.manifests import read_manifest
 from speechbrain_ext.dataio.trials import read_trials
-from speechbrain_ext.tools import results_table
-from speechbrain_ext.tools.lay_out_corpus import lay_out_corpus, read_speakers
-from speechbrain_ext.tools.results_table import (
+from speechbrain_ext.training import results_table
+from speechbrain_ext.training.results_table import (
     find_trainings,
     gains_rows,
     published_figures,
@@ -238,10 +238,7 @@ def test_all_cells_of_the_tables_are_there(tmp_path):
     cell = ["superb_ecapa", None, hubert, "voxceleb1"]
     assert published_figures(*cell, "vox1-o-original")["EER* %"] == "3.18"
     assert published_figures(*cell, "vox1-o")["EER* %"] == ""
-    path = SHARED / "published" / "ltdnn_tables.csv"
-    if not path.is_file():
-        pytest.skip(f"needs the list of cells {path}")
-    with open(path, encoding="utf-8") as file:
+    with open(DATA / "ltdnn_tables.csv", encoding="utf-8") as file:
         listed = [row for row in csv.DictReader(file) if row["table"] in ("I", "II")]
     assert len(listed) == 70
     metrics = {(row["eer_star"], row["eer"], row["mindcf"]) for row in listed}

@@ -133,7 +133,7 @@ SYSTEMS = [
 def test_the_projects_own_systems_are_allowed(name, tmp_path):
     arguments = [str(HPARAMS / name), f"--output_folder={tmp_path}"]
     if name == "lde_teacher.yaml":
-        arguments.append(f"--teacher={tmp_path}")
+        arguments += [f"--teacher={tmp_path}", "--frame_layers=[a]"]
     configuration = read_configuration(arguments, demo=False)
     content = resolve(configuration.text, name)
     text = select_keys(content, MODEL_KEYS, name)

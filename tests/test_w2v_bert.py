@@ -11,10 +11,10 @@ from speechbrain.integrations.huggingface.w2v_bert import W2VBert
 
 from speechbrain_ext.inference.speaker import SpeakerRecognition
 from speechbrain_ext.lobes import LayerAdapterMFA
+from speechbrain_ext.lobes.encoders.random_encoder import save_random_encoder
 from speechbrain_ext.lobes.encoders.small_wavlm import save_small_wavlm
 from speechbrain_ext.lobes.encoders.ssl_encoder import SSLEncoder
 from speechbrain_ext.lobes.encoders.w2v_bert import W2VBertEncoder
-from speechbrain_ext.tools.random_encoder import save_random_encoder
 from speechbrain_ext.utils.checkpoints import best_checkpoint
 from speechbrain_ext.utils.errors import InputError
 

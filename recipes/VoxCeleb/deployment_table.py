@@ -4,8 +4,9 @@
         results/kd_xvector_fc/1986 --names teacher student \\
         --output_folder results/deployment
 
-For each model, PyTorch float32, ONNX float32 and ONNX dynamic int8: parameters,
-multiplications of a second of speech, megabytes, real-time factor on one CPU
+For each model, with its SSL encoder where it has one, PyTorch float32, ONNX
+float32, float16 and dynamic int8: parameters, multiplications of a second of
+speech, megabytes, median latency of an utterance and real-time factor on one CPU
 core with the front end, the EER of its test trials by cosine, and of its test
 utterances' embeddings the lowest cosine to those of PyTorch. Writes
 deployment.md, deployment.csv and an exported model for each.
@@ -19,12 +20,13 @@ from pathlib import Path
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
-from verify_onnx import OnnxSpeakerModel
+from verify_onnx import FILES, OnnxSpeakerModel
 
 from speechbrain_ext.dataio.manifests import manifest_paths, read_manifest
 from speechbrain_ext.dataio.trials import read_trials
 from speechbrain_ext.inference.onnx import export_onnx
 from speechbrain_ext.inference.speaker import SpeakerRecognition
+from speechbrain_ext.lobes.encoders.encoder import Encoder
 from speechbrain_ext.metrics.detection import EER
 from speechbrain_ext.processing.scoring import cosine_scores
 from speechbrain_ext.training.recipes import model_names
@@ -49,7 +51,7 @@ def main():
     rows, teacher_parameters = [], None
     for name, folder in zip(names, map(Path, options.trained_models)):
         speaker_model = SpeakerRecognition.from_training(folder)
-        parameters = sum(p.numel() for p in speaker_model.embedding_model.parameters())
+        parameters = sum(p.numel() for p in speaker_model.parameters())
         teacher_parameters = teacher_parameters or parameters
         n_multiplications = multiplications(speaker_model)
         exported = Path(options.output_folder) / name
@@ -66,10 +68,10 @@ def main():
                     file.stat().st_size,
                     onnx_embedding(OnnxSpeakerModel(exported, file.name)),
                 )
-                for kind, file in zip(("float32", "int8"), files)
+                for kind, file in zip(FILES, files)
             ),
         ):
-            eer, factor, embeddings = measure(
+            eer, latency, factor, embeddings = measure(
                 speaker_model, folder, embed, f"{name}, {form}"
             )
             if form == "PyTorch float32":
@@ -86,6 +88,7 @@ def main():
                     "smaller %": f"{100 * (1 - parameters / teacher_parameters):.0f}",
                     "M multiplications a second": f"{n_multiplications:.1f}",
                     "MB": f"{size / 1e6:.2f}",
+                    "latency ms": f"{1000 * latency:.1f}",
                     "real-time factor": f"{factor:.5f}",
                     "EER %": f"{100 * eer:.2f}",
                     "lowest cosine": f"{cosine:.5f}",
@@ -101,29 +104,32 @@ def onnx_embedding(model):
 
 
 def multiplications(speaker_model):
-    """Millions of multiplications of the embedding model for a second."""
-    features, _ = speaker_model.encoder(torch.rand(1, 10 * speaker_model.sample_rate))
+    """Millions of multiplications of the networks for a second of speech."""
+    wav = torch.rand(1, 10 * speaker_model.sample_rate)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
+        features, _ = speaker_model.encoder(wav)
+        if not isinstance(speaker_model.encoder, Encoder):
+            counter.flop_counts.clear()  # filter banks are no network
         speaker_model.embedding_model(features)
     # An addition comes with each multiplication.
     return counter.get_total_flops() / 2 / 10 / 1e6
 
 
 def measure(speaker_model, folder, embed, description):
-    """EER of the test trials, median real-time factor, and the embeddings."""
+    """EER of the test trials, median seconds and real-time factor, embeddings."""
     paths = manifest_paths(folder / "save")
     trials = read_trials(paths["test_trials"])
     utterances = read_manifest(paths["test"])
-    embeddings, factors = {}, []
+    embeddings, latencies, factors = {}, [], []
     for name in tqdm(sorted(trials.utterances()), desc=description):
         wav = speaker_model.load_audio(utterances[name]["wav"])
         start = time.perf_counter()
         embeddings[name] = embed(wav)
-        seconds = time.perf_counter() - start
-        factors.append(seconds / (len(wav) / speaker_model.sample_rate))
+        latencies.append(time.perf_counter() - start)
+        factors.append(latencies[-1] / (len(wav) / speaker_model.sample_rate))
     scores = cosine_scores(embeddings, trials)
     eer, _ = EER(*trials.split_by_label(scores))
-    return eer, statistics.median(factors), embeddings
+    return eer, *map(statistics.median, (latencies, factors)), embeddings
 
 
 if __name__ == "__main__":

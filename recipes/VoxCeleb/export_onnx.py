@@ -1,29 +1,33 @@
-"""Exports a trained model on filter banks for onnxruntime.
+"""Exports a trained model for onnxruntime, front end and SSL encoder included.
 
-    python recipes/VoxCeleb/export_onnx.py results/kd_xvector_fc/1986 \\
-        --output_folder student
+    python recipes/VoxCeleb/export_onnx.py results/ltdnn_wavlm/1986/large_margin \\
+        --output_folder exported
 
-Writes model.onnx (float32), model_int8.onnx (dynamic int8) and what
-verify_onnx.py computes the features with.
+Writes model.onnx (float32), model_float16.onnx and model_int8.onnx (dynamic),
+from waveforms and relative lengths to embeddings, and model.json with the
+threshold. verify_onnx.py uses them.
 """
 
 import argparse
 
 from speechbrain_ext.inference.onnx import export_onnx
-from speechbrain_ext.inference.speaker import SpeakerRecognition
+from speechbrain_ext.inference.sources import load_model
 from speechbrain_ext.utils.errors import add_debug_option, one_line_errors
 
 
 def main():
-    """Exports the best checkpoint."""
+    """Exports a model."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("trained_model", help="output_folder of a training")
+    parser.add_argument(
+        "trained_model",
+        help="output_folder of a training, or exported folder, or its name on the hub",
+    )
     parser.add_argument("--output_folder", required=True)
     add_debug_option(parser)
     options = parser.parse_args()
-    speaker_model = SpeakerRecognition.from_training(options.trained_model)
+    speaker_model = load_model(options.trained_model, device="cpu")
     for path in export_onnx(speaker_model, options.output_folder):
         print(path)
 

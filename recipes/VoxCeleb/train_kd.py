@@ -15,7 +15,6 @@ import sys
 from pathlib import Path
 
 import train
-from speechbrain.utils.distributed import infer_device
 from speechbrain.utils.logger import get_logger
 
 from speechbrain_ext.config import read_configuration, training_stages
@@ -35,7 +34,7 @@ from speechbrain_ext.training.recipes import (
     sibling_configuration,
 )
 from speechbrain_ext.training.verification import run_verification
-from speechbrain_ext.utils.distributed import on_main_process
+from speechbrain_ext.utils.distributed import device_of, on_main_process
 from speechbrain_ext.utils.errors import InputError, one_line_errors
 
 logger = get_logger("train_kd")
@@ -44,6 +43,7 @@ logger = get_logger("train_kd")
 DATA_KEYS = (
     *(field.name for field in dataclasses.fields(DataSettings)),
     "precision",
+    "eval_precision",
     "num_workers",
     "max_batch_duration",
 )
@@ -85,7 +85,7 @@ def main(arguments):
         manifest_paths(Path(values["teacher"]) / "save")["train"]
     )
     target_models = configuration.build(["target_models"])["target_models"]
-    device = configuration.run_opts.device or infer_device()
+    device = device_of(configuration.run_opts)
     folder = Path(values["targets_folder"])
     folder.mkdir(parents=True, exist_ok=True)
     for name in values["targets"]:

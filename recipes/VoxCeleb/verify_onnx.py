@@ -5,7 +5,7 @@
     python recipes/VoxCeleb/verify_onnx.py student a.wav b.wav
 
 Needs numpy, onnxruntime and soundfile only, so that this file can be copied
-into other programs. The features are those of SpeechBrain's Fbank.
+into other programs. Front end and encoder are part of the exported model.
 """
 
 import argparse
@@ -16,59 +16,63 @@ import numpy as np
 import onnxruntime
 import soundfile
 
+FILES = {
+    "float32": "model.onnx",
+    "float16": "model_float16.onnx",
+    "int8": "model_int8.onnx",
+}
+
 
 class OnnxSpeakerModel:
-    """From waveforms to embeddings, with NumPy and onnxruntime.
+    """From waveforms to embeddings, with onnxruntime.
 
     Arguments
     ---------
     folder : str or Path
         Of export_onnx.py.
     file : str
-        model.onnx or model_int8.onnx.
+        model.onnx, model_float16.onnx or model_int8.onnx.
     n_threads : int
         CPU threads.
     """
 
     def __init__(self, folder, file="model.onnx", n_threads=1):
         folder = Path(folder)
+        for path in (folder / file, folder / "model.json"):
+            if not path.is_file():
+                raise SystemExit(f"error: there is no '{path}'; run export_onnx.py")
+        about = json.loads((folder / "model.json").read_text("utf-8"))
+        if "shortest" not in about:
+            raise SystemExit(
+                f"error: '{folder}' is of an earlier version; run export_onnx.py again"
+            )
+        self.sample_rate = about["sample_rate"]
+        self.threshold = about["threshold"]
+        self.shortest = about["shortest"]
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = n_threads
         self.session = onnxruntime.InferenceSession(
             folder / file, options, providers=["CPUExecutionProvider"]
         )
-        with np.load(folder / "front_end.npz") as front_end:
-            self.front_end = {name: front_end[name] for name in front_end.files}
-        about = json.loads((folder / "model.json").read_text("utf-8"))
-        self.sample_rate = about["sample_rate"]
-        self.threshold = about["threshold"]
 
-    def features(self, wav):
-        """Log mel bands.
+    def embed_batch(self, wavs, lengths):
+        """Embeds a padded batch of waveforms.
 
         Arguments
         ---------
-        wav : numpy.ndarray
-            Waveform, float32, of shape (time,).
+        wavs : numpy.ndarray
+            At `sample_rate`, float32, of shape (batch, time).
+        lengths : numpy.ndarray
+            Relative lengths in (0, 1], float32, of shape (batch,).
 
         Returns
         -------
         numpy.ndarray
-            Of shape (1, frame, n_mels), float32.
+            Of shape (batch, dim).
         """
-        front_end = self.front_end
-        window, hop = front_end["window"], int(front_end["hop"])
-        if front_end["preemphasis"]:
-            wav = np.append(wav[:1], wav[1:] - front_end["preemphasis"] * wav[:-1])
-        size = len(window)
-        padded = np.pad(wav, size // 2)
-        framed = np.lib.stride_tricks.sliding_window_view(padded, size)[::hop]
-        power = np.abs(np.fft.rfft(framed * window)) ** 2
-        mel = power @ front_end["filters"]
-        decibels = 10 * np.log10(np.maximum(mel, front_end["amin"]))
-        decibels = np.maximum(decibels, decibels.max() - front_end["top_db"])
-        mean = decibels.mean() if front_end["keep_spectrum"] else decibels.mean(0)
-        return (decibels - mean).astype(np.float32)[np.newaxis]
+        inputs = {"waveforms": wavs, "lengths": lengths}
+        (embeddings,) = self.session.run(None, inputs)
+        return embeddings[:, 0]
 
     def embed(self, wav):
         """Embeds a waveform.
@@ -83,17 +87,28 @@ class OnnxSpeakerModel:
         numpy.ndarray
             Of shape (dim,).
         """
-        (embedding,) = self.session.run(None, {"frames": self.features(wav)})
-        return embedding[0, 0]
+        return self.embed_batch(wav[np.newaxis], np.ones(1, np.float32))[0]
 
     def load_audio(self, path):
-        """Reads a mono file of the right sample rate."""
-        wav, sample_rate = soundfile.read(path, dtype="float32")
-        if sample_rate != self.sample_rate or wav.ndim > 1:
+        """Reads a mono file of the right sample rate, long enough to embed."""
+        try:
+            wav, sample_rate = soundfile.read(path, dtype="float32", always_2d=True)
+        except (OSError, soundfile.LibsndfileError) as error:
+            raise SystemExit(f"error: '{path}' cannot be read: {error}") from None
+        n_samples, n_channels = wav.shape
+        if n_channels > 1 or sample_rate != self.sample_rate:
+            channels = "mono" if n_channels == 1 else f"{n_channels} channels"
             raise SystemExit(
-                f"error: '{path}' is not mono at {self.sample_rate} Hz; convert it"
+                f"error: '{path}' is {channels} at {sample_rate} Hz, and the model "
+                f"takes mono at {self.sample_rate} Hz; convert it: ffmpeg -i '{path}' "
+                f"-ac 1 -ar {self.sample_rate} converted.wav"
             )
-        return wav
+        if n_samples < self.shortest:
+            raise SystemExit(
+                f"error: '{path}' has {n_samples} samples, and the model takes "
+                f"{self.shortest} or more"
+            )
+        return wav[:, 0]
 
 
 def main():
@@ -104,11 +119,9 @@ def main():
     parser.add_argument("folder", help="of export_onnx.py")
     parser.add_argument("enrol", help="audio file")
     parser.add_argument("test", help="audio file")
-    parser.add_argument("--int8", action="store_true")
+    parser.add_argument("--precision", choices=FILES, default="float32")
     options = parser.parse_args()
-    model = OnnxSpeakerModel(
-        options.folder, "model_int8.onnx" if options.int8 else "model.onnx"
-    )
+    model = OnnxSpeakerModel(options.folder, FILES[options.precision])
     enrol, test = (
         model.embed(model.load_audio(path)) for path in (options.enrol, options.test)
     )

@@ -11,8 +11,13 @@ from pathlib import Path
 import numpy as np
 
 from speechbrain_ext.utils.errors import InputError
-from speechbrain_ext.utils.fields import SEPARATORS, unescaped
-from speechbrain_ext.utils.files import open_text
+from speechbrain_ext.utils.fields import (
+    SEPARATORS,
+    escaped,
+    unescaped,
+    write_fields,
+)
+from speechbrain_ext.utils.files import atomic_path, open_text
 
 BINARY = b"\0B"
 NUMBER_TYPES = {b"F": np.dtype("<f4"), b"D": np.dtype("<f8")}
@@ -86,6 +91,44 @@ def read_ark(path):
             if name is None:
                 return
             yield name, _read_vector(file, f"'{path}', '{name}'")
+
+
+def write_scp(path, vectors):
+    """Writes an scp and, beside it, the ark that it lists.
+
+    Arguments
+    ---------
+    path : str or Path
+        The scp; the ark has the same name but for the extension.
+    vectors : dict
+        Embedding of each utterance id, arrays of shape (dim,), which are written in
+        float32.
+
+    Raises
+    ------
+    InputError
+        If an id cannot be written, as it has a space.
+
+    Example
+    -------
+    >>> path = Path(getfixture("tmpdir")) / "embeddings.scp"
+    >>> write_scp(path, {"a": np.ones(2)})
+    >>> dict(read_scp(path))
+    {'a': array([1., 1.], dtype=float32)}
+    """
+    path = Path(path)
+    ark = path.with_suffix(".ark").absolute()
+    lines = []
+    with atomic_path(ark) as partial, open(partial, "wb") as file:
+        for name, vector in vectors.items():
+            if len(name.split()) != 1:
+                raise InputError(f"'{name}': names in Kaldi's files have no space")
+            file.write(escaped(name).encode() + b" ")
+            lines.append((name, f"{ark}:{file.tell()}"))
+            data = np.asarray(vector, dtype="<f4")
+            size = b"\4" + len(data).to_bytes(4, "little")
+            file.write(BINARY + b"FV " + size + data.tobytes())
+    write_fields(path, lines)
 
 
 def _scp_fields(line, place):

@@ -46,7 +46,7 @@ def store_path(speaker_model, manifest, suffix="", store_folder=None):
     suffix : str
         Suffix of what is not the utterances themselves, such as crops of them.
     store_folder : str or Path
-        For the store where the folder of the manifest is read-only.
+        Folder of the store where that of the manifest is read-only.
 
     Returns
     -------
@@ -101,7 +101,7 @@ def extract_embeddings(
     Returns
     -------
     EmbeddingStore
-        With the utterances in the order given.
+        Embeddings of the utterances, in the order given.
 
     Raises
     ------
@@ -158,7 +158,11 @@ def _embed(speaker_model, pieces, max_batch_duration, num_workers):
     done, written = {}, time.monotonic()
     seconds = sum(piece["duration"] for piece in items.values())
     with tqdm(
-        total=round(seconds), unit="s", desc="Embedding", dynamic_ncols=True
+        total=round(seconds),
+        unit="s",
+        desc="Embedding",
+        dynamic_ncols=True,
+        disable=None,  # where nobody looks
     ) as bar:
         for batch in loader:
             wavs, lengths = batch.sig

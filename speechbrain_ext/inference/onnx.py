@@ -1,98 +1,276 @@
-"""Export of filter-bank models for onnxruntime."""
+"""Export of trained models for onnxruntime: a waveform in, an embedding out."""
 
+import ast
+import contextlib
 import copy
+import logging
+import warnings
 from pathlib import Path
 
-import numpy as np
 import torch
+from speechbrain.processing.features import STFT
+from torch import nn
+from torch.nn import functional as F
 
-from speechbrain_ext.lobes.features import NormalizedFbank
+from speechbrain_ext.lobes.encoders.encoder import Encoder
+from speechbrain_ext.lobes.encoders.ssl_encoder import SSLEncoder
+from speechbrain_ext.lobes.models.speaker_embedder import SpeakerEmbedder
 from speechbrain_ext.utils.errors import InputError
 from speechbrain_ext.utils.files import atomic_path, write_json
 
+INPUTS, OUTPUTS = ["waveforms", "lengths"], ["embeddings"]
+LARGEST = 2**31  # bytes, of a protobuf and so of an ONNX file
+PRODUCTS = {"MatMul", "Gemm", "Conv"}
+
 
 def export_onnx(speaker_model, folder):
-    """Writes a model for onnxruntime, in float32 and in dynamic int8.
+    """Writes a whole model for onnxruntime, in float32, float16 and int8.
 
-    Needs onnx, onnxscript and onnxruntime (`pip install -e ".[onnx]"`).
+    Front end, SSL encoder where there is one, and embedding model are one graph.
+    Batch and duration are free, and padding is left out as in PyTorch. Needs
+    onnx, onnxscript and onnxruntime (`pip install -e ".[onnx]"`).
 
     Arguments
     ---------
     speaker_model : SpeakerRecognition
-        With `NormalizedFbank` as its encoder.
+        With filter banks, MFCCs or an `SSLEncoder` as its encoder.
     folder : str or Path
-        Gets model.onnx and model_int8.onnx, from features of shape
-        (1, time, n_mels) to embeddings of shape (1, 1, dim); front_end.npz,
-        what the features are computed with; model.json, the threshold.
+        Gets model.onnx, model_float16.onnx and model_int8.onnx, and model.json
+        with sample rate, threshold and the samples of the shortest utterance.
+        The graphs take `waveforms`, float32 of shape (batch, time), and relative
+        `lengths`, float32 of shape (batch,), and give `embeddings`, float32 of
+        shape (batch, 1, dim).
 
     Returns
     -------
     list of Path
-        model.onnx and model_int8.onnx.
+        The three graphs: float32, float16, int8.
 
     Raises
     ------
     InputError
-        If the model has another front end.
+        If the encoder takes utterances one by one, as w2v-BERT's and Whisper's
+        do, or the model is larger than an ONNX file can be.
+
+    Example
+    -------
+    >>> from speechbrain_ext.inference.speaker import SpeakerRecognition
+    >>> from speechbrain_ext.lobes import KDStudent, NormalizedFbank
+    >>> model = SpeakerRecognition(NormalizedFbank(24), KDStudent(24), 16000, 0.25)
+    >>> paths = export_onnx(
+    ...     model, getfixture("tmpdir") / "student"
+    ... )  # doctest: +SKIP
+    >>> [path.name for path in paths]  # doctest: +SKIP
+    ['model.onnx', 'model_float16.onnx', 'model_int8.onnx']
     """
     import onnx
-    from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    front_end = speaker_model.encoder
-    if type(front_end) is not NormalizedFbank:
+    encoder = speaker_model.encoder
+    if isinstance(encoder, Encoder) and not isinstance(encoder, SSLEncoder):
         raise InputError(
-            "only models on filter banks can be exported; this one has "
-            f"{type(front_end).__name__}"
+            f"{type(encoder).__name__} takes utterances one by one, which ONNX "
+            "cannot; encoders of the wav2vec 2.0 kind and filter banks can be exported"
+        )
+    n_bytes = 4 * sum(parameter.numel() for parameter in speaker_model.parameters())
+    if n_bytes >= LARGEST:
+        raise InputError(
+            f"the model has {n_bytes / 2**30:.1f} GiB of weights, and an ONNX file "
+            "holds 2 GiB; distil it first (train_kd.py)"
         )
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    model = copy.deepcopy(speaker_model.embedding_model).cpu().eval()
-    float32, int8 = folder / "model.onnx", folder / "model_int8.onnx"
-    frames = torch.rand(1, 300, front_end.channels)
-    with atomic_path(float32) as partial:
-        torch.onnx.export(
-            model,
-            (frames,),
-            str(partial),
-            input_names=["frames"],
-            output_names=["embedding"],
-            dynamic_axes={"frames": {1: "time"}},
-            # The newer exporter cannot take in SpeechBrain's x-vector, which
-            # tries whether a layer knows lengths.
-            dynamo=False,
-        )
-    graph = onnx.load(float32)
-    # The quantizer transposes weights, after which noted shapes are wrong.
-    del graph.graph.value_info[:]
-    with atomic_path(int8) as partial:
-        # Unsigned, because without VNNI signed weights saturate onnxruntime's
-        # products; its convolutions are faster with unsigned ones as well.
-        quantize_dynamic(graph, partial, weight_type=QuantType.QUInt8)
-    stft, filters = front_end.fbank.compute_STFT, front_end.fbank.compute_fbanks
-    with atomic_path(folder / "front_end.npz") as partial:
-        with open(partial, "wb") as file:
-            np.savez(
-                file,
-                window=stft.window.cpu().numpy(),
-                hop=front_end.hop,
-                filters=_filter_matrix(filters),
-                top_db=filters.top_db,
-                amin=filters.amin,
-                preemphasis=front_end.preemphasis,
-                keep_spectrum=front_end.keep_spectrum,
-            )
+    chain = SpeakerEmbedder(encoder, speaker_model.embedding_model)
+    chain = copy.deepcopy(chain).cpu().eval()
+    for module in list(chain.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, STFT):
+                setattr(module, name, ConvolvedSTFT(child))
+    shortest = getattr(encoder, "receptive_field", 1)
+    float32, float16, int8 = paths = [
+        folder / f"model{kind}.onnx" for kind in ("", "_float16", "_int8")
+    ]
+    with _quiet():
+        with atomic_path(float32) as partial:
+            _export_float32(chain, shortest, speaker_model.sample_rate, partial)
+        with atomic_path(float16) as partial:
+            onnx.save(_to_float16(onnx.load(float32)), partial)
+        with atomic_path(int8) as partial:
+            _save_int8(onnx.load(float32), partial)
     write_json(
         folder / "model.json",
         {
             "sample_rate": speaker_model.sample_rate,
             "threshold": speaker_model.threshold,
+            "shortest": shortest,
         },
     )
-    return [float32, int8]
+    return paths
 
 
-def _filter_matrix(filters):
-    """SpeechBrain's mel filters, of shape (n_fft // 2 + 1, n_mels)."""
-    linear = copy.deepcopy(filters).cpu()
-    linear.log_mel = False
-    return linear(torch.eye(linear.n_stft).unsqueeze(0))[0].numpy()
+class ConvolvedSTFT(nn.Module):
+    """SpeechBrain's STFT as one convolution.
+
+    onnxruntime's STFT of 400 samples takes ten times as long. The sines are
+    looked up, so that the file holds one period of them and not all.
+
+    Arguments
+    ---------
+    stft : speechbrain.processing.features.STFT
+        The one to replace.
+
+    Example
+    -------
+    >>> stft = STFT(sample_rate=16000)
+    >>> wav = torch.rand(2, 1000)
+    >>> torch.allclose(ConvolvedSTFT(stft)(wav), stft(wav), atol=1e-4)
+    True
+    """
+
+    def __init__(self, stft):
+        super().__init__()
+        self.hop_length, self.pad_mode = stft.hop_length, stft.pad_mode
+        self.n_fft = stft.n_fft
+        before = (stft.n_fft - len(stft.window)) // 2
+        after = stft.n_fft - len(stft.window) - before
+        self.register_buffer("window", F.pad(stft.window.cpu(), (before, after)))
+        angle = 2 * torch.pi * torch.arange(stft.n_fft).double() / stft.n_fft
+        self.register_buffer("cosine", angle.cos().float())
+        self.register_buffer("sine", -angle.sin().float())
+
+    def forward(self, wav):
+        """Transforms waveforms.
+
+        Arguments
+        ---------
+        wav : torch.Tensor
+            Of shape (batch, time).
+
+        Returns
+        -------
+        torch.Tensor
+            Real and imaginary parts, of shape (batch, frame, frequency, 2).
+        """
+        frequency = torch.arange(self.n_fft // 2 + 1).unsqueeze(1)
+        turn = frequency * torch.arange(self.n_fft) % self.n_fft
+        kernel = torch.cat([self.cosine[turn], self.sine[turn]]) * self.window
+        margin = self.n_fft // 2
+        padded = F.pad(wav.unsqueeze(1), (margin, margin), mode=self.pad_mode)
+        parts = F.conv1d(padded, kernel.unsqueeze(1), stride=self.hop_length)
+        return parts.unflatten(1, (2, -1)).permute(0, 3, 2, 1)
+
+
+def _export_float32(chain, shortest, sample_rate, path):
+    from onnxscript.optimizer import optimize_ir
+
+    # Two utterances, one of them padded: a dimension of one would stay one.
+    wavs = torch.rand(2, max(2 * shortest, sample_rate)) - 0.5
+    program = torch.onnx.export(
+        chain,
+        (wavs, torch.tensor([1.0, 0.75])),
+        input_names=INPUTS,
+        output_names=OUTPUTS,
+        dynamic_shapes=({0: "batch", 1: "time"}, {0: "batch"}),
+        dynamo=True,
+        optimize=False,
+        verbose=False,
+    )
+    # Only what is small: the sines' whole table is not.
+    optimize_ir(program.model, output_size_limit=4096)
+    program.save(str(path), external_data=False)
+
+
+def _to_float16(model):
+    """Weights and products in half precision, all else in float32.
+
+    As autocast does: sums over time, softmax and norms would overflow or lose
+    what tells speakers apart. onnxruntime's own converter rounds between all
+    operations.
+    """
+    from onnx import TensorProto, helper, numpy_helper
+
+    graph, nodes, halves = model.graph, [], {}
+    weights = {tensor.name: tensor for tensor in graph.initializer}
+    spared = set(_of_samples(graph))
+    for node in graph.node:
+        if node.op_type not in PRODUCTS or node.name in spared:
+            nodes.append(node)
+            continue
+        for i, name in enumerate(node.input):
+            if not name:
+                continue
+            half = f"{name}_float16"
+            if half not in halves and name in weights:
+                values = numpy_helper.to_array(weights[name]).astype("float16")
+                halves[half] = numpy_helper.from_array(values, half)
+            elif half not in halves:
+                halves[half] = None
+                nodes.append(
+                    helper.make_node("Cast", [name], [half], to=TensorProto.FLOAT16)
+                )
+            node.input[i] = half
+        output, half = node.output[0], f"{node.output[0]}_half"
+        node.output[0] = half
+        nodes.append(node)
+        nodes.append(helper.make_node("Cast", [half], [output], to=TensorProto.FLOAT))
+    used = {name for node in nodes for name in node.input}
+    kept = [tensor for tensor in graph.initializer if tensor.name in used]
+    kept += [tensor for tensor in halves.values() if tensor is not None]
+    del graph.node[:], graph.initializer[:], graph.value_info[:]
+    graph.node.extend(nodes)
+    graph.initializer.extend(kept)
+    return model
+
+
+def _save_int8(model, path):
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    # The quantizer transposes weights, after which noted shapes are wrong.
+    del model.graph.value_info[:]
+    quantize_dynamic(
+        model,
+        path,
+        # Unsigned, because without VNNI signed weights saturate onnxruntime's
+        # products; its convolutions are faster with unsigned ones as well.
+        weight_type=QuantType.QUInt8,
+        op_types_to_quantize=["MatMul", "Conv"],
+        nodes_to_exclude=_of_samples(model.graph),
+    )
+
+
+def _of_samples(graph):
+    """Products of the front end, which stay in float32.
+
+    Spectra span 80 dB and more, waveforms as much; eight bits or half precision
+    are too few for them, and the weights are few. Of an SSL encoder that is its
+    convolutions, of filter banks all there is.
+    """
+    names = []
+    for node in graph.node:
+        part, _, inner = _scope(node).partition(".")
+        is_spectrum = inner.split(".")[0] == "fbank"
+        if part == "encoder" and (is_spectrum or node.op_type == "Conv"):
+            names.append(node.name)
+    return names
+
+
+def _scope(node):
+    """Dotted name of the module that a node computes a part of."""
+    for entry in node.metadata_props:
+        if entry.key == "pkg.torch.onnx.name_scopes":
+            # From the whole model down to the operation, which has a name too.
+            scopes = ast.literal_eval(entry.value)
+            return scopes[-2] if len(scopes) > 1 else ""
+    return ""
+
+
+@contextlib.contextmanager
+def _quiet():
+    """Without the exporter's notes on itself, which no user can act on."""
+    previous = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(previous)

@@ -1,14 +1,16 @@
 """Trained speaker models, ready to embed and verify."""
 
 import statistics
+from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
+from speechbrain.dataio.encoder import CategoricalEncoder
 from speechbrain.utils.checkpoints import average_checkpoints
 from speechbrain.utils.data_utils import split_path
-from speechbrain.utils.distributed import infer_device
 from speechbrain.utils.fetching import fetch
+from speechbrain.utils.run_opts import RunOptions
 
 from speechbrain_ext.dataio.audio import read_crop, read_header
 from speechbrain_ext.dataio.embedding_store import EmbeddingStore
@@ -24,9 +26,14 @@ from speechbrain_ext.utils.checkpoints import (
     best_checkpoints,
     load_parameters,
 )
+from speechbrain_ext.utils.distributed import device_of
 from speechbrain_ext.utils.errors import InputError
 from speechbrain_ext.utils.fingerprints import model_fingerprint
 
+# Embeddings of a speaker's recordings, and their seconds
+Enrolled = tuple[torch.Tensor, list[float]]
+# Scores of all speakers; the highest, its index and its name
+Classification = tuple[torch.Tensor, torch.Tensor, torch.Tensor, list[str]]
 MODEL_KEYS = ("encoder", "embedding_model", "sample_rate")
 
 
@@ -52,6 +59,66 @@ class Candidate(NamedTuple):
     decision: bool
     log_likelihood_ratio: float | None
     probability: float | None
+
+
+def rank_speakers(
+    scoring: ModelScoring,
+    embedding: torch.Tensor,
+    duration: float,
+    enrolled: dict[str, Enrolled],
+    threshold: float | None = None,
+) -> list[Candidate]:
+    """Compares a recording with enrolled speakers.
+
+    Arguments
+    ---------
+    scoring : ModelScoring
+        Of the model.
+    embedding : torch.Tensor
+        Of the recording, of shape (dim,).
+    duration : float
+        Of the recording, in seconds.
+    enrolled : dict
+        Embeddings of each speaker's recordings and their seconds.
+    threshold : float
+        In place of the model's own.
+
+    Returns
+    -------
+    list of Candidate
+        All of them, the highest score first.
+
+    Example
+    -------
+    >>> enrolled = {"ann": (torch.eye(2)[:1], [1.0]), "bob": (torch.ones(1, 2), [1.0])}
+    >>> scoring = ModelScoring(threshold=0.5)
+    >>> [one.name for one in rank_speakers(scoring, torch.ones(2), 1.0, enrolled)]
+    ['bob', 'ann']
+    """
+    names = list(enrolled)
+    rows, durations, ids, enrolments = [embedding], [duration], ["test"], {}
+    for name, (embeddings, seconds) in enrolled.items():
+        enrolments[name] = [f"{name} {i}" for i in range(len(embeddings))]
+        rows.extend(embeddings)
+        durations.extend(seconds)
+        ids.extend(enrolments[name])
+    result = scoring.score(
+        EmbeddingStore(ids, torch.stack(rows), ids, durations, ""),
+        Trials([0] * len(names), names, ["test"] * len(names)),
+        enrolments,
+        threshold,
+    )
+    columns = [
+        [None] * len(names) if values is None else values.tolist()
+        for values in (
+            result.score,
+            result.decision,
+            result.log_likelihood_ratio,
+            result.probability,
+        )
+    ]
+    candidates = [Candidate(*row) for row in zip(names, *columns)]
+    return sorted(candidates, key=lambda one: one.score, reverse=True)
 
 
 class SpeakerRecognition(torch.nn.Module):
@@ -97,14 +164,14 @@ class SpeakerRecognition(torch.nn.Module):
 
     def __init__(
         self,
-        encoder,
-        embedding_model,
-        sample_rate,
-        threshold=None,
-        scoring=None,
-        classifier=None,
-        label_encoder=None,
-    ):
+        encoder: torch.nn.Module,
+        embedding_model: torch.nn.Module,
+        sample_rate: int,
+        threshold: float | None = None,
+        scoring: ModelScoring | None = None,
+        classifier: torch.nn.Module | None = None,
+        label_encoder: CategoricalEncoder | None = None,
+    ) -> None:
         super().__init__()
         if scoring is None:
             scoring = ModelScoring(threshold=threshold)
@@ -112,7 +179,7 @@ class SpeakerRecognition(torch.nn.Module):
         self.embedding_model = embedding_model
         self.sample_rate = sample_rate
         self.scoring = scoring
-        self.enrolled = {}
+        self.enrolled: dict[str, Enrolled] = {}
         # In a tuple it is no submodule: it is no part of what embeds.
         self._classification = (classifier, label_encoder)
         self.eval()
@@ -120,13 +187,13 @@ class SpeakerRecognition(torch.nn.Module):
     @classmethod
     def from_hparams(
         cls,
-        source,
-        savedir=None,
-        revision=None,
-        token=None,
-        run_opts=None,
-        trust_source=False,
-    ):
+        source: str | Path,
+        savedir: str | Path | None = None,
+        revision: str | None = None,
+        token: str | None = None,
+        run_opts: dict[str, Any] | RunOptions | None = None,
+        trust_source: bool = False,
+    ) -> "SpeakerRecognition":
         """Loads an exported model.
 
         Arguments
@@ -160,11 +227,16 @@ class SpeakerRecognition(torch.nn.Module):
         model = load_model(find_model(source, savedir, revision, token), trust_source)
         embedder = model.pop("embedding_model")
         return cls(embedder.encoder, embedder.embedding_model, **model).to(
-            _device(run_opts)
+            device_of(run_opts)
         )
 
     @classmethod
-    def from_training(cls, output_folder, device="cpu", trust_source=False):
+    def from_training(
+        cls,
+        output_folder: str | Path,
+        device: str | torch.device = "cpu",
+        trust_source: bool = False,
+    ) -> "SpeakerRecognition":
         """Loads the best checkpoint of a training.
 
         Where the training's YAML says `average_checkpoints: n`, the weights
@@ -228,21 +300,26 @@ class SpeakerRecognition(torch.nn.Module):
         return cls(**model, scoring=scoring).to(device)
 
     @property
-    def threshold(self):
+    def threshold(self) -> float | None:
         """Score above which two utterances are of one speaker, or None."""
         return self.scoring.threshold
 
     @threshold.setter
-    def threshold(self, value):
+    def threshold(self, value: float | None) -> None:
         self.scoring.threshold = value
 
     @property
-    def device(self):
+    def device(self) -> torch.device:
         """Device of the parameters."""
         return next(self.parameters()).device
 
     @torch.no_grad()
-    def encode_batch(self, wavs, wav_lens=None, normalize=False):
+    def encode_batch(
+        self,
+        wavs: torch.Tensor,
+        wav_lens: torch.Tensor | None = None,
+        normalize: bool = False,
+    ) -> torch.Tensor:
         """Embeds waveforms.
 
         Arguments
@@ -279,7 +356,12 @@ class SpeakerRecognition(torch.nn.Module):
             )
         return embeddings - self.scoring.cohort.mean.to(embeddings.device)
 
-    def encode_file(self, path, window_length=None, window_overlap=None):
+    def encode_file(
+        self,
+        path: str | Path,
+        window_length: float | None = None,
+        window_overlap: float | None = None,
+    ) -> torch.Tensor:
         """Embeds an audio file; a long one in windows, read one by one.
 
         Arguments
@@ -322,7 +404,7 @@ class SpeakerRecognition(torch.nn.Module):
         return (total / n_samples).float()
 
     @property
-    def fingerprint(self):
+    def fingerprint(self) -> str:
         """Hash of all that embeddings depend on, as of `model_fingerprint`.
 
         Computed anew each time, as parameters and attributes can change.
@@ -330,12 +412,12 @@ class SpeakerRecognition(torch.nn.Module):
         return model_fingerprint(self)
 
     @property
-    def has_layer_weights(self):
+    def has_layer_weights(self) -> bool:
         """Whether the embedding model attends to layers."""
         return attends_to_layers(self.embedding_model)
 
     @torch.no_grad()
-    def layer_weights(self, wav):
+    def layer_weights(self, wav: torch.Tensor) -> torch.Tensor:
         """Layer weights of an utterance, where `has_layer_weights`.
 
         Arguments
@@ -352,7 +434,12 @@ class SpeakerRecognition(torch.nn.Module):
         _, weights = self.embedding_model(features, return_weights=True)
         return weights[0].cpu()
 
-    def embed_files(self, paths, window_length=None, window_overlap=None):
+    def embed_files(
+        self,
+        paths: Iterable[str | Path],
+        window_length: float | None = None,
+        window_overlap: float | None = None,
+    ) -> torch.Tensor:
         """Embeds audio files, one after the other.
 
         Arguments
@@ -381,7 +468,9 @@ class SpeakerRecognition(torch.nn.Module):
             [self.encode_file(path, window_length, window_overlap) for path in paths]
         )
 
-    def load_audio(self, path, savedir=None):
+    def load_audio(
+        self, path: str | Path, savedir: str | Path | None = None
+    ) -> torch.Tensor:
         """Reads an audio file as the model wants it.
 
         Arguments
@@ -403,8 +492,13 @@ class SpeakerRecognition(torch.nn.Module):
         return read_crop(path, self.sample_rate)
 
     def verify_batch(
-        self, wavs1, wavs2, wav1_lens=None, wav2_lens=None, threshold=None
-    ):
+        self,
+        wavs1: torch.Tensor,
+        wavs2: torch.Tensor,
+        wav1_lens: torch.Tensor | None = None,
+        wav2_lens: torch.Tensor | None = None,
+        threshold: float | None = None,
+    ) -> Verification:
         """Scores pairs of waveforms.
 
         Arguments
@@ -439,7 +533,9 @@ class SpeakerRecognition(torch.nn.Module):
             None if ratios is None else ratios.unsqueeze(1),
         )
 
-    def _seconds(self, wavs, wav_lens):
+    def _seconds(
+        self, wavs: torch.Tensor, wav_lens: torch.Tensor | None
+    ) -> list[float]:
         """Duration of each waveform."""
         whole = wavs.shape[1] / self.sample_rate
         lengths = torch.ones(len(wavs)) if wav_lens is None else wav_lens
@@ -447,13 +543,13 @@ class SpeakerRecognition(torch.nn.Module):
 
     def verify_files(
         self,
-        path_x,
-        path_y,
-        threshold=None,
-        window_length=None,
-        window_overlap=None,
-        savedir=None,
-    ):
+        path_x: str | Path,
+        path_y: str | Path,
+        threshold: float | None = None,
+        window_length: float | None = None,
+        window_overlap: float | None = None,
+        savedir: str | Path | None = None,
+    ) -> Verification:
         """Scores two audio files.
 
         Arguments
@@ -492,7 +588,13 @@ class SpeakerRecognition(torch.nn.Module):
             embeddings[:1], embeddings[1:], seconds[:1], seconds[1:], threshold
         )
 
-    def enrol(self, name, files, window_length=None, window_overlap=None):
+    def enrol(
+        self,
+        name: str,
+        files: str | Path | Iterable[str | Path],
+        window_length: float | None = None,
+        window_overlap: float | None = None,
+    ) -> torch.Tensor:
         """Keeps a speaker for `identify`; a name that is known is replaced.
 
         Arguments
@@ -519,8 +621,13 @@ class SpeakerRecognition(torch.nn.Module):
         return embeddings
 
     def identify(
-        self, file, top=5, threshold=None, window_length=None, window_overlap=None
-    ):
+        self,
+        file: str | Path,
+        top: int = 5,
+        threshold: float | None = None,
+        window_length: float | None = None,
+        window_overlap: float | None = None,
+    ) -> list[Candidate]:
         """Compares a recording with all enrolled speakers.
 
         Arguments
@@ -549,34 +656,16 @@ class SpeakerRecognition(torch.nn.Module):
         """
         if not self.enrolled:
             raise InputError("nobody is enrolled; call enrol(name, files) first")
-        names = list(self.enrolled)
-        rows = [self.encode_file(file, window_length, window_overlap)]
-        durations, ids, enrolments = [read_header(file).duration], ["test"], {}
-        for name, (embeddings, seconds) in self.enrolled.items():
-            enrolments[name] = [f"{name} {i}" for i in range(len(embeddings))]
-            rows.extend(embeddings)
-            durations.extend(seconds)
-            ids.extend(enrolments[name])
-        result = self.scoring.score(
-            EmbeddingStore(ids, torch.stack(rows), ids, durations, ""),
-            Trials([0] * len(names), names, ["test"] * len(names)),
-            enrolments,
-            threshold,
-        )
-        columns = [
-            [None] * len(names) if values is None else values.tolist()
-            for values in (
-                result.score,
-                result.decision,
-                result.log_likelihood_ratio,
-                result.probability,
-            )
-        ]
-        candidates = [Candidate(*row) for row in zip(names, *columns)]
-        return sorted(candidates, key=lambda one: one.score, reverse=True)[:top]
+        embedding = self.encode_file(file, window_length, window_overlap)
+        duration = read_header(file).duration
+        return rank_speakers(
+            self.scoring, embedding, duration, self.enrolled, threshold
+        )[:top]
 
     @torch.no_grad()
-    def classify_batch(self, wavs, wav_lens=None):
+    def classify_batch(
+        self, wavs: torch.Tensor, wav_lens: torch.Tensor | None = None
+    ) -> Classification:
         """Which of the training speakers waveforms are of.
 
         Arguments
@@ -610,7 +699,9 @@ class SpeakerRecognition(torch.nn.Module):
         score, index = outputs.max(dim=-1)
         return outputs, score, index, label_encoder.decode_torch(index)
 
-    def classify_file(self, path, savedir=None):
+    def classify_file(
+        self, path: str | Path, savedir: str | Path | None = None
+    ) -> Classification:
         """Which of the training speakers a recording is of.
 
         Arguments
@@ -627,19 +718,14 @@ class SpeakerRecognition(torch.nn.Module):
         """
         return self.classify_batch(self.load_audio(path, savedir))
 
-    def forward(self, wavs, wav_lens=None):
+    def forward(
+        self, wavs: torch.Tensor, wav_lens: torch.Tensor | None = None
+    ) -> Classification:
         """Classifies waveforms, as `classify_batch`."""
         return self.classify_batch(wavs, wav_lens)
 
 
-def _device(run_opts):
-    """Device of SpeechBrain's options, a dictionary or RunOptions."""
-    given = run_opts or {}
-    device = given.get("device") if isinstance(given, dict) else given.device
-    return device or infer_device()
-
-
-def _as_batch(wavs):
+def _as_batch(wavs: torch.Tensor) -> torch.Tensor:
     """Waveforms as float32 between -1 and 1, of shape (batch, time)."""
     if wavs.dtype in (torch.int16, torch.int32):
         wavs = wavs.double() / 2 ** (torch.iinfo(wavs.dtype).bits - 1)

@@ -102,7 +102,7 @@ def load_trusted_yaml(text, source, keys, optional=(), trust_source=False):
     >>> load_trusted_yaml(text, "a.yaml", ["save"])
     Traceback (most recent call last):
         ...
-    speechbrain_ext.utils.errors.InputError: 'a.yaml': save would run os.getcwd ...
+    speechbrain_ext.utils.errors.InputError: 'a.yaml': save would run os.getcwd, ...
     """
     if not trust_source:
         refuse_early_calls(text, source)
@@ -125,7 +125,7 @@ def refuse_early_calls(text, source):
     text : str
         The YAML.
     source : str or Path
-        For messages.
+        Name of the file, for messages.
 
     Raises
     ------

@@ -141,7 +141,7 @@ class NormalizedFbank(torch.nn.Module):
     n_mels : int
         Number of mel bands.
     sample_rate : int
-        In Hz.
+        Sample rate in Hz.
     preemphasis : float
         Share of the sample before that is subtracted from each sample; 0 for none.
     keep_spectrum : bool
@@ -233,7 +233,7 @@ class NormalizedMFCC(NormalizedFbank):
     f_max : float
         Highest frequency of the bands, in Hz.
     sample_rate : int
-        In Hz.
+        Sample rate in Hz.
     n_fft : int
         Points of the Fourier transform.
     preemphasis : float

@@ -162,7 +162,7 @@ def lap_astp_from_official(state_dict, n_heads):
     Returns
     -------
     LAP_ASTP
-        In eval mode.
+        The model, in eval mode.
 
     Raises
     ------
@@ -235,7 +235,7 @@ def mha_vgg_from_official(state_dict, n_heads):
     Returns
     -------
     VGGEmbedding
-        In eval mode.
+        The model, in eval mode.
 
     Raises
     ------

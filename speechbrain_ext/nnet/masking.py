@@ -9,6 +9,27 @@ import torch
 from speechbrain_ext.nnet.batch_norm import n_processes, train_batch_norm
 
 
+def is_traced():
+    """Whether operations are recorded, to be run on other inputs later.
+
+    What a branch on data decides in a recording is decided for all inputs, so
+    there is none where this is True: masks are computed where nothing is padded
+    too, and inputs are not checked.
+
+    Returns
+    -------
+    bool
+        True in `torch.compile`, `torch.export`, `torch.onnx.export` and
+        `torch.jit.trace`.
+
+    Example
+    -------
+    >>> is_traced()
+    False
+    """
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()
+
+
 def frame_counts(lengths, n_frames):
     """Number of valid frames of each utterance.
 
@@ -48,7 +69,8 @@ def frame_mask(lengths, n_frames):
     -------
     torch.Tensor or None
         Boolean mask of shape (batch, time); None where nothing is padded, so
-        that unpadded batches take the plain, faster operations.
+        that unpadded batches take the plain, faster operations, unless they
+        are traced.
 
     Example
     -------
@@ -60,11 +82,57 @@ def frame_mask(lengths, n_frames):
     """
     if lengths is None:
         return None
-    counts = frame_counts(lengths, n_frames)
-    if bool((counts == n_frames).all()):
+    return valid_positions(frame_counts(lengths, n_frames), n_frames)
+
+
+def valid_positions(counts, n_positions):
+    """Mask of the samples or frames that are not padding.
+
+    Arguments
+    ---------
+    counts : torch.Tensor
+        Valid samples or frames of each utterance, of shape (batch,).
+    n_positions : int
+        Samples or frames of the padded batch.
+
+    Returns
+    -------
+    torch.Tensor or None
+        The mask, as `frame_mask` gives it.
+
+    Example
+    -------
+    >>> valid_positions(torch.tensor([3, 1]), 3)
+    tensor([[ True,  True,  True],
+            [ True, False, False]])
+    """
+    if not is_traced() and bool((counts == n_positions).all()):
         return None
-    frames = torch.arange(n_frames, device=lengths.device)
-    return frames.unsqueeze(0) < counts.unsqueeze(1)
+    return torch.arange(n_positions, device=counts.device) < counts.unsqueeze(1)
+
+
+def layers_to_map(hidden_states):
+    """The map of layers and frames that 2D convolutions take.
+
+    Arguments
+    ---------
+    hidden_states : torch.Tensor
+        Hidden states, of shape (layer, batch, time, channel).
+
+    Returns
+    -------
+    torch.Tensor
+        Output, of shape (batch, channel, layer, time).
+
+    Example
+    -------
+    >>> layers_to_map(torch.rand(13, 2, 50, 768)).shape
+    torch.Size([2, 768, 13, 50])
+    """
+    x = hidden_states.permute(1, 3, 0, 2)
+    # Strides that agree for a single utterance would make the recording one of
+    # batches of two or more.
+    return x.contiguous() if is_traced() else x
 
 
 def expand_mask(mask, n_dims):
@@ -192,7 +260,7 @@ def masked_mean(x, mask, dim):
     Returns
     -------
     torch.Tensor
-        With the averaged dimensions kept at size 1.
+        Means, the averaged dimensions kept at size 1.
 
     Example
     -------

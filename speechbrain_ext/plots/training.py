@@ -1,7 +1,5 @@
 """Plots of trainings and their costs."""
 
-
-
 from speechbrain_ext.plots.figures import new_figure, save_figure
 
 
@@ -56,7 +54,7 @@ def plot_costs(path, costs):
         Without extension.
     costs : dict
         For each name, the parameters of the back end and the latency, as of
-        `speechbrain_ext.tools.results_table.measure_latency`.
+        `speechbrain_ext.training.results_table.measure_latency`.
 
     Returns
     -------

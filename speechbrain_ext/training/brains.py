@@ -28,9 +28,14 @@ from speechbrain_ext.nnet.batch_norm import synchronise_on_cpus
 from speechbrain_ext.nnet.pooling import attends_to_layers
 from speechbrain_ext.processing.scoring import cosine_scores
 from speechbrain_ext.utils.checkpoints import other_architecture
-from speechbrain_ext.utils.distributed import in_all_processes, without_wrapper
+from speechbrain_ext.utils.distributed import (
+    device_of,
+    in_all_processes,
+    without_wrapper,
+)
 from speechbrain_ext.utils.errors import InputError
 from speechbrain_ext.utils.files import atomic_path
+from speechbrain_ext.utils.precision import choose_precision
 from speechbrain_ext.utils.randomness import seed_generators
 from speechbrain_ext.utils.signals import (
     Stopped,
@@ -55,8 +60,27 @@ class StepBrain(sb.Brain):
 
     Needs in `hparams`: seed, lr_scheduler, train_logger, tensorboard_logger,
     clock, epoch_counter, keep_checkpoints, number_of_steps, steps_per_epoch,
-    validate_after, and wav_augment where there is one.
+    validate_after, and wav_augment where there is one. Where it has precision or
+    eval_precision, these may be "auto".
     """
+
+    def __init__(
+        self,
+        modules=None,
+        opt_class=None,
+        hparams=None,
+        run_opts=None,
+        checkpointer=None,
+    ):
+        device = device_of(run_opts)
+        chosen = {
+            key: choose_precision(hparams[key], device, key)
+            for key in ("precision", "eval_precision")
+            if key in (hparams or {})
+        }
+        super().__init__(
+            modules, opt_class, {**(hparams or {}), **chosen}, run_opts, checkpointer
+        )
 
     def make_dataloader(
         self, dataset, stage, ckpt_prefix="dataloader-", **loader_kwargs
@@ -66,7 +90,7 @@ class StepBrain(sb.Brain):
         Arguments
         ---------
         dataset : DynamicItemDataset
-            In training a `DrawnDataset`.
+            Data set; in training a `DrawnDataset`.
         stage : Stage
             Stage.TRAIN or Stage.VALID.
         ckpt_prefix : str
@@ -112,7 +136,7 @@ class StepBrain(sb.Brain):
         Raises
         ------
         SystemExit
-            With 143 after SIGTERM and 130 after SIGINT.
+            If a signal asks for it, with 143 after SIGTERM and 130 after SIGINT.
         """
         try:
             with stop_request() as self._stop_request:
@@ -349,11 +373,11 @@ class StepBrain(sb.Brain):
         Arguments
         ---------
         valid_stats : dict
-            For the log.
+            Statistics for the log.
         summary : str
-            For people.
+            Summary for people to read.
         meta : dict
-            For the checkpoint.
+            What the checkpoint says of itself.
         min_key : str
             Key of meta; the checkpoints with its lowest values are kept.
         """
@@ -391,7 +415,7 @@ def rank_and_processes():
     Returns
     -------
     rank : int
-        From 0.
+        Number of the process, from 0.
     n_processes : int
         1 without torchrun.
 
@@ -472,7 +496,7 @@ class SpeakerBrain(StepBrain):
         Arguments
         ---------
         batch : PaddedBatch
-            With sig, and in training spk_id_encoded.
+            Batch with sig, and in training spk_id_encoded.
         stage : Stage
             Stage.TRAIN or Stage.VALID.
 

@@ -13,7 +13,7 @@ import torch
 from speechbrain_ext.config import DATA_YAML, read_configuration
 from speechbrain_ext.dataio.prepare import resolve_test_trials
 from speechbrain_ext.utils.checkpoints import check_architecture
-from speechbrain_ext.utils.distributed import on_main_process
+from speechbrain_ext.utils.distributed import device_of, on_main_process
 from speechbrain_ext.utils.errors import InputError
 from speechbrain_ext.utils.locks import hold_folder
 
@@ -49,6 +49,8 @@ def start_training(configuration):
 def start_experiment(configuration, output_folder):
     """Sets up a folder with SpeechBrain's log and the self-contained YAML.
 
+    Other runs are kept out of it until this process ends.
+
     Arguments
     ---------
     configuration : Configuration
@@ -56,6 +58,7 @@ def start_experiment(configuration, output_folder):
     output_folder : str or Path
         The folder; gets hyperparams.yaml.
     """
+    on_main_process(hold_folder, output_folder)
     sb.create_experiment_directory(experiment_directory=output_folder)
     on_main_process(configuration.save, Path(output_folder) / "hyperparams.yaml")
 
@@ -100,7 +103,7 @@ def init_process_group(run_opts):
     run_opts : speechbrain.utils.run_opts.RunOptions
         SpeechBrain's options.
     """
-    device = run_opts.device or sb.utils.distributed.infer_device()
+    device = device_of(run_opts)
     if torch.device(device).type == "cpu":
         run_opts = dataclasses.replace(run_opts, distributed_backend="gloo")
     if not torch.distributed.is_initialized():

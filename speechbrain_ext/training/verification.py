@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import speechbrain as sb
 from speechbrain.utils.distributed import if_main_process
 
 from speechbrain_ext.dataio.manifests import manifest_paths, read_manifest
@@ -19,7 +18,7 @@ from speechbrain_ext.inference.verification import (
 from speechbrain_ext.metrics.conditions import read_genders
 from speechbrain_ext.schema import check_effect
 from speechbrain_ext.training.recipes import init_process_group, start_experiment
-from speechbrain_ext.utils.distributed import on_main_process
+from speechbrain_ext.utils.distributed import device_of, on_main_process
 from speechbrain_ext.utils.errors import InputError
 
 
@@ -84,7 +83,7 @@ def load_speaker_model(hparams, run_opts):
     """
     return SpeakerRecognition.from_training(
         hparams["trained_model"],
-        run_opts.device or sb.utils.distributed.infer_device(),
+        device_of(run_opts),
         hparams["trust_source"],
     )
 
@@ -177,7 +176,7 @@ def score_and_report(hparams, speaker_model, store, trial_set, details=None):
     speaker_model : SpeakerRecognition
         The trained model.
     store : EmbeddingStore
-        With the utterances of the trials.
+        Embeddings with the utterances of the trials.
     trial_set : TrialSet
         The trials.
     details : dict

@@ -7,6 +7,7 @@ from speechbrain.utils.distributed import (
     MainProcessContext,
     ddp_prevent_block,
     if_main_process,
+    infer_device,
 )
 
 from speechbrain_ext.utils.errors import InputError
@@ -127,3 +128,26 @@ def without_wrapper(module):
     """
     wrappers = (torch.nn.parallel.DistributedDataParallel, torch.nn.DataParallel)
     return module.module if isinstance(module, wrappers) else module
+
+
+def device_of(run_opts):
+    """Device of SpeechBrain's options.
+
+    Arguments
+    ---------
+    run_opts : dict or speechbrain.utils.run_opts.RunOptions
+        SpeechBrain's options; None for none.
+
+    Returns
+    -------
+    str or torch.device
+        The device; where none is given, the one that SpeechBrain finds.
+
+    Example
+    -------
+    >>> device_of({"device": "cpu"})
+    'cpu'
+    """
+    given = run_opts or {}
+    device = given.get("device") if isinstance(given, dict) else given.device
+    return device or infer_device()

@@ -12,7 +12,7 @@ from torch import nn
 
 from speechbrain_ext.lobes.encoders.hub import found, hub_errors
 from speechbrain_ext.lobes.encoders.lora import add_lora
-from speechbrain_ext.nnet.masking import frame_counts
+from speechbrain_ext.nnet.masking import frame_counts, is_traced
 from speechbrain_ext.utils.errors import InputError
 
 # Linear layers of the attention, as the classes in transformers name them
@@ -355,35 +355,9 @@ def sample_counts(
     if wav_lens is None:
         wav_lens = torch.ones(len(wav), device=wav.device)
     samples = frame_counts(wav_lens, wav.shape[1])
-    if bool((samples < receptive_field).any()):
+    if not is_traced() and bool((samples < receptive_field).any()):
         raise ValueError(
             f"an utterance of {int(samples.min())} samples is shorter than "
             f"one frame of the SSL encoder ({receptive_field} samples)"
         )
     return samples
-
-
-def valid_positions(counts: torch.Tensor, n_positions: int) -> torch.Tensor | None:
-    """Marks the samples or frames that are not padding.
-
-    Arguments
-    ---------
-    counts : torch.Tensor
-        Valid samples or frames of each utterance, of shape (batch,).
-    n_positions : int
-        Samples or frames of the padded batch.
-
-    Returns
-    -------
-    torch.Tensor or None
-        Boolean mask of shape (batch, time); None where nothing is padded, so
-        that attention can take its fast path.
-
-    Example
-    -------
-    >>> valid_positions(torch.tensor([3, 1]), 3)
-    tensor([[ True,  True,  True],
-            [ True, False, False]])
-    """
-    valid = torch.arange(n_positions, device=counts.device) < counts.unsqueeze(1)
-    return None if bool(valid.all()) else valid

@@ -7,7 +7,8 @@ from speechbrain.integrations.huggingface.wav2vec2 import Wav2Vec2
 from torch import nn
 from transformers.models.wavlm.modeling_wavlm import WavLMAttention
 
-from speechbrain_ext.lobes.encoders.encoder import Encoder, valid_positions
+from speechbrain_ext.lobes.encoders.encoder import Encoder
+from speechbrain_ext.nnet.masking import is_traced, valid_positions
 
 
 class LengthAwareGroupNorm(nn.GroupNorm):
@@ -22,7 +23,7 @@ class LengthAwareGroupNorm(nn.GroupNorm):
     n_channels : int
         Channels of the input, each a group of its own.
     eps : float
-        Added to the variance.
+        What is added to the variance.
 
     Example
     -------
@@ -55,10 +56,12 @@ class LengthAwareGroupNorm(nn.GroupNorm):
         torch.Tensor
             Output of the shape of x.
         """
-        if self.counts is None or bool((self.counts == x.shape[-1]).all()):
+        valid = None
+        if self.counts is not None:
+            valid = valid_positions(self.counts.to(x.device), x.shape[-1])
+        if valid is None:
             return super().forward(x)
-        counts = self.counts.to(x.device).view(-1, 1, 1)
-        valid = torch.arange(x.shape[-1], device=x.device) < counts
+        valid, counts = valid.unsqueeze(1), valid.sum(1).view(-1, 1, 1)
         x32 = x.float()
         mean = (x32 * valid).sum(-1, keepdim=True) / counts
         variance = ((x32 - mean) ** 2 * valid).sum(-1, keepdim=True) / counts
@@ -214,28 +217,49 @@ class SSLEncoder(Encoder):
         if is_conformer:  # which has other positions, and leaves these out
             self.model.encoder.pos_conv_embed.requires_grad_(False)
 
+    def frames_of(self, samples):
+        """Frames of a number of samples.
+
+        Arguments
+        ---------
+        samples : torch.Tensor or int
+            Samples.
+
+        Returns
+        -------
+        torch.Tensor or int
+            Frames.
+        """
+        for kernel, stride in zip(self.config.conv_kernel, self.config.conv_stride):
+            samples = (samples - kernel) // stride + 1
+        return samples
+
     def encode(self, wav, samples):
         """Computes all hidden states, as of `Encoder`."""
-        n_samples = samples.new_tensor(wav.shape[1])
         frames, n_frames = (
-            self.model._get_feat_extract_output_lengths(n) + self.n_inserted
-            for n in (samples, n_samples)
+            self.frames_of(n) + self.n_inserted for n in (samples, wav.shape[1])
         )
-        self.frame_mask = valid_positions(frames, int(n_frames))
+        self.frame_mask = valid_positions(frames, n_frames)
         valid = valid_positions(samples, wav.shape[1])
         if valid is not None:
             wav = wav.masked_fill(~valid, 0.0)
         if self.normalize_wav:
             wav = normalize_waveform(wav, valid)
         first = self.model.feature_extractor.conv_layers[0]
-        if isinstance(getattr(first, "layer_norm", None), LengthAwareGroupNorm):
+        norm = getattr(first, "layer_norm", None)
+        if isinstance(norm, LengthAwareGroupNorm):
             kernel, stride = first.conv.kernel_size[0], first.conv.stride[0]
-            first.layer_norm.counts = (samples - kernel) // stride + 1
+            norm.counts = (samples - kernel) // stride + 1
         hidden_states = self.model(
             wav,
             attention_mask=None if valid is None else valid.long(),
             output_hidden_states=True,
         ).hidden_states
+        if is_traced():
+            # What a recording leaves behind is no tensor.
+            self.frame_mask = None
+            if isinstance(norm, LengthAwareGroupNorm):
+                norm.counts = None
         return hidden_states, frames - self.n_inserted
 
 

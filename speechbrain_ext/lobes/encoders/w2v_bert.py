@@ -6,7 +6,8 @@ import torch
 import torchaudio
 from torch import nn
 
-from speechbrain_ext.lobes.encoders.encoder import Encoder, valid_positions
+from speechbrain_ext.lobes.encoders.encoder import Encoder
+from speechbrain_ext.nnet.masking import valid_positions
 
 FRAME_LENGTH, FRAME_SHIFT = 25.0, 10.0  # milliseconds
 INT16_SCALE = 2**15  # Kaldi's waveforms are integers

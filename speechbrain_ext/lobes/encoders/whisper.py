@@ -7,7 +7,8 @@ from transformers.models.whisper.modeling_whisper import (
     WhisperEncoder as WhisperEncoderOf30Seconds,
 )
 
-from speechbrain_ext.lobes.encoders.encoder import Encoder, valid_positions
+from speechbrain_ext.lobes.encoders.encoder import Encoder
+from speechbrain_ext.nnet.masking import valid_positions
 
 FLOOR = 1e-10  # of the mel energies
 DYNAMIC_RANGE = 8.0  # of an utterance, in powers of ten
@@ -120,7 +121,7 @@ class WhisperEncoder(Encoder):
 
     Example
     -------
-    >>> from speechbrain_ext.tools.random_encoder import save_random_encoder
+    >>> from speechbrain_ext.lobes.encoders.random_encoder import save_random_encoder
     >>> folder = save_random_encoder("whisper", getfixture("tmpdir") / "whisper")
     >>> encoder = WhisperEncoder(folder)
     >>> hidden_states, lengths = encoder(

@@ -10,6 +10,7 @@ from speechbrain_ext.lobes.models.astp import ASTP
 from speechbrain_ext.nnet.initialisation import draw_by_xavier
 from speechbrain_ext.nnet.masking import (
     frame_mask,
+    layers_to_map,
     masked_batch_norm,
     masked_mean,
     zero_padding,
@@ -50,7 +51,8 @@ class ConvReLUNorm(nn.Module):
             out_channels,
             kernel_size,
             dilation=dilation,
-            padding="same",
+            # What "same" is for odd sizes; onnxruntime knows no such word.
+            padding=tuple(dilation * (size - 1) // 2 for size in kernel_size),
         )
         self.norm = nn.BatchNorm2d(out_channels)
 
@@ -60,14 +62,14 @@ class ConvReLUNorm(nn.Module):
         Arguments
         ---------
         x : torch.Tensor
-            Of shape (batch, in_channels, layer, time).
+            Input, of shape (batch, in_channels, layer, time).
         mask : torch.Tensor or None
             Valid frames, of shape (batch, time).
 
         Returns
         -------
         torch.Tensor
-            Of shape (batch, out_channels, layer, time).
+            Output, of shape (batch, out_channels, layer, time).
         """
         x = torch.relu(self.conv(zero_padding(x, mask)))
         return masked_batch_norm(self.norm, x, mask)
@@ -107,14 +109,14 @@ class Res2Conv(nn.Module):
         Arguments
         ---------
         x : torch.Tensor
-            Of shape (batch, channel, layer, time).
+            Input, of shape (batch, channel, layer, time).
         mask : torch.Tensor or None
             Valid frames, of shape (batch, time).
 
         Returns
         -------
         torch.Tensor
-            Of the shape of x.
+            Output of the shape of x.
         """
         groups = list(x.chunk(self.scale, dim=1))
         previous = 0.0
@@ -150,14 +152,14 @@ class SqueezeExcitation(nn.Module):
         Arguments
         ---------
         x : torch.Tensor
-            Of shape (batch, channel, layer, time).
+            Input, of shape (batch, channel, layer, time).
         mask : torch.Tensor or None
             Valid frames, of shape (batch, time).
 
         Returns
         -------
         torch.Tensor
-            Of the shape of x.
+            Output of the shape of x.
         """
         mean = masked_mean(x, mask, (2, 3))
         return x * torch.sigmoid(self.excite(torch.relu(self.squeeze(mean))))
@@ -196,14 +198,14 @@ class SERes2Block2d(nn.Module):
         Arguments
         ---------
         x : torch.Tensor
-            Of shape (batch, channel, layer, time).
+            Input, of shape (batch, channel, layer, time).
         mask : torch.Tensor or None
             Valid frames, of shape (batch, time).
 
         Returns
         -------
         torch.Tensor
-            Of the shape of x.
+            Output of the shape of x.
         """
         residual = x
         x = self.conv_in(x, mask)
@@ -262,14 +264,14 @@ class LayerAwareConvolutions(nn.Module):
         Arguments
         ---------
         x : torch.Tensor
-            Of shape (batch, in_channels, layer, time).
+            Input, of shape (batch, in_channels, layer, time).
         mask : torch.Tensor or None
             Valid frames, of shape (batch, time).
 
         Returns
         -------
         torch.Tensor
-            Of shape (batch, out_channels, layer, time).
+            Output, of shape (batch, out_channels, layer, time).
         """
         x = self.conv_in(masked_batch_norm(self.norm, x, mask), mask)
         outputs = []
@@ -319,7 +321,7 @@ class LTDNN(LayerAttention):
     attentive : bool
         False for the plain mean and standard deviation of the frames.
     frame_pooling : FramePooling
-        As of `ASTP`, on pooled_channels.
+        Pooling in place of attentive statistics, of pooled_channels; see `ASTP`.
     unbiased : bool
         Whether the deviation that the attention over frames sees is the unbiased
         one. The authors' code has it where it is given no lengths, and the
@@ -397,7 +399,7 @@ class LTDNN(LayerAttention):
         Arguments
         ---------
         hidden_states : torch.Tensor
-            Of shape (layer, batch, time, channel).
+            Hidden states, of shape (layer, batch, time, channel).
         lengths : torch.Tensor
             Relative lengths, of shape (batch,).
         return_weights : bool
@@ -412,7 +414,7 @@ class LTDNN(LayerAttention):
             (batch, head, time, layer).
         """
         layer_lengths = lengths if self.mask == "full" else None
-        x = hidden_states.permute(1, 3, 0, 2)
+        x = layers_to_map(hidden_states)
         x = self.convolutions(x, frame_mask(layer_lengths, x.shape[-1]))
         x, weights = self.layer_pooling(
             x.permute(2, 0, 3, 1), layer_lengths, return_weights=True

@@ -1,0 +1,60 @@
+"""speechbrain-ext norm."""
+
+import click
+
+from speechbrain_ext.cli.options import (
+    SCORE_NORMS,
+    Command,
+    InputFile,
+    as_json,
+    cohort_options,
+    note,
+    output_file,
+    show,
+)
+from speechbrain_ext.utils.errors import InputError
+
+EXAMPLES = """
+speechbrain-ext norm scores.txt --embeddings test.scp --cohort train.scp \\
+    --utt2spk train/utt2spk --cohort_size 300 --output normalized.txt
+"""
+
+
+@click.command(cls=Command, examples=EXAMPLES)
+@click.argument("scores", type=InputFile())
+@click.option(
+    "--embeddings", required=True, help="Of the trials; .safetensors, .npz, .scp, .ark."
+)
+@click.option(
+    "--score_norm", type=click.Choice(SCORE_NORMS), default="s-norm",
+    show_default=True, help="Kind of normalisation.",
+)  # fmt: skip
+@click.option("--output", required=True, help="Score file to write; - prints it.")
+@click.option("--cohort", required=True, help="Embeddings of the training set.")
+@cohort_options
+@as_json
+def command(scores, embeddings, output, cohort, utt2spk, as_json, **backend):
+    """Normalise the score file SCORES."""
+    from speechbrain_ext.cli.backend_options import make_backend, read_cohort
+    from speechbrain_ext.dataio.embeddings import read_embeddings
+    from speechbrain_ext.dataio.scores import read_scores, write_scores
+    from speechbrain_ext.inference.verification import summary, verification_metrics
+
+    if output == "-" and as_json:
+        raise InputError("--json and --output - both print; leave one out")
+    backend = make_backend(**backend)
+    trials, scores = read_scores(scores, need_labels=False)
+    backend.fit(read_cohort(cohort, utt2spk, backend))
+    normalized = backend.normalize(scores, read_embeddings(embeddings), trials)
+    with output_file(output) as path:
+        write_scores(path, trials, normalized)
+    if trials.labels is None:
+        record = {"trials": len(trials), "scores": output}
+        text = f"{len(trials)} trials without labels, so no error rates"
+    else:
+        record = verification_metrics(trials, normalized)
+        text = summary(record)
+    if output == "-":
+        note(text)
+    else:
+        show(text, record, as_json)
