@@ -201,6 +201,7 @@ KEYS = {
     "vgg_out_channels": COUNT,
     "vgg_pooled_channels": COUNT,
     "head_dropout": _number("a share from 0 to below 1", ge=0, lt=1),
+    "classifier_dropout": _number("a share from 0 to below 1", ge=0, lt=1),
     "pool": _choice("max", "sum", "mean"),
     "frame_pooling": Kind(None, "null, or a pooling that !new: builds"),
     # I-vectors
@@ -235,6 +236,7 @@ KEYS = {
     "targets": TEXTS,
     "targets_folder": TEXT,
     "target_models": MAPPING,
+    "separate_heads": SWITCH,
     "subtract_target_mean": SWITCH,
     "mse_weight": FROM_ZERO,
     "aam_weight": FROM_ZERO,
@@ -382,6 +384,10 @@ WITHOUT_EFFECT = {
     "augment_prob": ({"augment": False}, "give --augment=True"),
     "lora_alpha": ({"lora_rank": 0}, "give a --lora_rank above 0"),
     "lora_targets": ({"lora_rank": 0}, "give a --lora_rank above 0"),
+    "emb_dim": (
+        {"separate_heads": False},
+        "the targets say it; give --separate_heads=True for another one",
+    ),
     "penalty": ({"top_k": 0}, "give a --top_k above 0"),
     "margin_course": ({"margin_steps": 0}, "give --margin_steps above 0"),
     "test_folder": ({"trials_from": None}, "give --trials_from, the kind of corpus"),

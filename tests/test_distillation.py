@@ -195,9 +195,9 @@ def test_loss_by_hand():
 
 def test_labels_count_only_where_asked_for():
     embeddings = torch.randn(4, 1, 8)
-    heads = DistillationHeads(8, 5, {"a": 3})
+    heads = DistillationHeads(8, 5, {"a": 3}, separate_heads=True)
     assert "speaker" not in heads(embeddings)
-    heads = DistillationHeads(8, 5, {"a": 3}, classify=0.5)
+    heads = DistillationHeads(8, 5, {"a": 3}, classify=0.5, separate_heads=True)
     predictions = heads(embeddings)
     targets = {"a": torch.randn(4, 3)}
     speakers = torch.zeros(4, 1).long()
@@ -209,6 +209,17 @@ def test_labels_count_only_where_asked_for():
     )
     expected = 0.5 * predictions["speaker"].sum().item()
     assert difference.item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_embedding_is_the_target_itself():
+    embeddings = torch.randn(4, 1, 5)
+    heads = DistillationHeads(5, 3, {"a": 2, "b": 3})
+    assert not list(heads.parameters())
+    (predicted,) = heads(embeddings).values()
+    assert torch.equal(predicted, embeddings.squeeze(1))
+    assert heads.sizes == {"targets": 5}
+    with pytest.raises(InputError, match="6 dimensions, its targets have 5"):
+        DistillationHeads(6, 3, {"a": 2, "b": 3})
 
 
 def test_cka():
@@ -246,6 +257,7 @@ def distilled(tmp_path_factory):
         "targets": TARGETS,
         "student_channels": 32,
         "emb_dim": 24,
+        "separate_heads": True,
         "lda_dim": 4,
     }
     hparams = ROOT / "hparams" / "kd_xvector_fc.yaml"
@@ -333,9 +345,14 @@ def test_other_students_and_teachers(distilled, tmp_path, name):
         options["teacher_overrides"] = "{ecapa_channels: 16}"
     else:
         options["student_channels"] = 16
+        del options["emb_dim"], options["separate_heads"]
     done = run(RECIPES / "train_kd.py", ROOT / f"hparams/{name}.yaml", options, folder)
     assert done.returncode == 0, done.stderr[-3000:]
     assert (tmp_path / "student/verification_plda/metrics.json").is_file()
+    student = SpeakerRecognition.from_training(tmp_path / "student")
+    # Without heads the embedding has the targets' dimensions, 16 and 16 channels.
+    dim = 24 if name == "kd_ecapa_fc" else 32
+    assert student.encode_batch(torch.randn(1, 16000)).shape[2] == dim
 
 
 def test_cka_of_targets(distilled, tmp_path):

@@ -13,7 +13,7 @@ from speechbrain_ext.config import read_configuration
 from speechbrain_ext.inference.speaker import SpeakerRecognition
 from speechbrain_ext.lobes.encoders.small_wavlm import save_small_wavlm
 from speechbrain_ext.lobes.features import NormalizedFbank
-from speechbrain_ext.lobes.models.vgg import VGGEmbedding
+from speechbrain_ext.lobes.models.vgg import ProjectedClassifier, VGGEmbedding
 from speechbrain_ext.lobes.official_checkpoints import mha_vgg_from_official
 from speechbrain_ext.nnet.losses import speaker_loss
 from speechbrain_ext.nnet.pooling import (
@@ -73,6 +73,35 @@ def numbers(model):
         for name, value in model.state_dict().items()
         if not name.endswith("num_batches_tracked")
     )
+
+
+def test_values_of_the_two_papers():
+    first, later = (
+        read_configuration([str(ROOT / f"hparams/{name}.yaml"), "--data_folder=x"])
+        for name in ("mha_vgg", "double_mha_vgg")
+    )
+    values = first.values()
+    assert values["n_mels"] == 128 and values["vgg_out_channels"] == 8192
+    assert values["lr"] == 0.001 and values["weight_decay"] == 0
+    assert values["preemphasis"] == 0
+    values = later.values()
+    assert values["n_mels"] == 80 and values["vgg_out_channels"] == 5120
+    assert values["lr"] == 0.0001 and values["weight_decay"] == 0.001
+    assert values["preemphasis"] == 0.97 and values["classifier_dropout"] == 0
+
+
+def test_dropout_before_the_softmax():
+    torch.manual_seed(0)
+    classifier = ProjectedClassifier(32, 4, dropout=0.5)
+    x = torch.randn(16, 1, 32)
+    seen = []
+    classifier.dropout.register_forward_hook(lambda *args: seen.append(args[2]))
+    logits = classifier(x)
+    assert 0.4 < (seen[0] == 0).float().mean() < 0.6
+    expected = torch.nn.functional.linear(seen[0], classifier.weight)
+    assert torch.equal(logits.squeeze(1), expected)
+    classifier.eval()
+    assert torch.equal(classifier(x), classifier(x))
 
 
 @pytest.mark.parametrize("n_heads", [1, 32, 64])

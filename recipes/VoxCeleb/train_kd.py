@@ -21,6 +21,8 @@ from speechbrain_ext.config import read_configuration, training_stages
 from speechbrain_ext.dataio.manifests import manifest_paths, read_manifest
 from speechbrain_ext.dataio.settings import DataSettings
 from speechbrain_ext.inference.extraction import extract_embeddings
+from speechbrain_ext.inference.speaker import SpeakerRecognition
+from speechbrain_ext.training.distillation import TargetEmbeddings
 from speechbrain_ext.training.finished import (
     check_settings,
     is_finished,
@@ -95,8 +97,12 @@ def main(arguments):
             values["num_workers"],
         )
 
-    # Student
+    # Student: of the dimension of its targets, unless it has heads for them
+    if not values["separate_heads"]:
+        dim = sum(TargetEmbeddings(folder, values["targets"]).sizes.values())
+        configuration = configuration.with_values({"emb_dim": dim})
     train.train(configuration)
+    print_size(values["teacher"], values["output_folder"])
     run_verification(plda)
 
 
@@ -109,6 +115,19 @@ def part_configuration(configuration, values, name):
         "output_folder": values[name],
     }
     return sibling_configuration(configuration, values[f"{name}_hparams"], settings)
+
+
+def print_size(teacher, student):
+    """Says how much smaller than its teacher a student is."""
+    sizes = [
+        sum(p.numel() for p in SpeakerRecognition.from_training(folder).parameters())
+        for folder in (student, teacher)
+    ]
+    logger.info(
+        f"The student has {sizes[0]:,} parameters, "
+        f"{100 * (1 - sizes[0] / sizes[1]):.0f} % fewer than "
+        f"its teacher's {sizes[1]:,}."
+    )
 
 
 def check_part(part):

@@ -16,7 +16,10 @@ from speechbrain_ext.dataio.embedding_store import (
     same_parts,
 )
 from speechbrain_ext.training.brains import SpeakerBrain
+from speechbrain_ext.utils.distributed import without_wrapper
 from speechbrain_ext.utils.errors import InputError
+
+ALL_TARGETS = "targets"
 
 
 class TargetEmbeddings:
@@ -197,9 +200,11 @@ def distillation_dataset(
 
 
 class DistillationHeads(nn.Module):
-    """From a student's embedding to each target and to the speakers.
+    """From a student's embedding to what it is compared with.
 
-    Only training needs them: the student's embedding is what stays.
+    The embedding itself is compared with all targets, one after the other
+    (arXiv 2303.01125), or, with separate heads, a linear prediction with each of
+    them; of the heads only training has need.
 
     Arguments
     ---------
@@ -211,19 +216,46 @@ class DistillationHeads(nn.Module):
         Dimension of each target.
     classify : bool
         Whether there is a classifier of the speakers too.
+    separate_heads : bool
+        Whether a head predicts each target from an embedding of another size.
+
+    Raises
+    ------
+    InputError
+        If without heads embedding and targets differ in size.
 
     Example
     -------
-    >>> heads = DistillationHeads(192, 10, {"utterance": 512, "wide_bn": 1500})
+    >>> sizes = {"utterance": 512, "wide_bn": 1500}
+    >>> heads = DistillationHeads(192, 10, sizes, separate_heads=True)
     >>> [name for name in heads(torch.rand(4, 1, 192))]
     ['utterance', 'wide_bn']
     """
 
-    def __init__(self, input_size, out_neurons, target_sizes, classify=False):
+    def __init__(
+        self,
+        input_size,
+        out_neurons,
+        target_sizes,
+        classify=False,
+        separate_heads=False,
+    ):
         super().__init__()
-        self.projections = nn.ModuleDict(
-            {name: nn.Linear(input_size, size) for name, size in target_sizes.items()}
-        )
+        dim = sum(target_sizes.values())
+        if separate_heads:
+            self.sizes = dict(target_sizes)
+            self.projections = nn.ModuleDict(
+                {name: nn.Linear(input_size, size) for name, size in self.sizes.items()}
+            )
+        elif input_size != dim:
+            raise InputError(
+                f"emb_dim: the embedding has {input_size} dimensions, its targets have "
+                f"{dim}; recipes/VoxCeleb/train_kd.py sets it, or give "
+                "--separate_heads=True"
+            )
+        else:
+            self.sizes = {ALL_TARGETS: dim}
+            self.projections = nn.ModuleDict({ALL_TARGETS: nn.Identity()})
         self.classifier = (
             Classifier(input_size, out_neurons=out_neurons) if classify else None
         )
@@ -343,6 +375,6 @@ class DistillationBrain(SpeakerBrain):
         if self.hparams.augment:
             speakers = self.hparams.wav_augment.replicate_labels(speakers)
             target = self.hparams.wav_augment.replicate_labels(target)
-        sizes = self.hparams.target_embeddings.sizes
+        sizes = without_wrapper(self.modules.classifier).sizes
         targets = dict(zip(sizes, target.split(list(sizes.values()), dim=1)))
         return self.hparams.compute_cost(predictions, targets, speakers)

@@ -180,6 +180,9 @@ class ProjectedClassifier(nn.Module):
         Speakers.
     loss : str
         "softmax" takes linear logits; any other loss cosines.
+    dropout : float
+        Probability with which a channel is left out before the speakers' layer,
+        in training.
 
     Example
     -------
@@ -188,10 +191,11 @@ class ProjectedClassifier(nn.Module):
     tensor(True)
     """
 
-    def __init__(self, input_size, out_neurons, loss="softmax"):
+    def __init__(self, input_size, out_neurons, loss="softmax", dropout=0.0):
         super().__init__()
         self.fc = nn.Linear(input_size, input_size)
         self.norm = nn.BatchNorm1d(input_size)
+        self.dropout = nn.Dropout(dropout)
         self.weight = nn.Parameter(torch.empty(out_neurons, input_size))
         nn.init.xavier_uniform_(self.weight)
         self.takes_cosines = loss != "softmax"
@@ -210,6 +214,7 @@ class ProjectedClassifier(nn.Module):
             Logits or cosines, of shape (batch, 1, speaker).
         """
         x, weight = self.norm(self.fc(embeddings.squeeze(1))), self.weight
+        x = self.dropout(x)
         if self.takes_cosines:
             x, weight = F.normalize(x, dim=1), F.normalize(weight, dim=1)
         return F.linear(x, weight).unsqueeze(1)
