@@ -15,6 +15,7 @@ from speechbrain_ext.config import resolve
 from speechbrain_ext.dataio.audio import read_crop
 from speechbrain_ext.inference.model_card import model_card
 from speechbrain_ext.inference.model_folder import (
+    APP,
     CALIBRATION,
     CARD,
     CLASSIFIER,
@@ -25,11 +26,17 @@ from speechbrain_ext.inference.model_folder import (
     HYPERPARAMS,
     INTERFACE,
     LABEL_ENCODER,
+    REQUIREMENTS,
     WEIGHTS,
     save_weights,
 )
 from speechbrain_ext.inference.model_scoring import Cohort
 from speechbrain_ext.inference.model_yaml import model_yaml
+from speechbrain_ext.inference.space import (
+    APP_TEXT,
+    space_header,
+    space_requirements,
+)
 from speechbrain_ext.inference.speaker import SpeakerRecognition
 from speechbrain_ext.lobes.models.speaker_embedder import SpeakerEmbedder
 from speechbrain_ext.processing.backends import CosineBackend
@@ -57,6 +64,7 @@ def export_model(
     cohort=None,
     license="unknown",
     examples=(),
+    space=False,
     trust_source=False,
 ):
     """Writes the best checkpoint of a training as a model folder.
@@ -85,6 +93,9 @@ def export_model(
         Licence of the model, as Hugging Face writes it, such as "apache-2.0".
     examples : list of str
         Recordings to add, for people who try the model.
+    space : bool
+        Whether to add what makes the folder a Hugging Face Space with the page of
+        `speechbrain-ext demo`: app.py, requirements.txt and a header of README.md.
     trust_source : bool
         See `SpeakerRecognition.from_training`.
 
@@ -112,6 +123,7 @@ def export_model(
         raise InputError("two of the example recordings have the same file name")
     for path in recordings.values():
         read_crop(path, 16000)  # that it is a recording
+    header = space_header(output.name) if space else {}
     model = SpeakerRecognition.from_training(results, trust_source=trust_source)
     hparams_file = results / HYPERPARAMS
     content = resolve(hparams_file.read_text(encoding="utf-8"), hparams_file)
@@ -176,7 +188,12 @@ def export_model(
         "metrics": metrics,
     }
     write_json(output / DESCRIPTION, description)
-    card = model_card(output.name, description, scoring, license, sorted(recordings))
+    if space:
+        (output / APP).write_text(APP_TEXT, encoding="utf-8")
+        (output / REQUIREMENTS).write_text(space_requirements(), encoding="utf-8")
+    card = model_card(
+        output.name, description, scoring, license, sorted(recordings), header
+    )
     (output / CARD).write_text(card, encoding="utf-8")
     # Last, as a folder without it is no model.
     with atomic_path(output / HYPERPARAMS) as partial:
