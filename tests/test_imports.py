@@ -27,6 +27,7 @@ LAYERS = [
     "config",
     "inference",
     "training",
+    "web",
     "cli",
     "tools",
 ]

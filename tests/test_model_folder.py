@@ -368,11 +368,16 @@ class Hub:
     def __init__(self, root):
         self.root = root
 
-    def create_repo(self, api, name, private, exist_ok):
+    def create_repo(self, api, name, private, repo_type, space_sdk, exist_ok):
         assert exist_ok
+        assert space_sdk == ("gradio" if repo_type == "space" else None)
+        self.repo_type = repo_type
         (self.root / name).mkdir(parents=True, exist_ok=True)
 
-    def upload_folder(self, api, repo_id, folder_path, allow_patterns, commit_message):
+    def upload_folder(
+        self, api, repo_id, repo_type, folder_path, allow_patterns, commit_message
+    ):
+        assert repo_type == self.repo_type
         from huggingface_hub.utils import filter_repo_objects
 
         files = [p for p in folder_path.rglob("*") if p.is_file()]
@@ -409,7 +414,7 @@ def test_push_and_load_by_name(hub, model_folder, ours, batch, tmp_path, capsys)
     assert "user/ltdnn" in capsys.readouterr().out
     pushed = {path.name for path in (hub.root / "user" / "ltdnn").iterdir()}
     assert {"README.md", "hyperparams.yaml", "calibration.json"} <= pushed
-    assert "private_notes.txt" not in pushed
+    assert "private_notes.txt" not in pushed and hub.repo_type == "model"
     model = SpeakerRecognition.from_hparams("user/ltdnn", revision="v1", token="t")
     assert hub.asked == ("v1", "t")
     wav = batch[0][0]

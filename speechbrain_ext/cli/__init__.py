@@ -16,7 +16,7 @@ from speechbrain_ext.utils.errors import one_line_errors
 
 # In the order of the help
 COMMANDS = (
-    "embed", "verify", "enrol", "identify", "gallery", "tune", "export", "push",
+    "embed", "verify", "enrol", "identify", "gallery", "demo", "tune", "export", "push",
     "info", "score", "norm", "eval", "calibrate", "det", "config", "lay-out-corpus",
     "random-encoder", "results-table", "doctor", "completion",
 )  # fmt: skip

@@ -39,6 +39,12 @@ ENCODERS = ("weights", "reference")  # as of inference.export, which needs secon
 )
 @click.option("--examples", multiple=True, help="Recordings to add to the folder.")
 @click.option(
+    "--space",
+    is_flag=True,
+    help="Add app.py and requirements.txt, which make the folder a Hugging Face Space "
+    "with the page of `speechbrain-ext demo`.",
+)
+@click.option(
     "--trust_source",
     is_flag=True,
     help="hyperparams.yaml of the training may call "

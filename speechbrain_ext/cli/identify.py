@@ -13,7 +13,8 @@ from speechbrain_ext.cli.options import (
     show,
 )
 from speechbrain_ext.cli.recordings import embed_speech
-from speechbrain_ext.cli.verify import decided_by, threshold_text
+from speechbrain_ext.cli.verify import decided_by
+from speechbrain_ext.utils.decisions import threshold_text
 
 EXAMPLES = """
 speechbrain-ext identify ltdnn unknown.wav --gallery speakers --top 3

@@ -184,14 +184,15 @@ as_json = click.option(
     help="Print JSON and nothing else, one object a line.",
 )  # fmt: skip
 
-model_options = options(
-    click.argument("source"),
+loading_options = options(
     click.option("--device", help="Where to compute, such as cuda:1 or cpu; default: a "
                  "GPU if there is one."),
     click.option("--revision", help="Branch, tag or commit of a SOURCE on the hub."),
     click.option("--trust_source", is_flag=True, help="hyperparams.yaml of SOURCE may "
                  "call anything, such as lobes of your own."),
 )  # fmt: skip
+
+model_options = options(click.argument("source"), loading_options)
 
 recording_options = options(
     click.option("--window_length", type=SECONDS, default=60.0, show_default=True,

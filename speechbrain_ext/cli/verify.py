@@ -12,6 +12,7 @@ from speechbrain_ext.cli.options import (
     show,
 )
 from speechbrain_ext.cli.recordings import embed_speech
+from speechbrain_ext.utils.decisions import decision_basis, threshold_text
 
 EXAMPLES = """
 speechbrain-ext verify ltdnn a.wav b.wav
@@ -74,35 +75,11 @@ def decided_by(model, threshold):
     Returns
     -------
     dict
-        threshold, which is None where a log-likelihood ratio above 0 decides, and
-        threshold_from.
+        As of `decision_basis`.
     """
     if threshold is not None:
         return {"threshold": threshold, "threshold_from": "the command line"}
-    if model.threshold is None:
-        return {"threshold": None, "threshold_from": "the model's calibration"}
-    return {
-        "threshold": model.threshold,
-        "threshold_from": model.scoring.threshold_from or "unknown data",
-    }
-
-
-def threshold_text(record):
-    """`decided_by` for people.
-
-    Arguments
-    ---------
-    record : dict
-        With what `decided_by` gives.
-
-    Returns
-    -------
-    str
-        Without brackets.
-    """
-    if record["threshold"] is None:
-        return f"log-likelihood ratio above 0, by {record['threshold_from']}"
-    return f"threshold {record['threshold']:.4f}, from {record['threshold_from']}"
+    return decision_basis(model.scoring)
 
 
 def _number(tensor):

@@ -18,6 +18,7 @@ from speechbrain_ext.dataio.audio import read_crop
 from speechbrain_ext.dataio.embedding_store import EmbeddingStore
 from speechbrain_ext.inference.model_card import model_card
 from speechbrain_ext.inference.model_folder import (
+    APP,
     CALIBRATION,
     CARD,
     CLASSIFIER,
@@ -28,11 +29,17 @@ from speechbrain_ext.inference.model_folder import (
     HYPERPARAMS,
     INTERFACE,
     LABEL_ENCODER,
+    REQUIREMENTS,
     WEIGHTS,
     save_weights,
 )
 from speechbrain_ext.inference.model_scoring import Cohort, ModelScoring
 from speechbrain_ext.inference.model_yaml import model_yaml
+from speechbrain_ext.inference.space import (
+    APP_TEXT,
+    space_header,
+    space_requirements,
+)
 from speechbrain_ext.inference.speaker import SpeakerRecognition
 from speechbrain_ext.lobes.models.speaker_embedder import SpeakerEmbedder
 from speechbrain_ext.processing.backends import CosineBackend
@@ -60,6 +67,7 @@ def export_model(
     cohort: EmbeddingStore | None = None,
     license: str = "unknown",
     examples: Iterable[str | Path] = (),
+    space: bool = False,
     trust_source: bool = False,
 ) -> Path:
     """Writes the best checkpoint of a training as a model folder.
@@ -88,6 +96,9 @@ def export_model(
         Licence of the model, as Hugging Face writes it, such as "apache-2.0".
     examples : list of str
         Recordings to add, for people who try the model.
+    space : bool
+        Whether to add what makes the folder a Hugging Face Space with the page of
+        `speechbrain-ext demo`: app.py, requirements.txt and a header of README.md.
     trust_source : bool
         See `SpeakerRecognition.from_training`.
 
@@ -115,6 +126,7 @@ def export_model(
         raise InputError("two of the example recordings have the same file name")
     for path in recordings.values():
         read_crop(path, 16000)  # that it is a recording
+    header = space_header(output.name) if space else {}
     model = SpeakerRecognition.from_training(results, trust_source=trust_source)
     hparams_file = results / HYPERPARAMS
     content = resolve(hparams_file.read_text(encoding="utf-8"), hparams_file)
@@ -180,7 +192,12 @@ def export_model(
         "metrics": metrics,
     }
     write_json(output / DESCRIPTION, description)
-    card = model_card(output.name, description, scoring, license, sorted(recordings))
+    if space:
+        (output / APP).write_text(APP_TEXT, encoding="utf-8")
+        (output / REQUIREMENTS).write_text(space_requirements(), encoding="utf-8")
+    card = model_card(
+        output.name, description, scoring, license, sorted(recordings), header
+    )
     (output / CARD).write_text(card, encoding="utf-8")
     # Last, as a folder without it is no model.
     with atomic_path(output / HYPERPARAMS) as partial:

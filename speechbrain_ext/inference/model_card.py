@@ -9,7 +9,7 @@ from ruamel.yaml import YAML
 HUB_DATASETS = {"voxceleb1": "voxceleb", "voxceleb2": "voxceleb"}
 
 
-def model_card(name, description, scoring, license, examples):
+def model_card(name, description, scoring, license, examples, header=None):
     """Writes a model card.
 
     Arguments
@@ -24,6 +24,8 @@ def model_card(name, description, scoring, license, examples):
         Licence, as Hugging Face writes it.
     examples : list of str
         Recordings in the folder.
+    header : dict
+        Further entries of the header.
 
     Returns
     -------
@@ -32,6 +34,7 @@ def model_card(name, description, scoring, license, examples):
     """
     metrics = description["metrics"]
     header = {
+        **(header or {}),
         "license": license,
         "library_name": "speechbrain",
         "pipeline_tag": "audio-classification",

@@ -25,10 +25,11 @@ LABEL_ENCODER = "label_encoder.txt"
 DESCRIPTION = "model.json"
 CARD = "README.md"
 INTERFACE = "custom_interface.py"
+APP, REQUIREMENTS = "app.py", "requirements.txt"  # of a Hugging Face Space
 EXAMPLES = "examples"  # folder of recordings
 FILES = (
     HYPERPARAMS, WEIGHTS, COHORT, CLASSIFIER, CALIBRATION, LABEL_ENCODER,
-    DESCRIPTION, CARD, INTERFACE,
+    DESCRIPTION, CARD, INTERFACE, APP, REQUIREMENTS,
 )  # fmt: skip
 # Entry of a weights file: what is not in it, as it has a source of its own
 LEFT_OUT = "left_out"

@@ -6,6 +6,7 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
 from speechbrain_ext.inference.model_folder import (
+    APP,
     CALIBRATION,
     CARD,
     EXAMPLES,
@@ -17,7 +18,7 @@ from speechbrain_ext.utils.errors import InputError
 
 
 def push_model(folder, name, token=None, private=False):
-    """Uploads a model folder to the Hugging Face hub.
+    """Uploads a model folder to the Hugging Face hub, one with app.py as a Space.
 
     Arguments
     ---------
@@ -50,11 +51,15 @@ def push_model(folder, name, token=None, private=False):
     if missing:
         raise InputError(f"'{folder}' lacks {', '.join(missing)}; export it again")
     api = HfApi(token=token)
+    kind, sdk = ("space", "gradio") if (folder / APP).is_file() else ("model", None)
     try:
-        api.create_repo(name, private=private, exist_ok=True)
+        api.create_repo(
+            name, private=private, repo_type=kind, space_sdk=sdk, exist_ok=True
+        )
         # What else lies in the folder is not ours to publish.
         commit = api.upload_folder(
             repo_id=name,
+            repo_type=kind,
             folder_path=folder,
             allow_patterns=[*FILES, f"{EXAMPLES}/*"],
             commit_message="Upload a speaker model of speechbrain_ext",

@@ -3,6 +3,7 @@
 import torch
 
 from speechbrain_ext.plots.figures import new_figure, save_figure
+from speechbrain_ext.plots.waveforms import draw_waveform
 
 
 def plot_layer_attention(path, wav, weights, sample_rate, phones=None):
@@ -33,13 +34,40 @@ def plot_layer_attention(path, wav, weights, sample_rate, phones=None):
     >>> len(plot_layer_attention(path, wav, weights, 16000))
     2
     """
+    return save_figure(layer_attention_figure(wav, weights, sample_rate, phones), path)
+
+
+def layer_attention_figure(wav, weights, sample_rate, phones=None):
+    """Draws what `plot_layer_attention` writes.
+
+    Arguments
+    ---------
+    wav : torch.Tensor
+        Waveform, of shape (time,).
+    weights : torch.Tensor
+        Weights, of shape (head, frame, layer); heads are averaged.
+    sample_rate : int
+        Sample rate in Hz.
+    phones : tuple
+        As of `plot_layer_attention`.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        The waveform above the weights.
+
+    Example
+    -------
+    >>> wav, weights = torch.randn(16000), torch.rand(8, 49, 13)
+    >>> [axes.get_ylabel() for axes in layer_attention_figure(wav, weights, 16000).axes]
+    ['amplitude', 'layer', 'weight, mean over heads']
+    """
     figure, (top, bottom) = new_figure(
         2, 1, figsize=(8, 4), sharex=True, height_ratios=(1, 2),
         layout="constrained",
     )  # fmt: skip
     duration = len(wav) / sample_rate
-    top.plot(torch.arange(len(wav)) / sample_rate, wav, linewidth=0.3)
-    top.set_ylabel("amplitude")
+    draw_waveform(top, wav, sample_rate)
     if phones is not None:
         for start, name in zip(*phones):
             top.axvline(start, color="grey", linewidth=0.3)
@@ -59,7 +87,7 @@ def plot_layer_attention(path, wav, weights, sample_rate, phones=None):
     bottom.set_ylabel("layer")
     bottom.set_yticks(range(0, n_layers, max(1, n_layers // 8)))
     figure.colorbar(image, ax=bottom, label="weight, mean over heads")
-    return save_figure(figure, path)
+    return figure
 
 
 def plot_layer_usage(path, usage):
@@ -155,8 +183,7 @@ def plot_frame_weights(path, wav, weights, sample_rate, n_heads=8):
         layout="constrained",
     )  # fmt: skip
     duration = len(wav) / sample_rate
-    panels[0].plot(torch.arange(len(wav)) / sample_rate, wav, linewidth=0.3)
-    panels[0].set_ylabel("amplitude")
+    draw_waveform(panels[0], wav, sample_rate)
     for axes, (name, of_model) in zip(panels[1:], weights.items()):
         n_frames = of_model.shape[1]
         centres = (torch.arange(n_frames) + 0.5) * duration / n_frames

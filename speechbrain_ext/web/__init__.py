@@ -1,0 +1,1 @@
+"""A page to try a model on; needs the extra `web`."""
