@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import numpy as np
 import torch
 
 from speechbrain_ext.dataio.enrolments import require_enrolled
@@ -147,6 +148,8 @@ class TrialSides:
         torch.Tensor
             Means, of shape (n_side,) or (n_side, dim).
         """
+        if len(self.members) == len(self.counts):
+            return values[self.members]
         shape = (len(self.counts), *values.shape[1:])
         sums = torch.zeros(shape, dtype=values.dtype)
         sums.index_add_(0, self.side_of_member, values[self.members])
@@ -189,12 +192,12 @@ def trial_sides(embeddings, trials, enrolments=None):
     tensor([0.5000, 1.0000], dtype=torch.float64)
     """
     if enrolments is None:
-        enrol = [(name,) for name in trials.enrol]
+        enrol = {name: (name,) for name in trials.enrol}
     else:
         require_enrolled(trials, enrolments)
-        enrol = [tuple(enrolments[model]) for model in trials.enrol]
-    test = [(name,) for name in trials.test]
-    distinct = sorted({*enrol, *test})
+        enrol = {model: tuple(enrolments[model]) for model in set(trials.enrol)}
+    test = {name: (name,) for name in trials.test}
+    distinct = sorted({*enrol.values(), *test.values()})
     names = sorted({name for side in distinct for name in side})
     same = find_same_names(names, embeddings)
     missing = [name for name in names if name not in same]
@@ -214,8 +217,15 @@ def trial_sides(embeddings, trials, enrolments=None):
         torch.tensor([row[name] for side in distinct for name in side]),
         torch.repeat_interleave(torch.arange(len(distinct)), counts),
         counts,
-        torch.tensor([place[side] for side in enrol]),
-        torch.tensor([place[side] for side in test]),
+        _places(trials.enrol, {name: place[side] for name, side in enrol.items()}),
+        _places(trials.test, {name: place[side] for name, side in test.items()}),
+    )
+
+
+def _places(names, place):
+    """Place of each name, of shape (n_trial,)."""
+    return torch.from_numpy(
+        np.fromiter(map(place.__getitem__, names), np.int64, len(names))
     )
 
 
