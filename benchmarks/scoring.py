@@ -5,7 +5,7 @@
 All pairs are scored, and EER and minDCF read off one curve. Beside the seconds
 stand those of the processor, which other work on the machine changes little,
 and the floor: the FLOP of the cosines over the rate of a small matrix product
-in this run. A gather of pairs is bound by memory, far from that floor.
+in this run.
 """
 
 import argparse
