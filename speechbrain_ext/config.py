@@ -166,14 +166,14 @@ class Configuration:
         Arguments
         ---------
         values : dict
-            To merge into those of the YAML.
+            Values to merge into those of the YAML.
         source : str
             Where they are from, for messages.
 
         Returns
         -------
         Configuration
-            With the values.
+            The configuration with the values.
 
         Raises
         ------
@@ -538,9 +538,9 @@ def check_known(keys, known, message):
     Arguments
     ---------
     keys : collection of str
-        To check.
+        Keys to check.
     known : collection of str
-        What there is.
+        Keys that there are.
     message : str
         What goes before the unknown keys.
 
@@ -585,7 +585,7 @@ def not_built(key, what, error, keys):
     Returns
     -------
     InputError
-        To be raised.
+        The error to raise.
     """
     # HyperPyYAML puts what it called before the message.
     message = str(error.args[-1] if error.args else "").strip()
@@ -609,7 +609,7 @@ def resolve(text, source):
     text : str
         The YAML.
     source : str or Path
-        For messages.
+        Name of the file, for messages.
 
     Returns
     -------
@@ -651,9 +651,9 @@ def select_keys(content, keys, hparams_file):
     content : dict
         A YAML with its references resolved; the other keys are removed.
     keys : list of str
-        To keep.
+        Keys to keep.
     hparams_file : str or Path
-        For messages.
+        Name of the file, for messages.
 
     Returns
     -------

@@ -203,6 +203,14 @@ KEYS = {
     "head_dropout": _number("a share from 0 to below 1", ge=0, lt=1),
     "pool": _choice("max", "sum", "mean"),
     "frame_pooling": Kind(None, "null, or a pooling that !new: builds"),
+    # I-vectors
+    "vad_range": ABOVE_ZERO,
+    "ubm_components": COUNT,
+    "covariance": _choice("diagonal", "full"),
+    "n_ubm_frames": COUNT,
+    "ubm_start_iterations": COUNT,
+    "ubm_iterations": COUNT_OR_ZERO,
+    "tv_iterations": COUNT,
     # Losses
     "loss": _choice("softmax", "am-softmax", "aam-softmax"),
     "scale": ABOVE_ZERO,
@@ -333,53 +341,61 @@ TOGETHER = [
         "contrast_layer {0} is not among the {1} layers; give a lower one",
     ),
     (
+        ("ubm_components", "n_ubm_frames"),
+        lambda n_components, n_frames: n_components <= n_frames,
+        "{0} components cannot start at {1} frames; raise n_ubm_frames",
+    ),
+    (
         ("n_mfcc", "n_mels"),
         lambda n_mfcc, n_mels: n_mfcc <= n_mels,
         "{0} coefficients of {1} mel bands; lower n_mfcc or raise n_mels",
     ),
 ]  # fmt: skip
 
-# Of keys that a user gives: another key, the value of it with which the first has
-# no effect, and the remedy
+# Keys of earlier releases, which have no effect any more, and what they are called now
+RENAMED_KEYS = {"span_drop": "fea_augment"}
+
+# For keys that a user gives: values of other keys with which they have no effect, and
+# the remedy
 WITHOUT_EFFECT = {
-    "encoder_lr": ("freeze", True, "give --freeze=False to train the encoder"),
-    "layer_lr_decay": ("freeze", True, "give --freeze=False to train the encoder"),
+    "encoder_lr": ({"freeze": True}, "give --freeze=False to train the encoder"),
+    "layer_lr_decay": ({"freeze": True}, "give --freeze=False to train the encoder"),
     "encoder_frozen_steps": (
-        "freeze", True, "give --freeze=False to train the encoder",
+        {"freeze": True}, "give --freeze=False to train the encoder",
     ),
     "freeze_feature_extractor": (
-        "freeze", True, "give --freeze=False to train the encoder",
+        {"freeze": True}, "give --freeze=False to train the encoder",
     ),
     "freeze_feature_projection": (
-        "freeze", True, "give --freeze=False to train the encoder",
+        {"freeze": True}, "give --freeze=False to train the encoder",
     ),
-    "mask_time_prob": ("freeze", True, "give --freeze=False to train the encoder"),
-    "mask_time_length": ("mask_time_prob", 0, "give a --mask_time_prob above 0"),
+    "mask_time_prob": ({"freeze": True}, "give --freeze=False to train the encoder"),
+    "mask_time_length": ({"mask_time_prob": 0}, "give a --mask_time_prob above 0"),
     "gradient_checkpointing": (
-        "freeze", True, "give --freeze=False to train the encoder",
+        {"freeze": True, "lora_rank": 0}, "give --freeze=False to train the encoder",
     ),
-    "noise_annotation": ("augment", False, "give --augment=True"),
-    "noise_folder": ("augment", False, "give --augment=True"),
-    "rir_folder": ("augment", False, "give --augment=True"),
-    "noise_url": ("noise_folder", None, "give --noise_folder, where it goes"),
-    "rir_url": ("rir_folder", None, "give --rir_folder, where it goes"),
-    "augment_prob": ("augment", False, "give --augment=True"),
-    "lora_alpha": ("lora_rank", 0, "give a --lora_rank above 0"),
-    "lora_targets": ("lora_rank", 0, "give a --lora_rank above 0"),
-    "penalty": ("top_k", 0, "give a --top_k above 0"),
-    "margin_course": ("margin_steps", 0, "give --margin_steps above 0"),
-    "test_folder": ("trials_from", None, "give --trials_from, the kind of corpus"),
-    "window_overlap": ("window_length", None, "give --window_length"),
-    "n_test_trials": ("trials_from", None, "give --trials_from and --test_folder"),
+    "noise_annotation": ({"augment": False}, "give --augment=True"),
+    "noise_folder": ({"augment": False}, "give --augment=True"),
+    "rir_folder": ({"augment": False}, "give --augment=True"),
+    "noise_url": ({"noise_folder": None}, "give --noise_folder, where it goes"),
+    "rir_url": ({"rir_folder": None}, "give --rir_folder, where it goes"),
+    "augment_prob": ({"augment": False}, "give --augment=True"),
+    "lora_alpha": ({"lora_rank": 0}, "give a --lora_rank above 0"),
+    "lora_targets": ({"lora_rank": 0}, "give a --lora_rank above 0"),
+    "penalty": ({"top_k": 0}, "give a --top_k above 0"),
+    "margin_course": ({"margin_steps": 0}, "give --margin_steps above 0"),
+    "test_folder": ({"trials_from": None}, "give --trials_from, the kind of corpus"),
+    "window_overlap": ({"window_length": None}, "give --window_length"),
+    "n_test_trials": ({"trials_from": None}, "give --trials_from and --test_folder"),
     "verification_file": (
-        "trials_from", None, "give --trials_from and --test_folder",
+        {"trials_from": None}, "give --trials_from and --test_folder",
     ),
-    "enrolments": ("trials_from", None, "give --trials_from and --test_folder"),
-    "trial_lists": ("trials_from", None, "give --trials_from and --test_folder"),
-    "cohort_size": ("score_norm", None, "give --score_norm"),
-    "unbiased_std": ("score_norm", None, "give --score_norm"),
-    "unit_length_cohort": ("score_norm", None, "give --score_norm"),
-    "n_calibration_trials": ("calibration", None, "give --calibration"),
+    "enrolments": ({"trials_from": None}, "give --trials_from and --test_folder"),
+    "trial_lists": ({"trials_from": None}, "give --trials_from and --test_folder"),
+    "cohort_size": ({"score_norm": None}, "give --score_norm"),
+    "unbiased_std": ({"score_norm": None}, "give --score_norm"),
+    "unit_length_cohort": ({"score_norm": None}, "give --score_norm"),
+    "n_calibration_trials": ({"calibration": None}, "give --calibration"),
 }  # fmt: skip
 
 
@@ -406,6 +422,9 @@ def check_values(values, source=None):
         ...
     speechbrain_ext.utils.errors.InputError: batch_size: 0 in 'train.yaml' must ...
     """
+    for old, new in RENAMED_KEYS.items():
+        if old in values:
+            raise InputError(f"{old} is called {new} now; rename it in '{source}'")
     plain = {
         key: plain_value(value)
         for key, value in values.items()
@@ -461,11 +480,11 @@ def check_effect(given, runs):
     for key in given:
         if key not in WITHOUT_EFFECT:
             continue
-        other, value, remedy = WITHOUT_EFFECT[key]
-        if all(other in run and run[other] == value for run in runs):
+        others, remedy = WITHOUT_EFFECT[key]
+        if all(others.items() <= run.items() for run in runs):
+            shown = " and ".join(f"{k}: {_shown(v)}" for k, v in others.items())
             raise InputError(
-                f"{key} has no effect with {other}: {_shown(value)}; {remedy}, "
-                f"or leave {key} out"
+                f"{key} has no effect with {shown}; {remedy}, or leave {key} out"
             )
 
 

@@ -22,7 +22,7 @@ from speechbrain_ext.lobes.encoders.random_encoder import save_random_encoder
 from speechbrain_ext.lobes.encoders.small_wavlm import (
     save_small_wavlm,
 )
-from speechbrain_ext.schema import KEYS, WITHOUT_EFFECT, check_values
+from speechbrain_ext.schema import KEYS, WITHOUT_EFFECT, check_effect, check_values
 from speechbrain_ext.utils.errors import InputError
 
 PROJECT = sorted(HPARAMS.glob("*.yaml"))
@@ -337,7 +337,7 @@ def test_options_without_effect_are_refused(path, options, message):
 
 
 def test_keys_without_effect_are_keys():
-    others = {other for other, _, _ in WITHOUT_EFFECT.values()}
+    others = {other for others, _ in WITHOUT_EFFECT.values() for other in others}
     assert {*WITHOUT_EFFECT, *others} <= set(KEYS)
 
 
@@ -391,3 +391,18 @@ def test_encoder_of_a_relative_path_is_found_from_elsewhere(tmp_path, monkeypatc
 def test_encoder_of_a_name_keeps_it(tmp_path, name):
     read(LAP, f"--ssl_hub={name}").save(tmp_path / "hyperparams.yaml")
     assert read(tmp_path / "hyperparams.yaml").entries["ssl_hub"].value == name
+
+
+def test_key_of_an_earlier_release_is_an_error():
+    with pytest.raises(InputError, match="span_drop is called fea_augment now"):
+        check_values({"span_drop": None}, "mine.yaml")
+
+
+@pytest.mark.parametrize("lora_rank, refused", [(0, True), (4, False)])
+def test_gradient_checkpointing_of_a_frozen_encoder(lora_rank, refused):
+    run = {"freeze": True, "lora_rank": lora_rank, "gradient_checkpointing": True}
+    if not refused:
+        check_effect(["gradient_checkpointing"], [run])
+        return
+    with pytest.raises(InputError, match="freeze: True and lora_rank: 0"):
+        check_effect(["gradient_checkpointing"], [run])

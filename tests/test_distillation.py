@@ -5,7 +5,6 @@ import json
 import subprocess
 import sys
 
-import onnx
 import pytest
 import soundfile
 import torch
@@ -14,7 +13,6 @@ from processes import run_python
 
 from speechbrain_ext.analysis.cka import linear_cka
 from speechbrain_ext.dataio.embedding_store import EmbeddingStore, row_keys_of
-from speechbrain_ext.inference.onnx import export_onnx
 from speechbrain_ext.inference.speaker import SpeakerRecognition
 from speechbrain_ext.inference.teacher_frames import TeacherFrames
 from speechbrain_ext.lobes import (
@@ -362,75 +360,6 @@ def test_cka_of_targets(distilled, tmp_path):
     assert (tmp_path / "cka.png").is_file()
 
 
-@pytest.mark.parametrize("keep_spectrum", [False, True])
-@pytest.mark.parametrize("preemphasis", [0.0, 0.97])
-def test_exported_model_gives_the_same_embeddings(tmp_path, keep_spectrum, preemphasis):
-    from verify_onnx import OnnxSpeakerModel
-
-    torch.manual_seed(0)
-    features = NormalizedFbank(40, preemphasis=preemphasis, keep_spectrum=keep_spectrum)
-    student = KDStudent(40, channels=32, emb_dim=16)
-    trained_batch_norms(student, torch.randn(8, 50, 40))
-    model = SpeakerRecognition(features, student, 16000, 0.25)
-    export_onnx(model, tmp_path)
-    exported = OnnxSpeakerModel(tmp_path)
-    int8 = OnnxSpeakerModel(tmp_path, "model_int8.onnx")
-    assert exported.threshold == 0.25
-    for n_samples in (8000, 16001, 30000):
-        wav = torch.randn(n_samples)
-        expected, _ = features(wav.unsqueeze(0))
-        given = torch.from_numpy(exported.features(wav.numpy()))
-        assert (given - expected).abs().max() < 1e-2  # dB
-        embedding = model.encode_batch(wav.unsqueeze(0))[0, 0]
-        own = torch.from_numpy(exported.embed(wav.numpy()))
-        assert (own - embedding).abs().max() < 1e-3
-        rounded = torch.from_numpy(int8.embed(wav.numpy()))
-        assert torch.cosine_similarity(rounded, embedding, dim=0) > 0.999
-
-
-@pytest.mark.parametrize("name", ["xvector", "ecapa"])
-def test_tdnns_are_exported_for_any_duration(tmp_path, name):
-    from verify_onnx import OnnxSpeakerModel
-
-    torch.manual_seed(0)
-    embedding_model = {
-        "xvector": lambda: MaskedXvector(in_channels=24, tdnn_channels=[16] * 5),
-        "ecapa": lambda: MaskedECAPA(24, channels=[16, 16, 16, 16, 48]),
-    }[name]()
-    trained_batch_norms(embedding_model, torch.randn(8, 50, 24))
-    model = SpeakerRecognition(NormalizedFbank(24), embedding_model, 16000, 0.5)
-    export_onnx(model, tmp_path)
-    exported = OnnxSpeakerModel(tmp_path)
-    int8 = OnnxSpeakerModel(tmp_path, "model_int8.onnx")
-    for n_samples in (8000, 16000, 60000):
-        wav = torch.randn(n_samples)
-        embedding = torch.from_numpy(exported.embed(wav.numpy()))
-        expected = model.encode_batch(wav.unsqueeze(0))[0, 0]
-        assert torch.cosine_similarity(embedding, expected, dim=0) > 0.9999
-        rounded = torch.from_numpy(int8.embed(wav.numpy()))
-        assert torch.cosine_similarity(rounded, expected, dim=0) > 0.999
-
-
-@pytest.mark.parametrize(
-    "embedding_model, n_layers",
-    [
-        # Eight layers, the embedding's included, and two orders of differences
-        (KDStudent(24, channels=16, emb_dim=16), 10),
-        (MaskedXvector(in_channels=24, tdnn_channels=[16] * 5), 6),
-    ],
-)
-def test_int8_weights_are_unsigned(tmp_path, embedding_model, n_layers):
-    """Without VNNI signed weights saturate, which no other processor shows."""
-    model = SpeakerRecognition(NormalizedFbank(24), embedding_model, 16000, 0.5)
-    _, path = export_onnx(model, tmp_path)
-    graph = onnx.load(path).graph
-    products = [n for n in graph.node if n.op_type in ("MatMulInteger", "ConvInteger")]
-    assert len(products) == n_layers
-    types = {tensor.data_type for tensor in graph.initializer}
-    assert onnx.TensorProto.UINT8 in types
-    assert onnx.TensorProto.INT8 not in types
-
-
 def test_exported_model_needs_no_pytorch(distilled, tmp_path):
     folder, _ = distilled
     export = run_python(
@@ -450,14 +379,14 @@ def test_exported_model_needs_no_pytorch(distilled, tmp_path):
     student = SpeakerRecognition.from_training(folder / "student")
     score, decision = student.verify_files(*paths)
     printed, words = done.stdout.split(maxsplit=1)
-    assert float(printed) == pytest.approx(score.item(), abs=2e-3)
+    assert float(printed) == pytest.approx(score.item(), abs=1e-4)
     assert words.strip() == ("same speaker" if decision else "different speakers")
     soundfile.write(tmp_path / "8k.wav", [0.0] * 8000, 8000)
     done = subprocess.run(
         [*command, tmp_path, tmp_path / "8k.wav", paths[0]],
         capture_output=True, text=True,
     )  # fmt: skip
-    assert done.returncode == 1 and "not mono at 16000 Hz" in done.stderr
+    assert done.returncode == 1 and "mono at 8000 Hz" in done.stderr
 
 
 def test_deployment_table(distilled, tmp_path):
@@ -474,17 +403,22 @@ def test_deployment_table(distilled, tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     with open(tmp_path / "deployment.csv", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == 6
-    teacher, student = rows[0], rows[3]
+    assert [row["form"] for row in rows[:4]] == [
+        "PyTorch float32", "ONNX float32", "ONNX float16", "ONNX int8",
+    ]  # fmt: skip
+    assert len(rows) == 8
+    teacher, student = rows[0], rows[4]
     assert float(student["M multiplications a second"]) < float(
         teacher["M multiplications a second"]
     )
     metrics = json.loads((folder / "student/test/metrics.json").read_text())
-    for row in rows[3:5]:
+    for row in rows[4:]:
         assert float(row["EER %"]) == pytest.approx(100 * metrics["EER"], abs=6)
     teacher_metrics = json.loads((folder / "teacher/test/metrics.json").read_text())
-    for row in rows[:2]:
+    for row in rows[:4]:
         assert float(row["EER %"]) == pytest.approx(100 * teacher_metrics["EER"], abs=6)
-    assert float(rows[5]["MB"]) < float(rows[4]["MB"])
+    sizes = [float(row["MB"]) for row in rows[5:]]
+    assert sizes == sorted(sizes, reverse=True)
     for row in rows:
+        assert float(row["latency ms"]) > 0
         assert float(row["lowest cosine"]) > 0.999

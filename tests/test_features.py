@@ -14,10 +14,20 @@ from speechbrain_ext.lobes.features import NormalizedMFCC
 def test_mfccs_are_speechbrains_less_their_mean():
     wav = torch.randn(1, 16000)
     expected = MFCC(
-        deltas=False, context=False, n_mels=80, n_mfcc=24, f_min=20, f_max=7600
+        deltas=False,
+        context=False,
+        n_mels=80,
+        n_mfcc=24,
+        n_fft=512,
+        f_min=20,
+        f_max=7600,
     )(wav)
-    frames, _ = NormalizedMFCC()(wav)
-    assert torch.allclose(frames, expected - expected.mean(1, keepdim=True), atol=1e-3)
+    expected = expected - expected.mean(1, keepdim=True)
+    frames, _ = NormalizedMFCC(preemphasis=0.0, normalization="mean")(wav)
+    assert torch.allclose(frames, expected, atol=1e-3)
+    frames, _ = NormalizedMFCC(preemphasis=0.0)(wav)
+    deviation = expected.std(1, unbiased=False, keepdim=True)
+    assert torch.allclose(frames, expected / deviation, atol=1e-3)
 
 
 @pytest.mark.parametrize("name", ["xvector_mfcc", "ecapa_mfcc"])

@@ -2,7 +2,6 @@
 
 import json
 import re
-import sys
 
 import pytest
 import torch
@@ -11,7 +10,6 @@ from processes import run_python
 
 from speechbrain_ext.analysis.frame_attention import frame_weights
 from speechbrain_ext.config import read_configuration
-from speechbrain_ext.inference.onnx import export_onnx
 from speechbrain_ext.inference.speaker import SpeakerRecognition
 from speechbrain_ext.lobes.encoders.small_wavlm import save_small_wavlm
 from speechbrain_ext.lobes.features import NormalizedFbank
@@ -165,28 +163,6 @@ def test_onnx(name, tmp_path):
         frames = torch.randn(shape)
         (pooled,) = session.run(None, {"frames": frames.numpy()})
         assert (torch.from_numpy(pooled) - pooling(frames)).abs().max() < 1e-5
-
-
-@pytest.mark.parametrize("name", ["mha", "double"])
-def test_vgg_goes_to_onnx(name, tmp_path):
-    pytest.importorskip("onnxruntime")
-    sys.path.insert(0, str(TRAIN.parent))
-    from verify_onnx import OnnxSpeakerModel
-
-    torch.manual_seed(0)
-    pooling = {
-        "mha": MultiHeadAttnPooling(48, 4), "double": DoubleMultiHeadAttnPooling(48, 4)
-    }[name]  # fmt: skip
-    vgg = VGGEmbedding(pooling, pooling.out_channels, 20, (4, 8, 16))
-    vgg(torch.randn(8, 60, 20))
-    model = SpeakerRecognition(NormalizedFbank(20, preemphasis=0.97), vgg, 16000, 0.5)
-    export_onnx(model, tmp_path)
-    exported = OnnxSpeakerModel(tmp_path)
-    for n_samples in (9000, 16160, 40000):
-        wav = torch.randn(n_samples)
-        embedding = torch.from_numpy(exported.embed(wav.numpy()))
-        expected = model.encode_batch(wav.unsqueeze(0))[0, 0]
-        assert (embedding - expected).abs().max() < 1e-3
 
 
 def test_weights_of_heads_are_found_in_any_model():

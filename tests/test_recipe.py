@@ -282,9 +282,9 @@ def test_resumes_after_a_kill(corpus, tmp_path):
         **TINY_ECAPA,
         "data_folder": corpus,
         "output_folder": tmp_path / "out",
-        "number_of_steps": 120,
-        "steps_per_epoch": 60,
-        "ckpt_interval_steps": 10,
+        "number_of_steps": 60,
+        "steps_per_epoch": 30,
+        "ckpt_interval_steps": 5,
     }
     save = tmp_path / "out" / "save"
     process = subprocess.Popen(
@@ -307,10 +307,10 @@ def test_resumes_after_a_kill(corpus, tmp_path):
     assert result.returncode == 0, result.stderr[-3000:]
     printed = result.stdout + result.stderr
     resumed = int(printed.split("Resumed after ")[1].split()[0])
-    assert 10 <= resumed < 120 and resumed % 10 == 0
+    assert 5 <= resumed < 60 and resumed % 5 == 0
     log = (tmp_path / "out" / "train_log.txt").read_text().splitlines()
     steps = [line.split(",")[0] for line in log]
-    assert steps[-1] == "step: 120" and len(steps) == len(set(steps)) == 2
+    assert steps[-1] == "step: 60" and len(steps) == len(set(steps)) == 2
 
 
 def test_nan_loss_keeps_the_last_good_checkpoint(corpus, tmp_path):

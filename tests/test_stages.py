@@ -102,7 +102,10 @@ def test_a_finished_training_is_left_alone_and_one_stage_runs_alone(trained):
     "options, message",
     [
         ({"stage": "thawed"}, "thawed.*frozen, joint, large_margin"),
-        ({"stages": "{frozen: {learning_rate: 1}}"}, "frozen sets learning_rate"),
+        (
+            {"stages": "{frozen: {learning_rate: 1}}"},
+            "stages: frozen: .* has no key learning_rate",
+        ),
         ({"start_from": "nowhere"}, "no checkpoint with EER in 'nowhere/save'"),
     ],
 )
@@ -144,8 +147,8 @@ def test_copies_at_other_speeds_are_other_speakers(corpus):
             return torch.tensor([names.index(name) for name in sequence])
 
     dataset = training_dataset({"u": item}, Labels, 16000, 1.0, [100, 90])
-    drawn = {int(dataset[0]["spk_id_encoded"]) for _ in range(20)}
-    lengths = {len(dataset[0]["sig"]) for _ in range(5)}
+    drawn = {int(dataset[0, draw]["spk_id_encoded"]) for draw in range(20)}
+    lengths = {len(dataset[0, draw]["sig"]) for draw in range(5)}
     assert drawn == {0, 1} and lengths == {16000}
 
 

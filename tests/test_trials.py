@@ -31,6 +31,12 @@ def test_reads_labels_windows_paths_and_dots(tmp_path):
     )
 
 
+def test_trials_without_labels_are_written_as_they_are_read(tmp_path):
+    trials = Trials(None, ["a/1.wav", "a/1.wav"], ["a/2.wav", "b/1.wav"])
+    write_trials(tmp_path / "t.txt", trials)
+    assert read_trials(tmp_path / "t.txt", need_labels=False) == trials
+
+
 def test_ids_with_spaces_survive(tmp_path):
     trials = Trials([1, 0], ["a b/1.wav"] * 2, ["a b/2.wav", "c/1.wav"])
     write_trials(tmp_path / "t.txt", trials)
@@ -78,9 +84,7 @@ def test_drawn_trials_are_balanced_and_distinct():
     assert len({frozenset(pair) for pair in pairs}) == 60
     for label, (enrol, test) in zip(trials.labels, pairs):
         assert (speaker_of[enrol] == speaker_of[test]) == bool(label)
-    speakers = [
-        frozenset((speaker_of[e], speaker_of[t])) for e, t in pairs
-    ]
+    speakers = [frozenset((speaker_of[e], speaker_of[t])) for e, t in pairs]
     # 30 target trials over 6 speakers, 30 non-target ones over 15 pairs
     assert {n for s, n in Counter(speakers).items() if len(s) == 1} == {5}
     assert {n for s, n in Counter(speakers).items() if len(s) == 2} == {2}

@@ -11,20 +11,23 @@ threshold. verify_onnx.py uses them.
 import argparse
 
 from speechbrain_ext.inference.onnx import export_onnx
-from speechbrain_ext.inference.speaker import SpeakerRecognition
+from speechbrain_ext.inference.sources import load_model
 from speechbrain_ext.utils.errors import add_debug_option, one_line_errors
 
 
 def main():
-    """Exports the best checkpoint."""
+    """Exports a model."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("trained_model", help="output_folder of a training")
+    parser.add_argument(
+        "trained_model",
+        help="output_folder of a training, or exported folder, or its name on the hub",
+    )
     parser.add_argument("--output_folder", required=True)
     add_debug_option(parser)
     options = parser.parse_args()
-    speaker_model = SpeakerRecognition.from_training(options.trained_model)
+    speaker_model = load_model(options.trained_model, device="cpu")
     for path in export_onnx(speaker_model, options.output_folder):
         print(path)
 

@@ -27,7 +27,10 @@ from speechbrain_ext.training.finished import (
     mark_finished,
     start_settings,
 )
-from speechbrain_ext.training.recipes import init_process_group
+from speechbrain_ext.training.recipes import (
+    init_process_group,
+    sibling_configuration,
+)
 from speechbrain_ext.training.verification import run_verification
 from speechbrain_ext.utils.distributed import device_of, on_main_process
 from speechbrain_ext.utils.errors import InputError, one_line_errors
@@ -60,7 +63,7 @@ def main(arguments):
     if "lde_aggr" in values["targets"]:
         needed.append("lde")
     parts = [part_configuration(configuration, values, name) for name in needed]
-    plda = sibling(
+    plda = sibling_configuration(
         configuration,
         "verification_plda.yaml",
         {"trained_model": values["output_folder"], "lda_dim": values["lda_dim"]},
@@ -97,16 +100,6 @@ def main(arguments):
     run_verification(plda)
 
 
-def sibling(configuration, name, values):
-    """A YAML beside that of the student, run with the same options."""
-    path = configuration.path.parent / name
-    other = read_configuration([str(path)], demo=False)
-    return dataclasses.replace(
-        other.with_values(values, str(configuration.path)),
-        run_opts=configuration.run_opts,
-    )
-
-
 def part_configuration(configuration, values, name):
     """The training of the teacher, or of the dictionary."""
     settings = {
@@ -115,7 +108,7 @@ def part_configuration(configuration, values, name):
         **values[f"{name}_overrides"],
         "output_folder": values[name],
     }
-    return sibling(configuration, values[f"{name}_hparams"], settings)
+    return sibling_configuration(configuration, values[f"{name}_hparams"], settings)
 
 
 def check_part(part):

@@ -13,14 +13,14 @@ def frame_weights(speaker_model, wav):
     Arguments
     ---------
     speaker_model : SpeakerRecognition
-        With a `MultiHeadFramePooling` anywhere in its embedding model.
+        Model with a `MultiHeadFramePooling` anywhere in its embedding model.
     wav : torch.Tensor
         Waveform, of shape (time,).
 
     Returns
     -------
     torch.Tensor
-        On the CPU, of shape (head, frame).
+        Weights on the CPU, of shape (head, frame).
 
     Raises
     ------

@@ -81,7 +81,7 @@ def layer_wins(embedding_model, hidden_states):
     Arguments
     ---------
     embedding_model : torch.nn.Module
-        With a pooling of `find_layer_maximum`.
+        Model with a pooling of `find_layer_maximum`.
     hidden_states : torch.Tensor
         Hidden states of the encoder, of shape (layer, 1, time, channel).
 

@@ -29,12 +29,12 @@ def probe_speakers(encoder, utterances, sample_rate=16000):
     utterances : dict
         Utterances as `read_manifest` gives them.
     sample_rate : int
-        In Hz.
+        Sample rate in Hz.
 
     Returns
     -------
     list of float
-        For each layer.
+        Accuracy of each layer.
 
     Raises
     ------
@@ -87,16 +87,16 @@ def probe_phones(
     phones : dict
         What `read_phones` returned.
     test_speakers : set of str
-        Whose frames test the classifier; the other speakers' train it.
+        Speakers whose frames test the classifier; the other speakers' train it.
     sample_rate : int
-        In Hz.
+        Sample rate in Hz.
     n_frames : int
-        At most so many frames train and test it.
+        Most frames that train and test it.
 
     Returns
     -------
     list of float
-        For each layer.
+        Accuracy of each layer.
 
     Raises
     ------

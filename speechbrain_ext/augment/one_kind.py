@@ -34,7 +34,7 @@ class OneKindEach(nn.Module):
     Arguments
     ---------
     kinds : list of callable
-        From a waveform of shape (time,) to another one of that shape.
+        Functions from a waveform of shape (time,) to another one of that shape.
     prob : float
         Probability that an utterance is changed.
 
@@ -97,10 +97,10 @@ class Reverberation:
     Arguments
     ---------
     folder : str or Path
-        With responses anywhere below, of any number of channels, one of which
-        is drawn.
+        Folder with responses anywhere below, of any number of channels, one of which is
+        drawn.
     sample_rate : int
-        In Hz; responses of another one are left out.
+        Sample rate in Hz; responses of another one are left out.
 
     Raises
     ------
@@ -135,9 +135,9 @@ class AddedRecordings:
     Arguments
     ---------
     folder : str or Path
-        With recordings anywhere below.
+        Folder with recordings anywhere below.
     sample_rate : int
-        In Hz.
+        Sample rate in Hz.
     n_recordings : tuple of int
         Fewest and most that are heard at once.
     snr : tuple of float
@@ -199,11 +199,11 @@ class Television:
     Arguments
     ---------
     speech_folder : str or Path
-        With recordings of speech.
+        Folder with recordings of speech.
     music_folder : str or Path
-        With recordings of music.
+        Folder with recordings of music.
     sample_rate : int
-        In Hz.
+        Sample rate in Hz.
     """
 
     def __init__(self, speech_folder, music_folder, sample_rate=16000):
@@ -235,9 +235,9 @@ def one_kind_each(
         MUSAN, whose folders noise, music and speech give four kinds; a folder
         without these is noise as a whole. None for none of the four.
     rir_folder : str or Path
-        With room impulse responses, such as RIRS_NOISES; None for no rooms.
+        Folder with room impulse responses, such as RIRS_NOISES; None for no rooms.
     sample_rate : int
-        In Hz.
+        Sample rate in Hz.
     prob : float
         Probability that an utterance is changed.
     noise_url : str
@@ -248,7 +248,7 @@ def one_kind_each(
     Returns
     -------
     OneKindEach
-        To augment waveforms with.
+        The augmentation of waveforms.
 
     Example
     -------

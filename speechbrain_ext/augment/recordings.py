@@ -29,9 +29,9 @@ class RecordedNoise:
     Arguments
     ---------
     folder : str or Path
-        With audio files anywhere below.
+        Folder with audio files anywhere below.
     sample_rate : int
-        In Hz.
+        Sample rate in Hz.
 
     Raises
     ------
@@ -133,11 +133,11 @@ def rooms_table(folder, table, sample_rate):
     Arguments
     ---------
     folder : str or Path
-        With mono responses anywhere below.
+        Folder with mono responses anywhere below.
     table : str or Path
         CSV to write.
     sample_rate : int
-        In Hz; responses of another one, and of several channels, are left
+        Sample rate in Hz; responses of another one, and of several channels, are left
         out.
 
     Raises
@@ -175,13 +175,13 @@ def recorded_augmentations(
     Arguments
     ---------
     noise_folder : str or Path
-        With noises, such as MUSAN's; None for no noise.
+        Folder with noises, such as MUSAN's; None for no noise.
     rir_folder : str or Path
-        With room impulse responses, such as RIRS_NOISES; None for no rooms.
+        Folder with room impulse responses, such as RIRS_NOISES; None for no rooms.
     save_folder : str or Path
-        For the table of the rooms.
+        Folder to write the table of the rooms to.
     sample_rate : int
-        In Hz.
+        Sample rate in Hz.
     snr_low : float
         Lowest signal-to-noise ratio, in dB.
     snr_high : float

@@ -28,7 +28,7 @@ def simulated_rooms(folder, n_rooms=200, sample_rate=16000, seed=1986):
     n_rooms : int
         Number of rooms.
     sample_rate : int
-        In Hz.
+        Sample rate in Hz.
     seed : int
         Seed of the draw.
 

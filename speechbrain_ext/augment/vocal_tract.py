@@ -20,7 +20,7 @@ class VocalTractPerturb(nn.Module):
     high : float
         Highest factor.
     sample_rate : int
-        In Hz.
+        Sample rate in Hz.
     quefrency : float
         Detail of the envelope, in seconds; shorter than the pitch period.
 

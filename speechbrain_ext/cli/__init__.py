@@ -5,6 +5,7 @@ and shell completion are there at once.
 """
 
 import importlib
+import logging
 import sys
 import warnings
 
@@ -79,6 +80,7 @@ def main(arguments=None):
     if not debug:
         # Advice of libraries to programmers
         warnings.simplefilter("ignore")
+        logging.getLogger("speechbrain").setLevel(logging.ERROR)
     try:
         with one_line_errors(debug):
             status = commands.main(

@@ -9,7 +9,6 @@ from speechbrain_ext.cli.options import (
     Command,
     InputFile,
     as_json,
-    note,
     show,
 )
 
@@ -47,7 +46,8 @@ def command(scores, train, p_target, output, as_json):
     calibration.save(output / "calibration.json")
     write_scores(output / "scores.txt", trials, ratios)
     if trials.labels is None:
-        note(f"{len(trials)} trials without labels, so no error rates; see {output}")
+        text = f"{len(trials)} trials without labels, so no error rates; see {output}"
+        show(text, {"trials": len(trials), "folder": str(output)}, as_json)
         return
     metrics = {
         "uncalibrated": calibration_metrics(trials, scores),

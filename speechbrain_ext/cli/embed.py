@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from speechbrain_ext.cli.models import load
 from speechbrain_ext.cli.options import (
     Command,
     as_json,
@@ -66,7 +67,6 @@ def command(
         write_embeddings,
     )
     from speechbrain_ext.dataio.recordings import find_recordings
-    from speechbrain_ext.inference.sources import load_model
 
     if output is None and not as_json:
         raise InputError("give --output, or --json to print the embeddings")
@@ -79,7 +79,7 @@ def command(
         require_whole(broken)
     for path, reason in broken.items():
         note(f"warning: '{path}': {reason}; left out")
-    model = load_model(source, device, revision, trust_source=trust_source)
+    model = load(source, device, revision, trust_source)
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         if output in (None, "-"):

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from speechbrain_ext.cli.models import load
 from speechbrain_ext.cli.options import (
     Command,
     as_json,
@@ -38,10 +39,9 @@ def command(
     Embeddings of voices are biometric data: enrol whom you may, and delete on request.
     """
     from speechbrain_ext.inference.gallery import Gallery
-    from speechbrain_ext.inference.sources import load_model
 
     gallery = Gallery(gallery)
-    model = load_model(source, device, revision, trust_source=trust_source)
+    model = load(source, device, revision, trust_source)
     recordings = [str(Path(path).absolute()) for path in recordings]
     embeddings, durations = embed_speech(
         model, recordings, window_length, window_overlap, min_speech

@@ -3,6 +3,7 @@
 import click
 
 from speechbrain_ext.cli.enrol import gallery_option
+from speechbrain_ext.cli.models import load
 from speechbrain_ext.cli.options import (
     Command,
     Number,
@@ -38,10 +39,9 @@ def command(
 ):  # fmt: skip
     """Say which enrolled speakers RECORDINGS resemble most, and whether enough."""
     from speechbrain_ext.inference.gallery import Gallery
-    from speechbrain_ext.inference.sources import load_model
 
     gallery = Gallery(gallery)
-    model = load_model(source, device, revision, trust_source=trust_source)
+    model = load(source, device, revision, trust_source)
     recordings = list(recordings)
     embeddings, durations = embed_speech(
         model, recordings, window_length, window_overlap, min_speech

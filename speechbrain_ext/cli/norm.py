@@ -49,10 +49,12 @@ def command(scores, embeddings, output, cohort, utt2spk, as_json, **backend):
     with output_file(output) as path:
         write_scores(path, trials, normalized)
     if trials.labels is None:
-        note(f"{len(trials)} trials without labels, so no error rates")
-        return
-    metrics = verification_metrics(trials, normalized)
-    if output == "-":
-        note(summary(metrics))
+        record = {"trials": len(trials), "scores": output}
+        text = f"{len(trials)} trials without labels, so no error rates"
     else:
-        show(summary(metrics), metrics, as_json)
+        record = verification_metrics(trials, normalized)
+        text = summary(record)
+    if output == "-":
+        note(text)
+    else:
+        show(text, record, as_json)

@@ -131,13 +131,24 @@ class LDADimension(click.ParamType):
 
 
 class InputFile(click.ParamType):
-    """A file to read, where - is standard input."""
+    """A file to read, where - is standard input.
+
+    What comes through a pipe, as `<(zcat scores.gz)` does too, is kept in a temporary
+    file while the command runs: lists are read more than once.
+    """
 
     name = "file"
 
     def convert(self, value, param, ctx):
-        """Gives a path that can be opened."""
-        return STANDARD_INPUT if value == "-" else value
+        """Gives a path that can be opened, again and again."""
+        path = Path(STANDARD_INPUT if value == "-" else value)
+        if not path.exists() or path.is_file() or path.is_dir():
+            return str(path)
+        folder = ctx.with_resource(tempfile.TemporaryDirectory())
+        copy = Path(folder) / "standard_input"
+        with open(path, "rb") as source, open(copy, "wb") as target:
+            shutil.copyfileobj(source, target)
+        return str(copy)
 
 
 PROBABILITY = Number(0, 1, with_ends=False)

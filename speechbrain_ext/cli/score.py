@@ -12,7 +12,6 @@ from speechbrain_ext.cli.options import (
     LDADimension,
     as_json,
     cohort_options,
-    note,
     show,
 )
 from speechbrain_ext.utils.errors import InputError
@@ -99,7 +98,8 @@ def command(
     if trials.labels is None:
         path = Path(output) / "scores.txt"
         write_scores(path, trials, scores)
-        note(f"{len(trials)} trials without labels, so no error rates; see {path}")
+        text = f"{len(trials)} trials without labels, so no error rates; see {path}"
+        show(text, {"trials": len(trials), "scores": str(path)}, as_json)
         return
     details = {**backend.details(), **details}
     metrics = report(output, trials, scores, details=details)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from speechbrain_ext.cli.models import load
 from speechbrain_ext.cli.options import (
     COST,
     PROBABILITY,
@@ -62,7 +63,7 @@ def command(
     from speechbrain_ext.dataio.recordings import find_recordings
     from speechbrain_ext.dataio.trials import Trials, read_trials
     from speechbrain_ext.inference.model_folder import CALIBRATION
-    from speechbrain_ext.inference.sources import is_training, load_model
+    from speechbrain_ext.inference.sources import is_training
     from speechbrain_ext.inference.tuning import score_trials, tune
 
     costs = {"p_target": p_target, "c_miss": c_miss, "c_fa": c_fa}
@@ -81,7 +82,7 @@ def command(
     files = {name: str(Path(data_folder or ".") / name) for name in listed.utterances()}
     utterances, broken = find_recordings(files.values())
     require_whole(broken)
-    model = load_model(source, device, revision, trust_source=trust_source)
+    model = load(source, device, revision, trust_source)
     with tempfile.TemporaryDirectory() as folder:
         store, left_out = embed_many(
             model, utterances, Path(folder) / "tune.safetensors", window_length,

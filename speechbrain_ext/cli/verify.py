@@ -2,6 +2,7 @@
 
 import click
 
+from speechbrain_ext.cli.models import load
 from speechbrain_ext.cli.options import (
     Command,
     Number,
@@ -36,9 +37,7 @@ def command(
     window_overlap, min_speech, exit_code, as_json,
 ):  # fmt: skip
     """Say whether the recordings FIRST and SECOND are of one speaker."""
-    from speechbrain_ext.inference.sources import load_model
-
-    model = load_model(source, device, revision, trust_source=trust_source)
+    model = load(source, device, revision, trust_source)
     embeddings, durations = embed_speech(
         model, [first, second], window_length, window_overlap, min_speech
     )

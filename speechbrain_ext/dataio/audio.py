@@ -41,7 +41,7 @@ class AudioHeader:
     Arguments
     ---------
     sample_rate : int
-        In Hz.
+        Sample rate in Hz.
     n_samples : int
         Samples of each channel.
     n_channels : int
@@ -209,9 +209,9 @@ def read_crop(path, sample_rate, start=0.0, duration=None):
     sample_rate : int
         Sample rate of the result, in Hz; other files are resampled.
     start : float
-        In seconds.
+        Start in seconds.
     duration : float
-        In seconds; to the end if None.
+        Duration in seconds; to the end if None.
 
     Returns
     -------

@@ -31,11 +31,11 @@ def drop_broken(
     sample_rate : int
         Sample rate of the model, in Hz.
     min_duration : float
-        In seconds.
+        Shortest duration in seconds.
     allow_broken : bool
         Whether to go on when more than 1 % of the files are broken.
     save_folder : Path
-        For broken_files.csv.
+        Folder to write broken_files.csv to.
     left_out : list of tuple
         Path and reason of what was left out before and is not broken.
 

@@ -54,17 +54,17 @@ def training_dataset(
     label_encoder : speechbrain.dataio.encoder.CategoricalEncoder
         Encoder of the names that `speaker_classes` gives.
     sample_rate : int
-        In Hz.
+        Sample rate in Hz.
     crop_duration : float
-        In seconds.
+        Duration of a crop in seconds.
     speeds : list of int
-        In per cent; one is drawn for each crop, and a speaker at another
-        speed than 100 is another speaker.
+        Speeds in per cent; one is drawn for each crop, and a speaker at another speed
+        than 100 is another speaker.
 
     Returns
     -------
     DrawnDataset
-        With the keys id, sig and spk_id_encoded.
+        Data set with the keys id, sig and spk_id_encoded.
     """
     dataset = DrawnDataset(utterances)
     n_samples = round(crop_duration * sample_rate)
@@ -97,7 +97,7 @@ def speaker_class(speaker, speed):
     speaker : str
         The speaker.
     speed : int
-        In per cent.
+        Speed in per cent.
 
     Returns
     -------
@@ -120,7 +120,7 @@ def speaker_classes(utterances, speeds=(100,)):
     utterances : dict
         Utterances as `read_manifest` gives them.
     speeds : list of int
-        In per cent.
+        Speeds in per cent.
 
     Returns
     -------
@@ -148,9 +148,9 @@ def read_random_crop(wav, duration, sample_rate, crop_duration):
     duration : float
         Duration of the file, in seconds.
     sample_rate : int
-        In Hz.
+        Sample rate in Hz.
     crop_duration : float
-        In seconds.
+        Duration of a crop in seconds.
 
     Returns
     -------
@@ -179,17 +179,17 @@ def crop_pair_dataset(utterances, sample_rate, crop_duration, change_voice=None)
     utterances : dict
         Utterances as `read_manifest` gives them.
     sample_rate : int
-        In Hz.
+        Sample rate in Hz.
     crop_duration : float
-        In seconds.
+        Duration of a crop in seconds.
     change_voice : callable
-        From waveforms to waveforms of another voice, both of shape
-        (batch, time); it may shorten them by a fifth.
+        Function from waveforms to waveforms of another voice, both of shape (batch,
+        time); it may shorten them by a fifth.
 
     Returns
     -------
     DrawnDataset
-        With the keys id, first and second.
+        Data set with the keys id, first and second.
     """
     dataset = DrawnDataset(utterances)
     n_samples = round(crop_duration * sample_rate)
@@ -284,7 +284,7 @@ class StepSampler(Sampler):
         Arguments
         ---------
         epoch : int
-            From 1.
+            Number of the epoch, from 1.
         """
         self.epoch = epoch
 
@@ -336,7 +336,7 @@ def embedding_loader(utterances, sample_rate, max_batch_duration, num_workers=0)
         Utterances as `read_manifest` gives them; one with a start (seconds) is a crop
         of that start and duration.
     sample_rate : int
-        In Hz.
+        Sample rate in Hz.
     max_batch_duration : float
         Seconds of speech in a batch; a longer utterance comes alone.
     num_workers : int

@@ -16,7 +16,7 @@ def check_can_write(path):
     Arguments
     ---------
     path : str or Path
-        As of `write_embeddings`.
+        See `write_embeddings`.
 
     Raises
     ------
@@ -49,7 +49,7 @@ def write_embeddings(path, store):
     Raises
     ------
     InputError
-        As of `check_can_write`.
+        See `check_can_write`.
 
     Example
     -------

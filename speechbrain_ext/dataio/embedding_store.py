@@ -2,11 +2,15 @@
 
 import dataclasses
 import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from speechbrain_ext.dataio.windows import Windows
 from speechbrain_ext.utils.cache_keys import file_key, stable_hash
 from speechbrain_ext.utils.errors import InputError
 from speechbrain_ext.utils.files import atomic_path
@@ -27,7 +31,7 @@ class EmbeddingStore:
     speakers : list of str
         Speaker of each utterance.
     durations : list of float
-        In seconds.
+        Durations in seconds.
     fingerprint : str
         Fingerprint of the model, as of `model_fingerprint`.
     row_keys : torch.Tensor
@@ -43,22 +47,22 @@ class EmbeddingStore:
     {'a/1': tensor([1., 1.])}
     """
 
-    ids: list
+    ids: list[str]
     embeddings: torch.Tensor
-    speakers: list
-    durations: list
+    speakers: list[str]
+    durations: list[float]
     fingerprint: str
     row_keys: torch.Tensor | None = None
 
-    def by_id(self):
+    def by_id(self) -> dict[str, torch.Tensor]:
         """Returns the embedding of each id, of shape (dim,)."""
         return dict(zip(self.ids, self.embeddings))
 
-    def speaker_of(self):
+    def speaker_of(self) -> dict[str, str]:
         """Returns the speaker of each id."""
         return dict(zip(self.ids, self.speakers))
 
-    def rows(self, rows):
+    def rows(self, rows: list[int]) -> "EmbeddingStore":
         """Takes some utterances.
 
         Arguments
@@ -69,7 +73,7 @@ class EmbeddingStore:
         Returns
         -------
         EmbeddingStore
-            Of these.
+            The embeddings of these utterances.
         """
         return EmbeddingStore(
             [self.ids[row] for row in rows],
@@ -80,7 +84,7 @@ class EmbeddingStore:
             None if self.row_keys is None else self.row_keys[rows],
         )
 
-    def save(self, path):
+    def save(self, path: str | Path) -> None:
         """Writes the store atomically.
 
         Arguments
@@ -101,7 +105,7 @@ class EmbeddingStore:
             save_file(tensors, partial, metadata)
 
     @classmethod
-    def load(cls, path):
+    def load(cls, path: str | Path) -> "EmbeddingStore":
         """Reads a store.
 
         Arguments
@@ -138,7 +142,9 @@ class EmbeddingStore:
             ) from None
 
 
-def row_keys_of(utterances, windows=None):
+def row_keys_of(
+    utterances: Mapping[str, Mapping[str, Any]], windows: Windows | None = None
+) -> torch.Tensor:
     """What the embedding of each utterance depends on, beside the model.
 
     Arguments
@@ -177,7 +183,7 @@ def row_keys_of(utterances, windows=None):
     return keys
 
 
-def same_parts(kept, wanted):
+def same_parts(kept: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
     """Which parts of what embeddings were made from are what they should be.
 
     A file that is gone cannot have changed: its size and time count as the same.
@@ -207,7 +213,7 @@ def same_parts(kept, wanted):
     return is_same
 
 
-def _short_hash(value):
+def _short_hash(value: object) -> int:
     # A hash of 64 bits, signed as PyTorch's integers are.
     digest = bytes.fromhex(stable_hash(value)[:16])
     return int.from_bytes(digest, "big", signed=True)

@@ -104,7 +104,7 @@ def require_enrolled(trials, enrolments):
     Arguments
     ---------
     trials : Trials
-        With models as enrolment ids.
+        Trial list with models as enrolment ids.
     enrolments : dict
         Utterance ids of each model.
 
@@ -131,7 +131,7 @@ def match_models(trials, enrolments):
     Arguments
     ---------
     trials : Trials
-        With models as enrolment ids.
+        Trial list with models as enrolment ids.
     enrolments : dict
         Utterance ids of each model.
 
@@ -192,7 +192,7 @@ def match_trials(trials, enrolments, utterances, source):
     Arguments
     ---------
     trials : Trials
-        With ids as in the list.
+        Trial list with ids as in the list.
     enrolments : dict
         Utterance ids of each model, where the enrolment ids are models; None or
         empty where they are utterances.

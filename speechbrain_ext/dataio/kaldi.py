@@ -101,7 +101,8 @@ def write_scp(path, vectors):
     path : str or Path
         The scp; the ark has the same name but for the extension.
     vectors : dict
-        Of each utterance id, arrays of shape (dim,), which are written in float32.
+        Embedding of each utterance id, arrays of shape (dim,), which are written in
+        float32.
 
     Raises
     ------

@@ -48,7 +48,7 @@ def read_speakers(table, seed=1986):
     table : str or Path
         CSV with the columns path, speaker, gender and age.
     seed : int
-        Of the order and of the split.
+        Seed of the order and of the split.
 
     Returns
     -------
@@ -97,7 +97,7 @@ def lay_out_corpus(table, layout, output_folder):
     Arguments
     ---------
     table : str or Path
-        As of `read_speakers`.
+        See `read_speakers`.
     layout : str
         One of `speechbrain_ext.dataio.corpora.layouts`.
     output_folder : str or Path

@@ -15,7 +15,7 @@ def manifest_paths(save_folder):
     Arguments
     ---------
     save_folder : str or Path
-        As of `prepare_corpus`.
+        See `prepare_corpus`.
 
     Returns
     -------

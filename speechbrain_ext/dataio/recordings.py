@@ -19,8 +19,9 @@ def find_recordings(inputs):
     Returns
     -------
     utterances : dict
-        As of `read_manifest`. The id of a file is its path as it was given; of one
-        in a folder its path below that folder, whose first part is the speaker.
+        Utterances as `read_manifest` gives them. The id of a file is its path as it was
+        given; of one in a folder its path below that folder, whose first part is the
+        speaker.
     broken : dict
         Reason for each file that cannot be used.
 

@@ -105,7 +105,7 @@ def write_scores(path, trials, scores):
     trials : Trials
         Trial list.
     scores : torch.Tensor
-        Of shape (n_trial,).
+        Scores, of shape (n_trial,).
 
     Example
     -------

@@ -77,7 +77,7 @@ class DataSettings:
     allow_broken: bool = False
     seed: int = 1986
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         get_corpus(self.dataset)
         if self.data_folder is None:
             raise InputError("data_folder: null must be the root of the corpus")
@@ -89,13 +89,15 @@ class DataSettings:
         )
 
     @property
-    def roots(self):
+    def roots(self) -> list[Path]:
         """Folders of the corpus, a list of Path."""
-        several = isinstance(self.data_folder, (list, tuple))
-        return list(map(Path, self.data_folder if several else [self.data_folder]))
+        folders = self.data_folder
+        if not isinstance(folders, (list, tuple)):
+            folders = [folders]
+        return list(map(Path, folders))
 
 
-def _path_as_text(value):
+def _path_as_text(value: object) -> object:
     if isinstance(value, (list, tuple)):
         return list(map(_path_as_text, value))
     return str(value) if isinstance(value, Path) else value

@@ -3,7 +3,9 @@
 import dataclasses
 import itertools
 import random
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
@@ -20,6 +22,7 @@ from speechbrain_ext.utils.files import open_text
 
 CSV_COLUMNS = ("LABEL", "SAMPLE1", "SAMPLE2")
 LABELS = {"1": 1, "target": 1, "0": 0, "nontarget": 0}
+Item = TypeVar("Item")
 WORDS = {"target", "nontarget"}
 
 
@@ -45,24 +48,30 @@ class Trials:
     ['a/1.wav', 'a/2.wav', 'b/1.wav']
     """
 
-    labels: list | None
-    enrol: list
-    test: list
+    labels: list[int] | None
+    enrol: list[str]
+    test: list[str]
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.enrol)
 
-    def utterances(self):
+    def utterances(self) -> set[str]:
         """Returns the set of utterance ids on either side."""
         return set(self.enrol) | set(self.test)
 
-    def split_by_label(self, scores):
+    def rows(self) -> Iterator[tuple]:
+        """Returns label, enrolment and test of each trial; no label if not known."""
+        if self.labels is None:
+            return zip(self.enrol, self.test)
+        return zip(self.labels, self.enrol, self.test)
+
+    def split_by_label(self, scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Splits scores for the metrics.
 
         Arguments
         ---------
         scores : torch.Tensor
-            Of shape (n_trial,).
+            Scores, of shape (n_trial,).
 
         Returns
         -------
@@ -73,7 +82,7 @@ class Trials:
         return scores[is_target], scores[~is_target]
 
 
-def read_trials(path, need_labels=True):
+def read_trials(path: str | Path, need_labels: bool = True) -> Trials:
     """Reads a trial list: VoxCeleb's, Kaldi's, or CSV.
 
     Lines are `label enrol test`, as VoxCeleb's, or `enrol test label`, as Kaldi's.
@@ -113,7 +122,9 @@ def read_trials(path, need_labels=True):
     rows = list(_trial_rows(path))
     n_fields = len(rows[0][1]) if rows else None
     label_first = _label_is_first([fields for _, fields in rows])
-    trials = Trials([], [], [])
+    labels: list[int] = []
+    enrol: list[str] = []
+    test: list[str] = []
     for number, fields in rows:
         if len(fields) != n_fields:
             raise InputError(
@@ -127,23 +138,23 @@ def read_trials(path, need_labels=True):
                     f"'{path}', line {number}: label '{label}'; use 1 for target and "
                     "0 for non-target trials, in front or at the end of all lines"
                 )
-            trials.labels.append(LABELS[label])
+            labels.append(LABELS[label])
         elif need_labels:
             raise InputError(
                 f"'{path}', line {number}: 2 fields; error rates need labels, "
                 "'label enrol test'"
             )
-        trials.enrol.append(fields[0])
-        trials.test.append(fields[1])
+        enrol.append(fields[0])
+        test.append(fields[1])
     if n_fields == 2:
-        trials.labels = None
-        return trials
+        return Trials(None, enrol, test)
+    trials = Trials(labels, enrol, test)
     require_both_labels(trials, path)
     require_one_label(trials, path)
     return trials
 
 
-def _trial_rows(path):
+def _trial_rows(path: str | Path) -> Iterator[tuple[int, list[str]]]:
     kind = "trial list"
     if not _has_csv_header(path):
         yield from read_fields(path, kind, (2, 3))
@@ -159,7 +170,7 @@ def _trial_rows(path):
         yield number, [field.strip().replace("\\", "/") for field in fields]
 
 
-def _has_csv_header(path):
+def _has_csv_header(path: str | Path) -> bool:
     if not Path(path).is_file():
         return False
     with open_text(path) as lines:
@@ -167,7 +178,7 @@ def _has_csv_header(path):
     return first.strip().upper().startswith(",".join(CSV_COLUMNS))
 
 
-def _label_is_first(rows):
+def _label_is_first(rows: list[list[str]]) -> bool:
     """Whether trials are in VoxCeleb's order; utterances may be called 1 or target."""
     first, last = {row[0] for row in rows}, {row[-1] for row in rows}
     if last <= WORDS or first <= set(LABELS):
@@ -178,7 +189,7 @@ def _label_is_first(rows):
     return rows[0][0] in LABELS or rows[0][-1] not in LABELS
 
 
-def require_both_labels(trials, source):
+def require_both_labels(trials: Trials, source: str | Path) -> None:
     """Checks that there are target and non-target trials.
 
     Arguments
@@ -198,14 +209,14 @@ def require_both_labels(trials, source):
     >>> require_both_labels(Trials([1, 0], ["a", "a"], ["b", "c"]), "list")
     """
     for label, name in ((1, "target"), (0, "non-target")):
-        if label not in trials.labels:
+        if label not in (trials.labels or ()):
             raise InputError(
                 f"'{source}' has no {name} trials (label {label}); error rates "
                 "need both kinds"
             )
 
 
-def require_one_label(trials, source):
+def require_one_label(trials: Trials, source: str | Path) -> None:
     """Checks that no pair is both a target and a non-target trial.
 
     Arguments
@@ -224,9 +235,10 @@ def require_one_label(trials, source):
     -------
     >>> require_one_label(Trials([1, 0], ["a", "a"], ["b", "c"]), "list")
     """
-    targets, nontargets = set(), set()
-    for label, *pair in zip(trials.labels, trials.enrol, trials.test):
-        (targets if label else nontargets).add(tuple(pair))
+    targets: set[tuple[str, str]] = set()
+    nontargets: set[tuple[str, str]] = set()
+    for label, enrol, test in zip(trials.labels or (), trials.enrol, trials.test):
+        (targets if label else nontargets).add((enrol, test))
     both = sorted(targets & nontargets)
     if both:
         raise InputError(
@@ -235,7 +247,7 @@ def require_one_label(trials, source):
         )
 
 
-def write_trials(path, trials):
+def write_trials(path: str | Path, trials: Trials) -> None:
     """Writes a trial list in VoxCeleb's format, atomically.
 
     Fields are those of `speechbrain_ext.utils.fields`: names may be of any kind.
@@ -255,10 +267,12 @@ def write_trials(path, trials):
     >>> read_trials(path) == trials
     True
     """
-    write_fields(path, zip(trials.labels, trials.enrol, trials.test))
+    write_fields(path, trials.rows())
 
 
-def match_utterances(trials, utterances, source):
+def match_utterances(
+    trials: Trials, utterances: Iterable[str], source: str | Path
+) -> Trials:
     """Replaces the ids of a trial list by those of known utterances.
 
     Names in NFC and NFD, or with slashes and backslashes, match. VoxCeleb's lists
@@ -294,7 +308,8 @@ def match_utterances(trials, utterances, source):
     ['a/v1.2.m4a']
     """
     names = list(utterances)
-    known, by_file_name = {}, {}
+    known: dict[str, str] = {}
+    by_file_name: dict[str, list[str]] = {}
     for name in names:
         stem = _without_extension(same_name(name))
         known[stem] = name
@@ -302,8 +317,13 @@ def match_utterances(trials, utterances, source):
     # A name as it stands comes before one that means the same.
     known.update((same_name(name), name) for name in names)
     known.update((name, name) for name in names)
-    found = {name: _match(name, known, by_file_name) for name in trials.utterances()}
-    unknown = sorted(name for name, match in found.items() if match is None)
+    found, unknown = {}, []
+    for name in sorted(trials.utterances()):
+        match = _match(name, known, by_file_name)
+        if match is None:
+            unknown.append(name)
+        else:
+            found[name] = match
     if unknown:
         shown = ", ".join(map(escaped, unknown[:5]))
         shown += " ..." if len(unknown) > 5 else ""
@@ -319,7 +339,9 @@ def match_utterances(trials, utterances, source):
     )
 
 
-def _match(name, known, by_file_name):
+def _match(
+    name: str, known: dict[str, str], by_file_name: dict[str, list[str]]
+) -> str | None:
     for form in (name, same_name(name)):
         if form in known:
             return known[form]
@@ -334,12 +356,17 @@ def _match(name, known, by_file_name):
     return None
 
 
-def _without_extension(name):
+def _without_extension(name: str) -> str:
     stem, dot, extension = name.rpartition(".")
     return stem if dot and f".{extension}".lower() in AUDIO_EXTENSIONS else name
 
 
-def draw_trials(speaker_of, n_trials, seed, attributes_of=None):
+def draw_trials(
+    speaker_of: dict[str, str],
+    n_trials: int,
+    seed: int,
+    attributes_of: dict[str, dict[str, str]] | None = None,
+) -> Trials:
     """Draws a trial list balanced over labels, speakers and speaker pairs.
 
     Target trials go round the speakers, non-target trials round the pairs of
@@ -353,7 +380,7 @@ def draw_trials(speaker_of, n_trials, seed, attributes_of=None):
     n_trials : int
         Trials wanted; fewer where the utterances do not give them.
     seed : int
-        Of the draw.
+        Seed of the draw.
     attributes_of : dict
         For each speaker a mapping such as {"gender": "F"}; non-target trials
         are as many for each combination of attributes that match or not, as
@@ -377,7 +404,7 @@ def draw_trials(speaker_of, n_trials, seed, attributes_of=None):
     (10, 10)
     """
     rng = random.Random(seed)
-    by_speaker = {}
+    by_speaker: dict[str, list[str]] = {}
     for utterance, speaker in sorted(speaker_of.items()):
         by_speaker.setdefault(speaker, []).append(utterance)
     if len(by_speaker) < 2:
@@ -410,14 +437,16 @@ def draw_trials(speaker_of, n_trials, seed, attributes_of=None):
     return Trials(*map(list, zip(*pairs)))
 
 
-def _random_pairs(first, second, rng):
+def _random_pairs(
+    first: list[str], second: list[str], rng: random.Random
+) -> Iterator[tuple[str, str]]:
     """Yields all pairs once, in random order; of one list in either order.
 
     The shuffle (Fisher and Yates) keeps only what it has moved: VoxCeleb2 has
     ten thousands of pairs of utterances for a speaker, and millions of pairs
     of speakers, of which few are taken.
     """
-    moved = {}
+    moved: dict[int, int] = {}
     n_pairs = len(first) * len(second)
     for place in range(n_pairs):
         drawn = rng.randrange(place, n_pairs)
@@ -428,17 +457,19 @@ def _random_pairs(first, second, rng):
             yield first[one], second[other]
 
 
-def _by_matches(speaker_pairs, attributes_of):
+def _by_matches(
+    speaker_pairs: Iterator[tuple[str, str]], attributes_of: dict[str, dict[str, str]]
+) -> list[Iterator[tuple[str, str]]]:
     """Groups of pairs by the attributes they share; unknown is not shared."""
-    groups = {}
+    groups: dict[frozenset[str], list[tuple[str, str]]] = {}
     for first, second in speaker_pairs:
         mine, theirs = attributes_of.get(first, {}), attributes_of.get(second, {})
         shared = {name for name, value in mine.items() if value == theirs.get(name)}
         groups.setdefault(frozenset(shared), []).append((first, second))
-    return groups.values()
+    return list(map(iter, groups.values()))
 
 
-def _alternate(pools):
+def _alternate(pools: Iterable[Iterator[Item]]) -> Iterator[Item]:
     """Yields an item of each pool in turn until all are empty."""
     while True:
         remaining = []

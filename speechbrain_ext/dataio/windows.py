@@ -56,9 +56,9 @@ class Windows:
         Arguments
         ---------
         window_length : float
-            In seconds; None for whole recordings.
+            Length of a window in seconds; None for whole recordings.
         window_overlap : float
-            In seconds; None for none.
+            Overlap of two windows in seconds; None for none.
 
         Returns
         -------
@@ -84,9 +84,9 @@ class Windows:
         Arguments
         ---------
         duration : float
-            In seconds.
+            Duration in seconds.
         start : float
-            In seconds.
+            Start in seconds.
 
         Returns
         -------

@@ -4,7 +4,9 @@ import dataclasses
 import inspect
 import json
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 from speechbrain.dataio.encoder import CategoricalEncoder
@@ -13,6 +15,7 @@ from speechbrain.utils.checkpoints import average_checkpoints
 import speechbrain_ext
 from speechbrain_ext.config import resolve
 from speechbrain_ext.dataio.audio import read_crop
+from speechbrain_ext.dataio.embedding_store import EmbeddingStore
 from speechbrain_ext.inference.model_card import model_card
 from speechbrain_ext.inference.model_folder import (
     CALIBRATION,
@@ -28,7 +31,7 @@ from speechbrain_ext.inference.model_folder import (
     WEIGHTS,
     save_weights,
 )
-from speechbrain_ext.inference.model_scoring import Cohort
+from speechbrain_ext.inference.model_scoring import Cohort, ModelScoring
 from speechbrain_ext.inference.model_yaml import model_yaml
 from speechbrain_ext.inference.speaker import SpeakerRecognition
 from speechbrain_ext.lobes.models.speaker_embedder import SpeakerEmbedder
@@ -50,15 +53,15 @@ from speechbrain_ext.inference.plain_speechbrain import (  # noqa: F401
 
 
 def export_model(
-    results,
-    output,
-    encoder="weights",
-    verification=None,
-    cohort=None,
-    license="unknown",
-    examples=(),
-    trust_source=False,
-):
+    results: str | Path,
+    output: str | Path,
+    encoder: str = "weights",
+    verification: str | Path | None = None,
+    cohort: EmbeddingStore | None = None,
+    license: str = "unknown",
+    examples: Iterable[str | Path] = (),
+    trust_source: bool = False,
+) -> Path:
     """Writes the best checkpoint of a training as a model folder.
 
     The folder is complete in itself, can be moved, and is loaded by
@@ -120,6 +123,7 @@ def export_model(
         reference = _encoder_reference(model.encoder, content, results)
     metrics = _metrics(results, verification)
     scoring = _scoring(model.scoring, metrics, verification, cohort)
+    kept_cohort = scoring.cohort if scoring.has_cohort else None
     if metrics is not None:
         # Paths of the machine are not for everybody.
         for key in ("command", "trained_model"):
@@ -136,7 +140,7 @@ def export_model(
         hparams_file,
         model,
         reference,
-        len(scoring.cohort) if scoring.has_cohort else 0,
+        0 if kept_cohort is None else len(kept_cohort),
         emb_dim,
         None if classifier is None else len(classifier.speakers),
     )
@@ -150,8 +154,8 @@ def export_model(
         None if reference is None else "encoder",
     )
     scoring.save(output / CALIBRATION)
-    if scoring.has_cohort:
-        save_weights(scoring.cohort, output / COHORT)
+    if kept_cohort is not None:
+        save_weights(kept_cohort, output / COHORT)
     if classifier is not None:
         save_weights(_Parameters(classifier.state), output / CLASSIFIER)
         label_encoder = CategoricalEncoder()
@@ -188,23 +192,23 @@ def export_model(
 class _Classifier:
     """Of a training: its parameters, and its speakers."""
 
-    state: dict
-    speakers: list
+    state: dict[str, torch.Tensor]
+    speakers: list[str]
 
 
 class _Parameters(torch.nn.Module):
     """Parameters without the module that they are of."""
 
-    def __init__(self, state):
+    def __init__(self, state: dict[str, torch.Tensor]) -> None:
         super().__init__()
         self.state = state
 
-    def state_dict(self):
+    def state_dict(self) -> dict[str, torch.Tensor]:  # type: ignore[override]
         """Returns the parameters."""
         return self.state
 
 
-def _classifier(results, content):
+def _classifier(results: Path, content: dict[str, Any]) -> _Classifier | None:
     """The classifier of the best checkpoint; None where none was trained."""
     best = best_checkpoint(results / "save")
     speakers_file = results / "save" / "speakers.json"
@@ -218,7 +222,9 @@ def _classifier(results, content):
     return _Classifier(state, speakers)
 
 
-def _encoder_reference(encoder, content, results):
+def _encoder_reference(
+    encoder: torch.nn.Module, content: dict[str, Any], results: Path
+) -> str:
     """Name of the encoder on the hub, with the revision that was loaded."""
     hub = content.get("ssl_hub")
     if "encoder" in best_checkpoint(results / "save").paramfiles:
@@ -238,7 +244,7 @@ def _encoder_reference(encoder, content, results):
     return hub if revision is None or "@" in hub else f"{hub}@{revision}"
 
 
-def _metrics(results, verification):
+def _metrics(results: Path, verification: str | Path | None) -> dict[str, Any] | None:
     """metrics.json of the verification, or of the training's test; or None."""
     folder = results / "test" if verification is None else Path(verification)
     try:
@@ -251,7 +257,12 @@ def _metrics(results, verification):
         ) from None
 
 
-def _scoring(scoring, metrics, verification, cohort):
+def _scoring(
+    scoring: ModelScoring,
+    metrics: dict[str, Any] | None,
+    verification: str | Path | None,
+    cohort: EmbeddingStore | None,
+) -> ModelScoring:
     """The scoring of the training, or of a verification of it."""
     settings = metrics or {}
     if settings.get("backend", "cosine") != "cosine":
@@ -284,6 +295,6 @@ def _scoring(scoring, metrics, verification, cohort):
     return scoring
 
 
-def _embedding_dim(model):
+def _embedding_dim(model: SpeakerRecognition) -> int:
     """Dimension of the embeddings."""
     return model.encode_batch(torch.zeros(1, model.sample_rate)).shape[-1]

@@ -46,7 +46,7 @@ def store_path(speaker_model, manifest, suffix="", store_folder=None):
     suffix : str
         Suffix of what is not the utterances themselves, such as crops of them.
     store_folder : str or Path
-        For the store where the folder of the manifest is read-only.
+        Folder of the store where that of the manifest is read-only.
 
     Returns
     -------
@@ -101,7 +101,7 @@ def extract_embeddings(
     Returns
     -------
     EmbeddingStore
-        With the utterances in the order given.
+        Embeddings of the utterances, in the order given.
 
     Raises
     ------

@@ -115,15 +115,15 @@ class Gallery:
         Arguments
         ---------
         name : str
-            Of the speaker.
+            Name of the speaker.
         recordings : list of str
             What the recordings are called.
         embeddings : torch.Tensor
-            Of shape (n_recording, dim).
+            Embeddings, of shape (n_recording, dim).
         durations : list of float
-            In seconds.
+            Durations in seconds.
         fingerprint : str
-            Of the model.
+            Fingerprint of the model.
 
         Raises
         ------
@@ -155,7 +155,7 @@ class Gallery:
         Arguments
         ---------
         name : str
-            Of the speaker.
+            Name of the speaker.
 
         Raises
         ------
@@ -173,7 +173,7 @@ class Gallery:
         Arguments
         ---------
         name : str
-            Of the speaker.
+            Name of the speaker.
         new_name : str
             That nobody has.
 
@@ -224,19 +224,19 @@ class Gallery:
         model : SpeakerRecognition
             That the speakers are enrolled with; scores and decides.
         embeddings : torch.Tensor
-            Of the recordings, of shape (n_recording, dim).
+            Embeddings of the recordings, of shape (n_recording, dim).
         durations : list of float
-            In seconds.
+            Durations in seconds.
         top : int
             Candidates of each recording.
         threshold : float
-            In place of the model's own.
+            Threshold in place of the model's own.
 
         Returns
         -------
         list of list of Candidate
-            Of each recording, the highest score first. Score normalisation orders
-            the 200 speakers with the highest cosines.
+            Candidates of each recording, the highest score first. Score normalisation
+            orders the 200 speakers with the highest cosines.
 
         Raises
         ------

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
@@ -57,12 +58,12 @@ class FolderPretrainer:
     True
     """
 
-    def __init__(self, loadables):
+    def __init__(self, loadables: dict[str, Any]) -> None:
         self.loadables = loadables
-        self.collect_in = None
-        self.paths = {}
+        self.collect_in: str | Path | None = None
+        self.paths: dict[str, Path] = {}
 
-    def set_collect_in(self, path):
+    def set_collect_in(self, path: str | Path | None) -> None:
         """Sets the folder for downloads, or for links to the files.
 
         Arguments
@@ -74,10 +75,10 @@ class FolderPretrainer:
 
     def collect_files(
         self,
-        default_source,
-        local_strategy=LocalStrategy.SYMLINK,
-        fetch_config=FetchConfig(),
-    ):
+        default_source: str,
+        local_strategy: LocalStrategy = LocalStrategy.SYMLINK,
+        fetch_config: FetchConfig = FetchConfig(),
+    ) -> dict[str, Path]:
         """Finds or downloads the files.
 
         Arguments
@@ -104,7 +105,7 @@ class FolderPretrainer:
             )
         return dict(self.paths)
 
-    def load_collected(self):
+    def load_collected(self) -> None:
         """Loads the files into what they are for."""
         for name, loadable in self.loadables.items():
             if isinstance(loadable, nn.Module):
@@ -113,7 +114,9 @@ class FolderPretrainer:
                 loadable.load(self.paths[name])
 
 
-def save_weights(module, path, left_out=None):
+def save_weights(
+    module: nn.Module, path: str | Path, left_out: str | None = None
+) -> None:
     """Writes the parameters and buffers of a module as safetensors, atomically.
 
     Arguments
@@ -136,7 +139,7 @@ def save_weights(module, path, left_out=None):
         save_file(state, partial, metadata)
 
 
-def load_weights(module, path):
+def load_weights(module: nn.Module, path: str | Path) -> None:
     """Loads what `save_weights` wrote.
 
     Arguments
@@ -166,7 +169,12 @@ def load_weights(module, path):
     load_parameters(module, state, f"'{path}'")
 
 
-def find_model(source, savedir=None, revision=None, token=None):
+def find_model(
+    source: str | Path,
+    savedir: str | Path | None = None,
+    revision: str | None = None,
+    token: str | None = None,
+) -> Path:
     """The local folder of a model, downloaded where it is on the hub.
 
     Arguments
@@ -179,7 +187,7 @@ def find_model(source, savedir=None, revision=None, token=None):
     revision : str
         Branch, tag or commit on the hub.
     token : str
-        For the hub; the one that is logged in with if None.
+        Token for the hub; the one that is logged in with if None.
 
     Returns
     -------
@@ -219,7 +227,7 @@ def find_model(source, savedir=None, revision=None, token=None):
     return folder
 
 
-def load_model(folder, trust_source=False):
+def load_model(folder: Path, trust_source: bool = False) -> dict[str, Any]:
     """Builds an exported model and loads its files.
 
     Arguments
@@ -261,7 +269,9 @@ def load_model(folder, trust_source=False):
     return built
 
 
-def describe(source, revision=None, token=None):
+def describe(
+    source: str | Path, revision: str | None = None, token: str | None = None
+) -> dict[str, Any]:
     """What a model folder holds, without building the model.
 
     Arguments

@@ -1,7 +1,9 @@
 """How a model scores two embeddings and decides, which travels with it."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -36,13 +38,16 @@ class Cohort(nn.Module):
     tensor([[[0.5000, 0.5000]]])
     """
 
-    def __init__(self, n_speakers, dim):
+    mean: torch.Tensor
+    speaker_means: torch.Tensor
+
+    def __init__(self, n_speakers: int, dim: int) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(dim))
         self.register_buffer("speaker_means", torch.zeros(n_speakers, dim))
 
     @classmethod
-    def of(cls, store, backend):
+    def of(cls, store: EmbeddingStore, backend: CosineBackend) -> "Cohort":
         """Takes the statistics of embeddings.
 
         Arguments
@@ -50,12 +55,12 @@ class Cohort(nn.Module):
         store : EmbeddingStore
             Embeddings of training utterances.
         backend : CosineBackend
-            Whose conventions the speakers' means follow.
+            Back end whose conventions the speakers' means follow.
 
         Returns
         -------
         Cohort
-            With the mean over utterances and each speaker's.
+            The mean over utterances and that of each speaker.
         """
         backend.fit(store)
         means = backend.cohort if backend.score_norm else None
@@ -66,10 +71,12 @@ class Cohort(nn.Module):
         cohort.speaker_means.copy_(means)
         return cohort
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.speaker_means)
 
-    def forward(self, embeddings, lengths=None):
+    def forward(
+        self, embeddings: torch.Tensor, lengths: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Subtracts the mean.
 
         Arguments
@@ -114,7 +121,17 @@ class Verification(tuple):
     tensor([0.5000])
     """
 
-    def __new__(cls, score, decision, log_likelihood_ratio=None):
+    score: torch.Tensor
+    decision: torch.Tensor
+    log_likelihood_ratio: torch.Tensor | None
+    probability: torch.Tensor | None
+
+    def __new__(
+        cls,
+        score: torch.Tensor,
+        decision: torch.Tensor,
+        log_likelihood_ratio: torch.Tensor | None = None,
+    ) -> "Verification":
         """Makes the pair."""
         result = super().__new__(cls, (score, decision))
         result.score, result.decision = score, decision
@@ -136,7 +153,7 @@ class ModelScoring:
     threshold_from : str
         The trials that the threshold is from, for people.
     calibration : Calibration
-        From scores, and quality measures, to log-likelihood ratios.
+        Map from scores, and quality measures, to log-likelihood ratios.
     backend : dict
         Settings of the `CosineBackend`; plain cosine if None.
     cohort : Cohort
@@ -152,12 +169,12 @@ class ModelScoring:
 
     def __init__(
         self,
-        threshold=None,
-        threshold_from=None,
-        calibration=None,
-        backend=None,
-        cohort=None,
-    ):
+        threshold: float | None = None,
+        threshold_from: str | None = None,
+        calibration: Calibration | None = None,
+        backend: dict[str, Any] | None = None,
+        cohort: Cohort | None = None,
+    ) -> None:
         self.threshold = threshold
         self.threshold_from = threshold_from
         self.calibration = calibration
@@ -165,11 +182,11 @@ class ModelScoring:
         self.cohort = cohort
 
     @property
-    def has_cohort(self):
+    def has_cohort(self) -> bool:
         """Whether the training speakers are known."""
         return self.cohort is not None and len(self.cohort) > 0
 
-    def save(self, path):
+    def save(self, path: str | Path) -> None:
         """Writes calibration.json; the cohort is a file of its own.
 
         Arguments
@@ -190,7 +207,7 @@ class ModelScoring:
             },
         )
 
-    def load(self, path):
+    def load(self, path: str | Path) -> None:
         """Reads calibration.json into this object.
 
         Arguments
@@ -208,13 +225,21 @@ class ModelScoring:
             calibration = content.pop("log_likelihood_ratio")
             if calibration is not None:
                 calibration = Calibration(**calibration)
-            self.__init__(**content, calibration=calibration, cohort=self.cohort)
+            read = ModelScoring(**content, calibration=calibration, cohort=self.cohort)
         except (TypeError, KeyError, AttributeError, ValueError) as error:
             raise InputError(
                 f"'{path}' is no calibration of a model ({error}); export it again"
             ) from None
+        vars(self).update(vars(read))
 
-    def compare(self, enrol, test, enrol_seconds=(), test_seconds=(), threshold=None):
+    def compare(
+        self,
+        enrol: torch.Tensor,
+        test: torch.Tensor,
+        enrol_seconds: Sequence[float] = (),
+        test_seconds: Sequence[float] = (),
+        threshold: float | None = None,
+    ) -> Verification:
         """Scores pairs of embeddings and decides.
 
         Arguments
@@ -258,19 +283,25 @@ class ModelScoring:
         )
         return self.score(store, Trials([0] * len(enrol), *sides), threshold=threshold)
 
-    def score(self, store, trials, enrolments=None, threshold=None):
+    def score(
+        self,
+        store: EmbeddingStore,
+        trials: Trials,
+        enrolments: dict[str, list[str]] | None = None,
+        threshold: float | None = None,
+    ) -> Verification:
         """Scores a trial list and decides.
 
         Arguments
         ---------
         store : EmbeddingStore
-            With the utterances of the trials.
+            Embeddings with the utterances of the trials.
         trials : Trials
             Trial list.
         enrolments : dict
             Utterance ids of each model, where the enrolment ids are models.
         threshold : float
-            For the score, in place of the model's own.
+            Threshold for the score, in place of the model's own.
 
         Returns
         -------
@@ -283,7 +314,7 @@ class ModelScoring:
             If nothing says where to decide, or the calibration needs durations.
         """
         backend = CosineBackend(**self.backend)
-        if backend.needs_cohort:
+        if backend.needs_cohort and self.cohort is not None:
             backend.take_statistics(
                 self.cohort.mean.cpu(), self.cohort.speaker_means.cpu()
             )
@@ -303,7 +334,10 @@ class ModelScoring:
         scores = scores.float()
         if threshold is None:
             threshold = self.threshold
-        if threshold is None and ratios is None:
+        if threshold is not None:
+            decisions = scores > threshold
+        elif ratios is not None:
+            decisions = ratios > 0
+        else:
             raise InputError("the model has no threshold of its own; give threshold")
-        decisions = ratios > 0 if threshold is None else scores > threshold
         return Verification(scores, decisions, ratios)

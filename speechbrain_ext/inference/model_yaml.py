@@ -56,7 +56,7 @@ def model_yaml(content, source, model, reference, n_cohort, emb_dim, n_classes):
     content : dict
         YAML of the training with its references resolved; it is changed.
     source : str or Path
-        For messages.
+        Name of the file, for messages.
     model : SpeakerRecognition
         What it builds.
     reference : str

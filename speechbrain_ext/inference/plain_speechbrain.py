@@ -39,7 +39,7 @@ class CalibratedSpeakerRecognition(speaker.SpeakerRecognition):
         wav2_lens : torch.Tensor
             Relative lengths, of shape (batch,).
         threshold : float
-            In place of the model's own.
+            Threshold in place of the model's own.
 
         Returns
         -------

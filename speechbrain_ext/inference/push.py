@@ -26,7 +26,7 @@ def push_model(folder, name, token=None, private=False):
     name : str
         user/name on the hub; made where it does not exist.
     token : str
-        For the hub; the one that is logged in with if None.
+        Token for the hub; the one that is logged in with if None.
     private : bool
         Whether a new one can be seen by its owner only.
 

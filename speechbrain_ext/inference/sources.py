@@ -13,7 +13,7 @@ def is_training(source):
     Arguments
     ---------
     source : str or Path
-        As of `load_model`.
+        See `load_model`.
 
     Returns
     -------
@@ -41,9 +41,9 @@ def load_model(source, device=None, revision=None, token=None, trust_source=Fals
     revision : str
         Branch, tag or commit on the hub.
     token : str
-        For the hub; the one that is logged in with if None.
+        Token for the hub; the one that is logged in with if None.
     trust_source : bool
-        As of `SpeakerRecognition.from_hparams`.
+        See `SpeakerRecognition.from_hparams`.
 
     Returns
     -------
@@ -53,7 +53,7 @@ def load_model(source, device=None, revision=None, token=None, trust_source=Fals
     Raises
     ------
     InputError
-        As of `SpeakerRecognition.from_hparams` and `from_training`.
+        See `SpeakerRecognition.from_hparams` and `from_training`.
     """
     run_opts = {} if device is None else {"device": device}
     if not is_training(source):
@@ -76,13 +76,13 @@ def describe_model(source, revision=None, token=None, trust_source=False):
     Arguments
     ---------
     source : str or Path
-        As of `load_model`.
+        See `load_model`.
     revision : str
-        As of `load_model`.
+        See `load_model`.
     token : str
-        As of `load_model`.
+        See `load_model`.
     trust_source : bool
-        As of `load_model`.
+        See `load_model`.
 
     Returns
     -------

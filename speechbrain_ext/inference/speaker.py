@@ -1,13 +1,16 @@
 """Trained speaker models, ready to embed and verify."""
 
 import statistics
+from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
+from speechbrain.dataio.encoder import CategoricalEncoder
 from speechbrain.utils.checkpoints import average_checkpoints
 from speechbrain.utils.data_utils import split_path
 from speechbrain.utils.fetching import fetch
+from speechbrain.utils.run_opts import RunOptions
 
 from speechbrain_ext.dataio.audio import read_crop, read_header
 from speechbrain_ext.dataio.embedding_store import EmbeddingStore
@@ -27,6 +30,10 @@ from speechbrain_ext.utils.distributed import device_of
 from speechbrain_ext.utils.errors import InputError
 from speechbrain_ext.utils.fingerprints import model_fingerprint
 
+# Embeddings of a speaker's recordings, and their seconds
+Enrolled = tuple[torch.Tensor, list[float]]
+# Scores of all speakers; the highest, its index and its name
+Classification = tuple[torch.Tensor, torch.Tensor, torch.Tensor, list[str]]
 MODEL_KEYS = ("encoder", "embedding_model", "sample_rate")
 
 
@@ -54,7 +61,13 @@ class Candidate(NamedTuple):
     probability: float | None
 
 
-def rank_speakers(scoring, embedding, duration, enrolled, threshold=None):
+def rank_speakers(
+    scoring: ModelScoring,
+    embedding: torch.Tensor,
+    duration: float,
+    enrolled: dict[str, Enrolled],
+    threshold: float | None = None,
+) -> list[Candidate]:
     """Compares a recording with enrolled speakers.
 
     Arguments
@@ -151,14 +164,14 @@ class SpeakerRecognition(torch.nn.Module):
 
     def __init__(
         self,
-        encoder,
-        embedding_model,
-        sample_rate,
-        threshold=None,
-        scoring=None,
-        classifier=None,
-        label_encoder=None,
-    ):
+        encoder: torch.nn.Module,
+        embedding_model: torch.nn.Module,
+        sample_rate: int,
+        threshold: float | None = None,
+        scoring: ModelScoring | None = None,
+        classifier: torch.nn.Module | None = None,
+        label_encoder: CategoricalEncoder | None = None,
+    ) -> None:
         super().__init__()
         if scoring is None:
             scoring = ModelScoring(threshold=threshold)
@@ -166,7 +179,7 @@ class SpeakerRecognition(torch.nn.Module):
         self.embedding_model = embedding_model
         self.sample_rate = sample_rate
         self.scoring = scoring
-        self.enrolled = {}
+        self.enrolled: dict[str, Enrolled] = {}
         # In a tuple it is no submodule: it is no part of what embeds.
         self._classification = (classifier, label_encoder)
         self.eval()
@@ -174,13 +187,13 @@ class SpeakerRecognition(torch.nn.Module):
     @classmethod
     def from_hparams(
         cls,
-        source,
-        savedir=None,
-        revision=None,
-        token=None,
-        run_opts=None,
-        trust_source=False,
-    ):
+        source: str | Path,
+        savedir: str | Path | None = None,
+        revision: str | None = None,
+        token: str | None = None,
+        run_opts: dict[str, Any] | RunOptions | None = None,
+        trust_source: bool = False,
+    ) -> "SpeakerRecognition":
         """Loads an exported model.
 
         Arguments
@@ -218,7 +231,12 @@ class SpeakerRecognition(torch.nn.Module):
         )
 
     @classmethod
-    def from_training(cls, output_folder, device="cpu", trust_source=False):
+    def from_training(
+        cls,
+        output_folder: str | Path,
+        device: str | torch.device = "cpu",
+        trust_source: bool = False,
+    ) -> "SpeakerRecognition":
         """Loads the best checkpoint of a training.
 
         Where the training's YAML says `average_checkpoints: n`, the weights
@@ -282,21 +300,26 @@ class SpeakerRecognition(torch.nn.Module):
         return cls(**model, scoring=scoring).to(device)
 
     @property
-    def threshold(self):
+    def threshold(self) -> float | None:
         """Score above which two utterances are of one speaker, or None."""
         return self.scoring.threshold
 
     @threshold.setter
-    def threshold(self, value):
+    def threshold(self, value: float | None) -> None:
         self.scoring.threshold = value
 
     @property
-    def device(self):
+    def device(self) -> torch.device:
         """Device of the parameters."""
         return next(self.parameters()).device
 
     @torch.no_grad()
-    def encode_batch(self, wavs, wav_lens=None, normalize=False):
+    def encode_batch(
+        self,
+        wavs: torch.Tensor,
+        wav_lens: torch.Tensor | None = None,
+        normalize: bool = False,
+    ) -> torch.Tensor:
         """Embeds waveforms.
 
         Arguments
@@ -326,14 +349,20 @@ class SpeakerRecognition(torch.nn.Module):
         embeddings = self.embedding_model(features, lengths)
         if not normalize:
             return embeddings
-        if not self.scoring.has_cohort:
+        cohort = self.scoring.cohort
+        if cohort is None or not self.scoring.has_cohort:
             raise InputError(
                 "normalize: the model has no mean of training embeddings; export it "
                 "with --cohort"
             )
-        return embeddings - self.scoring.cohort.mean.to(embeddings.device)
+        return embeddings - cohort.mean.to(embeddings.device)
 
-    def encode_file(self, path, window_length=None, window_overlap=None):
+    def encode_file(
+        self,
+        path: str | Path,
+        window_length: float | None = None,
+        window_overlap: float | None = None,
+    ) -> torch.Tensor:
         """Embeds an audio file; a long one in windows, read one by one.
 
         Arguments
@@ -360,7 +389,7 @@ class SpeakerRecognition(torch.nn.Module):
         """
         windows = Windows.of_settings(window_length, window_overlap)
         item = {"wav": str(path), "duration": read_header(path).duration}
-        total, n_samples = 0.0, 0
+        total, n_samples = torch.zeros((), dtype=torch.float64), 0
         for piece in cut_recording(item, windows):
             if "start" in piece:
                 crop = piece["start"], piece["duration"]
@@ -376,7 +405,7 @@ class SpeakerRecognition(torch.nn.Module):
         return (total / n_samples).float()
 
     @property
-    def fingerprint(self):
+    def fingerprint(self) -> str:
         """Hash of all that embeddings depend on, as of `model_fingerprint`.
 
         Computed anew each time, as parameters and attributes can change.
@@ -384,12 +413,12 @@ class SpeakerRecognition(torch.nn.Module):
         return model_fingerprint(self)
 
     @property
-    def has_layer_weights(self):
+    def has_layer_weights(self) -> bool:
         """Whether the embedding model attends to layers."""
         return attends_to_layers(self.embedding_model)
 
     @torch.no_grad()
-    def layer_weights(self, wav):
+    def layer_weights(self, wav: torch.Tensor) -> torch.Tensor:
         """Layer weights of an utterance, where `has_layer_weights`.
 
         Arguments
@@ -406,7 +435,12 @@ class SpeakerRecognition(torch.nn.Module):
         _, weights = self.embedding_model(features, return_weights=True)
         return weights[0].cpu()
 
-    def embed_files(self, paths, window_length=None, window_overlap=None):
+    def embed_files(
+        self,
+        paths: Iterable[str | Path],
+        window_length: float | None = None,
+        window_overlap: float | None = None,
+    ) -> torch.Tensor:
         """Embeds audio files, one after the other.
 
         Arguments
@@ -435,7 +469,9 @@ class SpeakerRecognition(torch.nn.Module):
             [self.encode_file(path, window_length, window_overlap) for path in paths]
         )
 
-    def load_audio(self, path, savedir=None):
+    def load_audio(
+        self, path: str | Path, savedir: str | Path | None = None
+    ) -> torch.Tensor:
         """Reads an audio file as the model wants it.
 
         Arguments
@@ -457,8 +493,13 @@ class SpeakerRecognition(torch.nn.Module):
         return read_crop(path, self.sample_rate)
 
     def verify_batch(
-        self, wavs1, wavs2, wav1_lens=None, wav2_lens=None, threshold=None
-    ):
+        self,
+        wavs1: torch.Tensor,
+        wavs2: torch.Tensor,
+        wav1_lens: torch.Tensor | None = None,
+        wav2_lens: torch.Tensor | None = None,
+        threshold: float | None = None,
+    ) -> Verification:
         """Scores pairs of waveforms.
 
         Arguments
@@ -479,12 +520,13 @@ class SpeakerRecognition(torch.nn.Module):
         Verification
             The pair of scores and decisions, each of shape (batch, 1).
         """
-        sides = [(_as_batch(wavs1), wav1_lens), (_as_batch(wavs2), wav2_lens)]
-        embeddings = [self.encode_batch(*side)[:, 0] for side in sides]
+        wavs1, wavs2 = _as_batch(wavs1), _as_batch(wavs2)
         result = self.scoring.compare(
-            *embeddings,
-            *(self._seconds(*side) for side in sides),
-            threshold=threshold,
+            self.encode_batch(wavs1, wav1_lens)[:, 0],
+            self.encode_batch(wavs2, wav2_lens)[:, 0],
+            self._seconds(wavs1, wav1_lens),
+            self._seconds(wavs2, wav2_lens),
+            threshold,
         )
         ratios = result.log_likelihood_ratio
         return Verification(
@@ -493,7 +535,9 @@ class SpeakerRecognition(torch.nn.Module):
             None if ratios is None else ratios.unsqueeze(1),
         )
 
-    def _seconds(self, wavs, wav_lens):
+    def _seconds(
+        self, wavs: torch.Tensor, wav_lens: torch.Tensor | None
+    ) -> list[float]:
         """Duration of each waveform."""
         whole = wavs.shape[1] / self.sample_rate
         lengths = torch.ones(len(wavs)) if wav_lens is None else wav_lens
@@ -501,13 +545,13 @@ class SpeakerRecognition(torch.nn.Module):
 
     def verify_files(
         self,
-        path_x,
-        path_y,
-        threshold=None,
-        window_length=None,
-        window_overlap=None,
-        savedir=None,
-    ):
+        path_x: str | Path,
+        path_y: str | Path,
+        threshold: float | None = None,
+        window_length: float | None = None,
+        window_overlap: float | None = None,
+        savedir: str | Path | None = None,
+    ) -> Verification:
         """Scores two audio files.
 
         Arguments
@@ -531,10 +575,11 @@ class SpeakerRecognition(torch.nn.Module):
             The pair of score and decision, each of shape (1,).
         """
         if savedir is not None:
-            waveforms = (
-                self.load_audio(path, savedir).unsqueeze(0) for path in (path_x, path_y)
+            result = self.verify_batch(
+                self.load_audio(path_x, savedir),
+                self.load_audio(path_y, savedir),
+                threshold=threshold,
             )
-            result = self.verify_batch(*waveforms, threshold=threshold)
             ratio = result.log_likelihood_ratio
             return Verification(
                 result.score[0], result.decision[0], None if ratio is None else ratio[0]
@@ -546,7 +591,13 @@ class SpeakerRecognition(torch.nn.Module):
             embeddings[:1], embeddings[1:], seconds[:1], seconds[1:], threshold
         )
 
-    def enrol(self, name, files, window_length=None, window_overlap=None):
+    def enrol(
+        self,
+        name: str,
+        files: str | Path | Iterable[str | Path],
+        window_length: float | None = None,
+        window_overlap: float | None = None,
+    ) -> torch.Tensor:
         """Keeps a speaker for `identify`; a name that is known is replaced.
 
         Arguments
@@ -573,8 +624,13 @@ class SpeakerRecognition(torch.nn.Module):
         return embeddings
 
     def identify(
-        self, file, top=5, threshold=None, window_length=None, window_overlap=None
-    ):
+        self,
+        file: str | Path,
+        top: int = 5,
+        threshold: float | None = None,
+        window_length: float | None = None,
+        window_overlap: float | None = None,
+    ) -> list[Candidate]:
         """Compares a recording with all enrolled speakers.
 
         Arguments
@@ -610,7 +666,9 @@ class SpeakerRecognition(torch.nn.Module):
         )[:top]
 
     @torch.no_grad()
-    def classify_batch(self, wavs, wav_lens=None):
+    def classify_batch(
+        self, wavs: torch.Tensor, wav_lens: torch.Tensor | None = None
+    ) -> Classification:
         """Which of the training speakers waveforms are of.
 
         Arguments
@@ -637,14 +695,16 @@ class SpeakerRecognition(torch.nn.Module):
             If the model was exported without its classifier.
         """
         classifier, label_encoder = self._classification
-        if classifier is None:
+        if classifier is None or label_encoder is None:
             raise InputError("the model has no classifier of training speakers")
         embeddings = self.encode_batch(wavs, wav_lens)
         outputs = classifier.to(self.device).eval()(embeddings).squeeze(1)
         score, index = outputs.max(dim=-1)
         return outputs, score, index, label_encoder.decode_torch(index)
 
-    def classify_file(self, path, savedir=None):
+    def classify_file(
+        self, path: str | Path, savedir: str | Path | None = None
+    ) -> Classification:
         """Which of the training speakers a recording is of.
 
         Arguments
@@ -661,12 +721,14 @@ class SpeakerRecognition(torch.nn.Module):
         """
         return self.classify_batch(self.load_audio(path, savedir))
 
-    def forward(self, wavs, wav_lens=None):
+    def forward(
+        self, wavs: torch.Tensor, wav_lens: torch.Tensor | None = None
+    ) -> Classification:
         """Classifies waveforms, as `classify_batch`."""
         return self.classify_batch(wavs, wav_lens)
 
 
-def _as_batch(wavs):
+def _as_batch(wavs: torch.Tensor) -> torch.Tensor:
     """Waveforms as float32 between -1 and 1, of shape (batch, time)."""
     if wavs.dtype in (torch.int16, torch.int32):
         wavs = wavs.double() / 2 ** (torch.iinfo(wavs.dtype).bits - 1)

@@ -138,15 +138,15 @@ def pooled_teacher_frames(teacher, layers, pooling, channels_first=False):
     layers : list of str
         See `TeacherFrames`.
     pooling : torch.nn.Module
-        From frames (batch, time, channel) and relative lengths to
-        (batch, 1, dim), such as `MaskedStatisticsPooling`.
+        Pooling from frames (batch, time, channel) and relative lengths to (batch, 1,
+        dim), such as `MaskedStatisticsPooling`.
     channels_first : bool
         See `TeacherFrames`.
 
     Returns
     -------
     SpeakerRecognition
-        For `extract_embeddings`.
+        Model for `extract_embeddings`.
     """
     frames = trained_teacher_frames(teacher, layers, channels_first)
     return SpeakerRecognition(

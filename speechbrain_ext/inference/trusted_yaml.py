@@ -125,7 +125,7 @@ def refuse_early_calls(text, source):
     text : str
         The YAML.
     source : str or Path
-        For messages.
+        Name of the file, for messages.
 
     Raises
     ------

@@ -41,12 +41,12 @@ def speakers_of(trials):
     Arguments
     ---------
     trials : Trials
-        With labels.
+        Trial list with labels.
 
     Returns
     -------
     dict
-        Of each utterance a name of its speaker, which is one of its utterances.
+        For each utterance a name of its speaker, which is one of its utterances.
 
     Example
     -------
@@ -73,9 +73,9 @@ def tune(trials, scores, far=None, costs=None):
     Arguments
     ---------
     trials : Trials
-        With labels.
+        Trial list with labels.
     scores : torch.Tensor
-        Of shape (n_trial,).
+        Scores, of shape (n_trial,).
     far : float
         The false acceptance rate that must not be exceeded.
     costs : dict
@@ -99,8 +99,8 @@ def tune(trials, scores, far=None, costs=None):
     >>> trials = Trials(
     ...     [1, 1, 0, 0], ["a1", "b1", "a1", "b1"], ["a2", "b2", "b2", "a2"]
     ... )
-    >>> tune(trials, torch.tensor([0.9, 0.8, 0.2, 0.1])).threshold
-    0.5
+    >>> tune(trials, torch.tensor([0.9, 0.8, 0.2, 0.1])).frr
+    0.0
     """
     if far is not None and costs:
         raise InputError("give a false acceptance rate or costs, not both")
@@ -143,14 +143,14 @@ def score_trials(model, trials, store):
     model : SpeakerRecognition
         The model.
     trials : Trials
-        With utterances of the store.
+        Trial list with utterances of the store.
     store : EmbeddingStore
-        With embeddings and durations.
+        Store with embeddings and durations.
 
     Returns
     -------
     torch.Tensor
-        Of shape (n_trial,).
+        Scores, of shape (n_trial,).
     """
     matched = match_utterances(trials, store.ids, "the trial list")
     # The threshold is what is sought: any will do.

@@ -195,7 +195,7 @@ class TrialSet:
     Arguments
     ---------
     trials : Trials
-        With known ids.
+        Trial list with known ids.
     utterances : dict
         Utterances as `read_manifest` gives them, those that the trials compare.
     enrolments : dict
@@ -221,7 +221,7 @@ class TrialSet:
         Returns
         -------
         TrialSet
-            With what the trials need.
+            What the trials need.
 
         Raises
         ------
@@ -356,7 +356,7 @@ def verify_embeddings(
     Arguments
     ---------
     store : EmbeddingStore
-        With the utterances of the trials.
+        Embeddings with the utterances of the trials.
     trial_set : TrialSet
         The trials.
     output_folder : str or Path

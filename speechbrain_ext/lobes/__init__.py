@@ -12,9 +12,11 @@ from speechbrain_ext.lobes.features import (
     MaskedMFCC,
     NormalizedFbank,
     NormalizedMFCC,
+    SpeechMFCC,
 )
 from speechbrain_ext.lobes.models.astp import ASTP
 from speechbrain_ext.lobes.models.ecapa import MaskedECAPA
+from speechbrain_ext.lobes.models.ivector import IVectorExtractor
 from speechbrain_ext.lobes.models.kd_student import KDStudent
 from speechbrain_ext.lobes.models.lap import LAP, LAP_ASTP
 from speechbrain_ext.lobes.models.layer_adapters import LayerAdapterMFA
@@ -43,6 +45,7 @@ __all__ = [
     "ChannelAttentiveStatisticsPooling",
     "DoubleMultiHeadAttnPooling",
     "Encoder",
+    "IVectorExtractor",
     "KDStudent",
     "LAP",
     "LAP_ASTP",
@@ -62,6 +65,7 @@ __all__ = [
     "NormalizedMFCC",
     "SSLEncoder",
     "SpeakerEmbedder",
+    "SpeechMFCC",
     "VGGEmbedding",
     "W2VBertEncoder",
     "WeightedLayerSum",

@@ -6,7 +6,12 @@ from speechbrain.lobes.features import MFCC, Fbank
 from speechbrain.processing.features import spectral_magnitude
 from speechbrain.utils.autocast import fwd_default_precision
 
-from speechbrain_ext.nnet.masking import frame_counts, hold_last_frame, masked_mean
+from speechbrain_ext.nnet.masking import (
+    frame_counts,
+    frame_mask,
+    hold_last_frame,
+    masked_mean,
+)
 
 
 class _LengthAware:
@@ -136,7 +141,7 @@ class NormalizedFbank(torch.nn.Module):
     n_mels : int
         Number of mel bands.
     sample_rate : int
-        In Hz.
+        Sample rate in Hz.
     preemphasis : float
         Share of the sample before that is subtracted from each sample; 0 for none.
     keep_spectrum : bool
@@ -178,6 +183,11 @@ class NormalizedFbank(torch.nn.Module):
         torch.Tensor
             Relative lengths in frames, of shape (batch,).
         """
+        frames, mask, _ = self._valid_frames(wav, wav_lens)
+        return self.normalize(frames, mask), mask.sum(1) / frames.shape[1]
+
+    def _valid_frames(self, wav, wav_lens):
+        """Features, which of them are valid, and the filtered waveform."""
         if wav_lens is None:
             wav_lens = torch.ones(len(wav), device=wav.device)
         if self.preemphasis:
@@ -185,7 +195,7 @@ class NormalizedFbank(torch.nn.Module):
         frames = self.fbank(wav, wav_lens)
         counts = self.fbank.frame_counts(wav, wav_lens)
         mask = torch.arange(frames.shape[1], device=wav.device) < counts.unsqueeze(1)
-        return self.normalize(frames, mask), counts / frames.shape[1]
+        return frames, mask, wav
 
     def normalize(self, frames, mask):
         """Normalises features.
@@ -223,7 +233,7 @@ class NormalizedMFCC(NormalizedFbank):
     f_max : float
         Highest frequency of the bands, in Hz.
     sample_rate : int
-        In Hz.
+        Sample rate in Hz.
     n_fft : int
         Points of the Fourier transform.
     preemphasis : float
@@ -246,6 +256,7 @@ class NormalizedMFCC(NormalizedFbank):
 
     NORMALIZATIONS = ("mean", "mean-variance", "frame-length")
     EPS = 1e-8
+    has_deltas = False
 
     def __init__(
         self,
@@ -266,7 +277,7 @@ class NormalizedMFCC(NormalizedFbank):
             )
         self.normalization = normalization
         self.fbank = MaskedMFCC(
-            deltas=False,
+            deltas=self.has_deltas,
             context=False,
             sample_rate=sample_rate,
             f_min=f_min,
@@ -299,6 +310,94 @@ class NormalizedMFCC(NormalizedFbank):
             return centred
         std = _mean(centred**2, mask, (2,)).sqrt()
         return centred / std.clamp(min=self.EPS)
+
+
+class SpeechMFCC(NormalizedMFCC):
+    """MFCCs with first and second differences, of the frames of speech alone.
+
+    The front end of i-vectors. A frame is of speech where its energy is within
+    `vad_range` of that of the utterance's loudest frame, which does not depend
+    on the gain. Differences are taken before the other frames are left out, and
+    what remains is normalised.
+
+    Arguments
+    ---------
+    n_mfcc : int
+        Number of coefficients; there are three times as many channels.
+    vad_range : float
+        In dB.
+    **kwargs : dict
+        Handed on to `NormalizedMFCC`.
+
+    Example
+    -------
+    >>> wav = torch.cat([torch.randn(2, 8000), 0.001 * torch.randn(2, 8000)], dim=1)
+    >>> frames, lengths = SpeechMFCC()(wav, torch.ones(2))
+    >>> frames.shape, lengths
+    (torch.Size([2, 52, 60]), tensor([1., 1.]))
+    """
+
+    has_deltas = True
+    MIN_ENERGY = 1e-10
+
+    def __init__(self, n_mfcc=20, vad_range=30.0, **kwargs):
+        super().__init__(n_mfcc=n_mfcc, **kwargs)
+        self.vad_range = vad_range
+        self.channels = 3 * n_mfcc
+
+    def forward(self, wav, wav_lens=None):
+        """Computes the features.
+
+        Arguments
+        ---------
+        wav : torch.Tensor
+            Waveforms, of shape (batch, time).
+        wav_lens : torch.Tensor
+            Relative lengths, of shape (batch,).
+
+        Returns
+        -------
+        torch.Tensor
+            Features, of shape (batch, frame of speech, 3 * n_mfcc).
+        torch.Tensor
+            Relative lengths in frames of speech, of shape (batch,).
+        """
+        frames, mask, wav = self._valid_frames(wav, wav_lens)
+        valid = frame_mask(wav_lens, wav.shape[1])
+        if valid is not None:
+            wav = wav.masked_fill(~valid, 0.0)
+        is_speech = self.is_speech(wav, mask)
+        # What is of speech goes to the front, in its order.
+        counts = is_speech.sum(1)
+        longest = int(counts.max())
+        order = torch.argsort(~is_speech, dim=1, stable=True)[:, :longest]
+        mask = torch.gather(is_speech, 1, order)
+        order = order.unsqueeze(2).expand(-1, -1, frames.shape[2])
+        return self.normalize(torch.gather(frames, 1, order), mask), counts / longest
+
+    def is_speech(self, wav, mask):
+        """Tells frames of speech by their energy.
+
+        Arguments
+        ---------
+        wav : torch.Tensor
+            Waveforms, of shape (batch, time), with zeros for padding.
+        mask : torch.Tensor
+            Valid frames, of shape (batch, frame).
+
+        Returns
+        -------
+        torch.Tensor
+            True for valid frames of speech, at least one in each utterance; of
+            shape (batch, frame).
+        """
+        window = self.fbank.compute_STFT.win_length
+        power = torch.nn.functional.pad(wav**2, (window // 2, window // 2))
+        power = torch.nn.functional.avg_pool1d(power.unsqueeze(1), window, self.hop)
+        energy = 10 * power.squeeze(1).clamp(min=self.MIN_ENERGY).log10()
+        energy = energy[:, : mask.shape[1]].masked_fill(~mask, float("-inf"))
+        loudest = energy.amax(dim=1, keepdim=True)
+        return mask & (energy >= loudest - self.vad_range)
 
 
 def _mean(frames, mask, averaged):

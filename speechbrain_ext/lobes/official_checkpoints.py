@@ -120,7 +120,8 @@ def ltdnn_from_official(state_dict, n_heads, unbiased=False):
     4
     """
     official = {
-        name.removeprefix("encoder."): value for name, value in state_dict.items()
+        name.removeprefix("encoder."): value
+        for name, value in state_dict.items()
     }
     with _needs_parameters_of("an L-TDNN"):
         conv_in = official["net.in_conv.1.conv.weight"]
@@ -161,7 +162,7 @@ def lap_astp_from_official(state_dict, n_heads):
     Returns
     -------
     LAP_ASTP
-        In eval mode.
+        The model, in eval mode.
 
     Raises
     ------
@@ -234,7 +235,7 @@ def mha_vgg_from_official(state_dict, n_heads):
     Returns
     -------
     VGGEmbedding
-        In eval mode.
+        The model, in eval mode.
 
     Raises
     ------
@@ -292,7 +293,9 @@ def mha_vgg_from_official(state_dict, n_heads):
         channels,
         emb_dim,
     )
-    official.update({f"pooling.{name}": value for name, value in queries.items()})
+    official.update(
+        {f"pooling.{name}": value for name, value in queries.items()}
+    )
     return _load_official(model, official, official_mha_vgg_name)
 
 

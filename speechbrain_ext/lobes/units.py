@@ -20,7 +20,7 @@ class MFCCFeatures(nn.Module):
     n_mfcc : int
         Coefficients.
     sample_rate : int
-        In Hz.
+        Sample rate in Hz.
     window : int
         Samples of a frame.
     receptive_field : int
@@ -118,7 +118,7 @@ class KMeansUnits(nn.Module):
     Arguments
     ---------
     features : torch.nn.Module
-        From waveforms to (batch, frame, channel).
+        Module from waveforms to (batch, frame, channel).
     n_units : int
         Clusters.
     seed : int

@@ -1,5 +1,7 @@
 """Confidence intervals by resampling speakers."""
 
+from collections.abc import Callable, Iterator, Sequence
+
 import numpy as np
 import torch
 
@@ -7,8 +9,14 @@ from speechbrain_ext.metrics.detection import DetectionCurve
 
 
 def eer_interval(
-    scores, labels, enrol_speakers, test_speakers, level=0.95, n_draws=1000, seed=0
-):
+    scores: torch.Tensor,
+    labels: Sequence[int],
+    enrol_speakers: Sequence[str],
+    test_speakers: Sequence[str],
+    level: float = 0.95,
+    n_draws: int = 1000,
+    seed: int = 0,
+) -> tuple[float, float]:
     """Bootstrap interval of the EER over speakers.
 
     Trials of one speaker resemble each other, so that resampling trials gives
@@ -58,21 +66,21 @@ def eer_interval(
 
 
 def threshold_interval(
-    scores,
-    labels,
-    enrol_speakers,
-    test_speakers,
-    choose,
-    level=0.95,
-    n_draws=200,
-    seed=0,
-):
+    scores: torch.Tensor,
+    labels: Sequence[int],
+    enrol_speakers: Sequence[str],
+    test_speakers: Sequence[str],
+    choose: Callable[[DetectionCurve], float],
+    level: float = 0.95,
+    n_draws: int = 200,
+    seed: int = 0,
+) -> tuple[float, float]:
     """Bootstrap interval of a threshold over speakers, as of `eer_interval`.
 
     Arguments
     ---------
     scores : torch.Tensor
-        Of shape (n_trial,).
+        Scores, of shape (n_trial,).
     labels : list of int
         1 for target, 0 for non-target trials.
     enrol_speakers : list of str
@@ -80,13 +88,13 @@ def threshold_interval(
     test_speakers : list of str
         Speaker of each trial's test side.
     choose : callable
-        From a `DetectionCurve` to the threshold.
+        Function from a `DetectionCurve` to the threshold.
     level : float
         Confidence level.
     n_draws : int
         Bootstrap draws.
     seed : int
-        Of the draws.
+        Seed of the draws.
 
     Returns
     -------
@@ -118,10 +126,16 @@ def threshold_interval(
     return _interval(thresholds, level)
 
 
-def _draws(is_target, enrol_speakers, test_speakers, n_draws, seed):
+def _draws(
+    is_target: torch.Tensor | Sequence[int],
+    enrol_speakers: Sequence[str],
+    test_speakers: Sequence[str],
+    n_draws: int,
+    seed: int,
+) -> Iterator[torch.Tensor]:
     """How often each trial counts, in each draw of speakers."""
     rng = np.random.default_rng(seed)
-    is_target = np.asarray(is_target, dtype=bool)
+    targets = np.asarray(is_target, dtype=bool)
     speakers, numbers = np.unique(
         np.concatenate([enrol_speakers, test_speakers]), return_inverse=True
     )
@@ -131,27 +145,35 @@ def _draws(is_target, enrol_speakers, test_speakers, n_draws, seed):
             rng.integers(len(speakers), size=len(speakers)),
             minlength=len(speakers),
         )
-        yield torch.from_numpy(drawn[enrol] * np.where(is_target, 1, drawn[test]))
+        yield torch.from_numpy(drawn[enrol] * np.where(targets, 1, drawn[test]))
 
 
-def _resampled_rates(scores, labels, enrol_speakers, test_speakers, n_draws, seed):
+def _resampled_rates(
+    scores: torch.Tensor,
+    labels: Sequence[int],
+    enrol_speakers: Sequence[str],
+    test_speakers: Sequence[str],
+    n_draws: int,
+    seed: int,
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """False rejection and false acceptance rates at every score, in each draw."""
-    order = torch.argsort(torch.as_tensor(scores).flatten(), stable=True)
-    ranked = torch.as_tensor(scores).flatten()[order].numpy()
+    scores = torch.as_tensor(scores).flatten()
+    order = torch.argsort(scores, stable=True).numpy()
+    ranked = scores.numpy()[order]
     is_target = np.asarray(labels, dtype=bool)[order]
     # A threshold lies between different scores only.
     last_of_tie = np.append(ranked[1:] != ranked[:-1], True)
     for weights in _draws(labels, enrol_speakers, test_speakers, n_draws, seed):
-        weights = weights.numpy()[order]
-        missed = np.cumsum(weights * is_target)
-        rejected = np.cumsum(weights * ~is_target)
+        counts = weights.numpy()[order]
+        missed = np.cumsum(counts * is_target)
+        rejected = np.cumsum(counts * ~is_target)
         if missed[-1] == 0 or rejected[-1] == 0:
             continue
         frr = missed[last_of_tie] / missed[-1]
         yield frr, 1 - rejected[last_of_tie] / rejected[-1]
 
 
-def _interval(values, level):
+def _interval(values: list[float], level: float) -> tuple[float, float]:
     if not values:
         return float("nan"), float("nan")
     tail = (1 - level) / 2

@@ -9,7 +9,7 @@ from sklearn.isotonic import IsotonicRegression
 from speechbrain_ext.metrics.detection import DetectionCurve, checked_scores
 
 
-def Cllr(positive_scores, negative_scores):
+def Cllr(positive_scores: torch.Tensor, negative_scores: torch.Tensor) -> float:
     """Cost of log-likelihood ratios, in bits (Bruemmer, 2006).
 
     Arguments
@@ -35,7 +35,7 @@ def Cllr(positive_scores, negative_scores):
     return (target + nontarget).item() / (2 * math.log(2))
 
 
-def minCllr(positive_scores, negative_scores):
+def minCllr(positive_scores: torch.Tensor, negative_scores: torch.Tensor) -> float:
     """Cllr after the best monotonic calibration of these very scores.
 
     The calibration is isotonic regression (pool adjacent violators).
@@ -75,7 +75,13 @@ def minCllr(positive_scores, negative_scores):
     return (target + nontarget).item() / (2 * math.log(2))
 
 
-def actDCF(positive_scores, negative_scores, c_miss=1.0, c_fa=1.0, p_target=0.01):
+def actDCF(
+    positive_scores: torch.Tensor,
+    negative_scores: torch.Tensor,
+    c_miss: float = 1.0,
+    c_fa: float = 1.0,
+    p_target: float = 0.01,
+) -> float:
     """Normalised detection cost at the threshold that Bayes' rule gives.
 
     Arguments
@@ -109,7 +115,9 @@ def actDCF(positive_scores, negative_scores, c_miss=1.0, c_fa=1.0, p_target=0.01
     return (miss_cost * frr + fa_cost * far) / min(miss_cost, fa_cost)
 
 
-def far_at_frr(positive_scores, negative_scores, frr):
+def far_at_frr(
+    positive_scores: torch.Tensor, negative_scores: torch.Tensor, frr: float
+) -> float:
     """Lowest false acceptance rate whose false rejection rate is at most `frr`.
 
     Arguments

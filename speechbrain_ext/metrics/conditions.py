@@ -24,7 +24,7 @@ def condition_metrics(trials, scores, store, gender_of=None, enrolments=None):
     scores : torch.Tensor
         Scores, of shape (n_trial,).
     store : EmbeddingStore
-        For the durations and speakers.
+        Embeddings with their durations and speakers.
     gender_of : dict
         Gender of each speaker, where known.
     enrolments : dict

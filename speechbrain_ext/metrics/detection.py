@@ -7,6 +7,8 @@ FRR is the share of target scores <= threshold, FAR the share of non-target
 scores > threshold.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
@@ -43,7 +45,9 @@ class DetectionCurve:
     (0.25, 1.0)
     """
 
-    def __init__(self, positive_scores, negative_scores):
+    def __init__(
+        self, positive_scores: torch.Tensor, negative_scores: torch.Tensor
+    ) -> None:
         positive, negative = (
             np.sort(scores.numpy())
             for scores in checked_scores(positive_scores, negative_scores)
@@ -65,7 +69,9 @@ class DetectionCurve:
         midpoints[of_upper] = scores[1:][of_upper]
         at = np.arange(len(midpoints)) + of_upper
 
-        def interleaved(at_scores, at_midpoints):
+        def interleaved(
+            at_scores: np.ndarray, at_midpoints: np.ndarray
+        ) -> torch.Tensor:
             both = np.empty(2 * len(at_scores) - 1, dtype=at_scores.dtype)
             both[::2], both[1::2] = at_scores, at_midpoints
             return torch.from_numpy(both)
@@ -76,35 +82,41 @@ class DetectionCurve:
         self.frr = missed.float() / len(positive)
         self.far = (len(negative) - refused).float() / len(negative)
 
-    def eer(self):
+    def eer(self) -> tuple[float, float]:
         """Equal error rate and its threshold, as of `EER`."""
         index = _closest_point(self.far, self.frr)
         eer = (self.far[index].item() + self.frr[index].item()) / 2
         return eer, self.thresholds[index].item()
 
-    def min_dcf(self, c_miss=1.0, c_fa=1.0, p_target=0.01):
+    def min_dcf(
+        self, c_miss: float = 1.0, c_fa: float = 1.0, p_target: float = 0.01
+    ) -> tuple[float, float]:
         """Minimum cost and its threshold, as of `minDCF`."""
         cost = c_miss * self.frr * p_target + c_fa * self.far * (1 - p_target)
         min_cost, index = torch.min(cost, dim=0)
         return min_cost.item(), self.thresholds[index].item()
 
-    def normalized_min_dcf(self, c_miss=1.0, c_fa=1.0, p_target=0.01):
+    def normalized_min_dcf(
+        self, c_miss: float = 1.0, c_fa: float = 1.0, p_target: float = 0.01
+    ) -> float:
         """Normalised minimum cost, as of `normalized_minDCF`."""
         miss_cost, fa_cost = c_miss * p_target, c_fa * (1 - p_target)
         cost = miss_cost * self.frr.double() + fa_cost * self.far.double()
         return min(cost.min().item() / min(miss_cost, fa_cost), 1.0)
 
-    def far_at_frr(self, frr):
+    def far_at_frr(self, frr: float) -> float:
         """False acceptance rate, as of `far_at_frr`."""
         allowed = self.far[self.frr <= frr]
         return allowed.min().item() if len(allowed) else 1.0
 
-    def threshold_at_far(self, far):
+    def threshold_at_far(self, far: float) -> float:
         """Lowest threshold whose false acceptance rate is no higher."""
         return self.thresholds[self.far <= far][0].item()
 
 
-def EER(positive_scores, negative_scores):
+def EER(
+    positive_scores: torch.Tensor, negative_scores: torch.Tensor
+) -> tuple[float, float]:
     """Equal error rate and its threshold.
 
     Arguments
@@ -137,7 +149,7 @@ def EER(positive_scores, negative_scores):
     return DetectionCurve(positive_scores, negative_scores).eer()
 
 
-def _closest_point(far, frr):
+def _closest_point(far: torch.Tensor, frr: torch.Tensor) -> int:
     """Index at which SpeechBrain's loop over the thresholds ends.
 
     The loop compares a float32 difference with a float64 one, so that on
@@ -153,7 +165,13 @@ def _closest_point(far, frr):
     return closest
 
 
-def minDCF(positive_scores, negative_scores, c_miss=1.0, c_fa=1.0, p_target=0.01):
+def minDCF(
+    positive_scores: torch.Tensor,
+    negative_scores: torch.Tensor,
+    c_miss: float = 1.0,
+    c_fa: float = 1.0,
+    p_target: float = 0.01,
+) -> tuple[float, float]:
     """Minimum of the detection cost, not normalised, as SpeechBrain's.
 
     C_det = c_miss * FRR * p_target + c_fa * FAR * (1 - p_target)
@@ -196,8 +214,12 @@ def minDCF(positive_scores, negative_scores, c_miss=1.0, c_fa=1.0, p_target=0.01
 
 
 def normalized_minDCF(
-    positive_scores, negative_scores, c_miss=1.0, c_fa=1.0, p_target=0.01
-):
+    positive_scores: torch.Tensor,
+    negative_scores: torch.Tensor,
+    c_miss: float = 1.0,
+    c_fa: float = 1.0,
+    p_target: float = 0.01,
+) -> float:
     """minDCF divided by the cost of the better trivial system, as NIST's.
 
     Papers report this one. A system that accepts all trials is considered
@@ -231,7 +253,9 @@ def normalized_minDCF(
     return curve.normalized_min_dcf(c_miss, c_fa, p_target)
 
 
-def EER_star(positive_scores, negative_scores, threshold):
+def EER_star(
+    positive_scores: torch.Tensor, negative_scores: torch.Tensor, threshold: float
+) -> float:
     """(FAR + FRR) / 2 at a threshold set on other trials.
 
     Equation 5 of arXiv 2409.07770, where the threshold is that of the EER of
@@ -269,7 +293,9 @@ def EER_star(positive_scores, negative_scores, threshold):
     return (far + frr) / 2
 
 
-def det_points(positive_scores, negative_scores):
+def det_points(
+    positive_scores: torch.Tensor, negative_scores: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """False acceptance and false rejection rates at every threshold.
 
     Arguments
@@ -310,7 +336,9 @@ def det_points(positive_scores, negative_scores):
     return curve.far, curve.frr, curve.thresholds
 
 
-def checked_scores(positive_scores, negative_scores):
+def checked_scores(
+    positive_scores: torch.Tensor | Sequence, negative_scores: torch.Tensor | Sequence
+) -> list[torch.Tensor]:
     """Flattens scores and refuses what no metric can use.
 
     Arguments

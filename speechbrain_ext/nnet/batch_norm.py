@@ -50,7 +50,7 @@ def synchronise_on_cpus(module):
     Arguments
     ---------
     module : torch.nn.Module
-        Whose batch norms are replaced, with their own parameters and buffers.
+        Module whose batch norms are replaced, with their own parameters and buffers.
 
     Returns
     -------

@@ -99,7 +99,7 @@ class SubCenterClassifier(nn.Module):
         Returns
         -------
         torch.Tensor
-            In float32, of shape (batch, 1, speaker).
+            Cosines in float32, of shape (batch, 1, speaker).
         """
         # Half precision cannot tell cosines near one apart.
         with torch.autocast(embeddings.device.type, enabled=False):
@@ -123,11 +123,11 @@ class InterTopKAAM(nn.Module):
     scale : float
         Scale of the cosines.
     margin : float
-        In radians; may be changed during training.
+        Margin in radians; may be changed during training.
     top_k : int
         Speakers that are penalised; 0 for AAM-softmax.
     penalty : float
-        In radians, where the margin is `base_margin`.
+        Penalty in radians, where the margin is `base_margin`.
     base_margin : float
         The margin at which the penalty is whole; `margin` if None.
 
@@ -330,7 +330,7 @@ class MarginSchedule:
         Returns
         -------
         float
-            In radians.
+            The margin, in radians.
         """
         if step >= self.n_steps:
             return self.margin

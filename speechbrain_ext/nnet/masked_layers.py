@@ -113,7 +113,7 @@ def change_classes(module, classes):
     Arguments
     ---------
     module : torch.nn.Module
-        Whose submodules, itself included, are changed.
+        Module whose submodules, itself included, are changed.
     classes : dict
         From a class to the one that takes its place, a subclass in all but
         the constructor.

@@ -98,7 +98,7 @@ def valid_positions(counts, n_positions):
     Returns
     -------
     torch.Tensor or None
-        As of `frame_mask`.
+        The mask, as `frame_mask` gives it.
 
     Example
     -------
@@ -117,12 +117,12 @@ def layers_to_map(hidden_states):
     Arguments
     ---------
     hidden_states : torch.Tensor
-        Of shape (layer, batch, time, channel).
+        Hidden states, of shape (layer, batch, time, channel).
 
     Returns
     -------
     torch.Tensor
-        Of shape (batch, channel, layer, time).
+        Output, of shape (batch, channel, layer, time).
 
     Example
     -------
@@ -260,7 +260,7 @@ def masked_mean(x, mask, dim):
     Returns
     -------
     torch.Tensor
-        With the averaged dimensions kept at size 1.
+        Means, the averaged dimensions kept at size 1.
 
     Example
     -------

@@ -1,6 +1,8 @@
 """Pooling over layers and over frames, and what every such module keeps to."""
 
 import abc
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from speechbrain.nnet.pooling import StatisticsPooling
@@ -11,12 +13,16 @@ from speechbrain_ext.nnet.initialisation import draw_by_xavier
 from speechbrain_ext.nnet.masking import (
     expand_mask,
     frame_mask,
+    is_traced,
     layers_to_map,
     masked_batch_norm,
     masked_mean,
 )
 from speechbrain_ext.utils.distributed import without_wrapper
 from speechbrain_ext.utils.errors import InputError
+
+# What is pooled; with return_weights a pair of it and the weights
+MaybeWithWeights = torch.Tensor | tuple[torch.Tensor, torch.Tensor]
 
 
 class LayerAttention(nn.Module, abc.ABC):
@@ -28,7 +34,12 @@ class LayerAttention(nn.Module, abc.ABC):
     """
 
     @abc.abstractmethod
-    def forward(self, hidden_states, lengths=None, return_weights=False):
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        lengths: torch.Tensor | None = None,
+        return_weights: bool = False,
+    ) -> MaybeWithWeights:
         """Takes all layers in.
 
         Arguments
@@ -70,7 +81,9 @@ class FramePooling(nn.Module, abc.ABC):
     out_channels: int
 
     @abc.abstractmethod
-    def forward(self, frames, lengths=None):
+    def forward(
+        self, frames: torch.Tensor, lengths: torch.Tensor | None = None
+    ) -> MaybeWithWeights:
         """Pools the valid frames.
 
         Arguments
@@ -91,7 +104,12 @@ class MultiHeadFramePooling(FramePooling):
     """A pooling each head of which weighs the frames, and gives the weights."""
 
     @abc.abstractmethod
-    def forward(self, frames, lengths=None, return_weights=False):
+    def forward(
+        self,
+        frames: torch.Tensor,
+        lengths: torch.Tensor | None = None,
+        return_weights: bool = False,
+    ) -> MaybeWithWeights:
         """Pools the valid frames.
 
         Arguments
@@ -113,7 +131,7 @@ class MultiHeadFramePooling(FramePooling):
         """
 
 
-def attends_to_layers(module):
+def attends_to_layers(module: nn.Module) -> bool:
     """Whether a module gives its weights of layers on request.
 
     Arguments
@@ -137,13 +155,13 @@ def attends_to_layers(module):
     return isinstance(without_wrapper(module), LayerAttention)
 
 
-def check_pooling(frame_pooling, channels):
+def check_pooling(frame_pooling: nn.Module, channels: int) -> None:
     """Checks that a pooling takes the channels that it will get.
 
     Arguments
     ---------
     frame_pooling : torch.nn.Module
-        With in_channels, unless it takes any number of channels.
+        Pooling with in_channels, unless it takes any number of channels.
     channels : int
         Channels of the frames.
 
@@ -190,7 +208,9 @@ class MaskedStatisticsPooling(StatisticsPooling):
 
     MIN_VARIANCE = 1e-12
 
-    def forward(self, x, lengths=None):
+    def forward(
+        self, x: torch.Tensor, lengths: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Pools the valid frames.
 
         Arguments
@@ -230,18 +250,22 @@ class FrameStatistics(FramePooling):
     torch.Size([2, 1, 1024])
     """
 
-    def __init__(self, in_channels):
+    def __init__(self, in_channels: int) -> None:
         super().__init__()
         self.in_channels = in_channels
         self.out_channels = 2 * in_channels
         self.statistics = MaskedStatisticsPooling()
 
-    def forward(self, frames, lengths=None):
+    def forward(
+        self, frames: torch.Tensor, lengths: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Pools the valid frames, as of `FramePooling`."""
         return self.statistics(frames, lengths)
 
 
-def _unbiased(variance, x, mask):
+def _unbiased(
+    variance: torch.Tensor, x: torch.Tensor, mask: torch.Tensor | None
+) -> torch.Tensor:
     """The unbiased variance over the frames of x (batch, channel, time)."""
     if mask is None:
         return variance * (x.shape[2] / max(x.shape[2] - 1, 1))
@@ -264,11 +288,16 @@ class WeightedLayerSum(LayerPooling):
     torch.Size([2, 50, 768])
     """
 
-    def __init__(self, n_layers):
+    def __init__(self, n_layers: int) -> None:
         super().__init__()
         self.weights = nn.Parameter(torch.zeros(n_layers))
 
-    def forward(self, hidden_states, lengths=None, return_weights=False):
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        lengths: torch.Tensor | None = None,
+        return_weights: bool = False,
+    ) -> MaybeWithWeights:
         """Sums the layers.
 
         Arguments
@@ -344,19 +373,23 @@ class LayerAttentivePooling(LayerPooling):
     (torch.Size([2, 50, 512]), torch.Size([2, 8, 50, 13]))
     """
 
-    POOLS = {"max": torch.amax, "sum": torch.sum, "mean": torch.mean}
+    POOLS: dict[str, Callable[..., torch.Tensor]] = {
+        "max": torch.amax,
+        "sum": torch.sum,
+        "mean": torch.mean,
+    }
 
     def __init__(
         self,
-        in_channels,
-        out_channels,
-        n_layers,
-        n_heads=8,
-        dropout=0.1,
-        projected_channels=None,
-        bias=False,
-        pool="max",
-    ):
+        in_channels: int,
+        out_channels: int,
+        n_layers: int,
+        n_heads: int = 8,
+        dropout: float = 0.1,
+        projected_channels: int | None = None,
+        bias: bool = False,
+        pool: str = "max",
+    ) -> None:
         super().__init__()
         projected_channels = projected_channels or out_channels
         if projected_channels % n_heads:
@@ -382,12 +415,17 @@ class LayerAttentivePooling(LayerPooling):
         draw_by_xavier(self)
         nn.init.kaiming_uniform_(self.squeeze_weight)
 
-    def _excitation(self, profile):
+    def _excitation(self, profile: torch.Tensor) -> torch.Tensor:
         """Two-layer net over layer profiles (batch, head, time, layer)."""
         squeezed = torch.relu(profile @ self.squeeze_weight + self.squeeze_bias)
         return squeezed @ self.excite_weight + self.excite_bias
 
-    def forward(self, hidden_states, lengths=None, return_weights=False):
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        lengths: torch.Tensor | None = None,
+        return_weights: bool = False,
+    ) -> MaybeWithWeights:
         """Aggregates the layers of each frame.
 
         Arguments
@@ -420,7 +458,9 @@ class LayerAttentivePooling(LayerPooling):
         x = x.transpose(1, 2)
         return (x, weights) if return_weights else x
 
-    def weigh(self, hidden_states, mask=None):
+    def weigh(
+        self, hidden_states: torch.Tensor, mask: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Projects and weighs the layers, before one of them is kept.
 
         Arguments
@@ -495,12 +535,12 @@ class ChannelAttentiveStatisticsPooling(FramePooling):
 
     def __init__(
         self,
-        channels,
-        attention_channels,
-        dropout=0.1,
-        drop_frames=False,
-        unbiased=False,
-    ):
+        channels: int,
+        attention_channels: int,
+        dropout: float = 0.1,
+        drop_frames: bool = False,
+        unbiased: bool = False,
+    ) -> None:
         super().__init__()
         self.in_channels = channels
         self.out_channels = 2 * channels
@@ -511,7 +551,12 @@ class ChannelAttentiveStatisticsPooling(FramePooling):
         self.scores = nn.Conv1d(attention_channels, channels, 1)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, frames, lengths=None, return_weights=False):
+    def forward(
+        self,
+        frames: torch.Tensor,
+        lengths: torch.Tensor | None = None,
+        return_weights: bool = False,
+    ) -> MaybeWithWeights:
         """Pools the valid frames.
 
         Arguments
@@ -558,7 +603,7 @@ class ChannelAttentiveStatisticsPooling(FramePooling):
         pooled = torch.cat([mean, self._std(variance)], dim=1).unsqueeze(1)
         return (pooled, weights.transpose(1, 2)) if return_weights else pooled
 
-    def _std(self, variance):
+    def _std(self, variance: torch.Tensor) -> torch.Tensor:
         return variance.clamp(min=self.MIN_VARIANCE).sqrt()
 
 
@@ -602,7 +647,14 @@ class MultiHeadAttnPooling(MultiHeadFramePooling):
 
     MIN_VARIANCE = 1e-4
 
-    def __init__(self, in_channels, n_heads, scale=1.0, n_queries=1, statistics=False):
+    def __init__(
+        self,
+        in_channels: int,
+        n_heads: int,
+        scale: float = 1.0,
+        n_queries: int = 1,
+        statistics: bool = False,
+    ) -> None:
         super().__init__()
         if in_channels % n_heads:
             raise ValueError(
@@ -620,7 +672,12 @@ class MultiHeadAttnPooling(MultiHeadFramePooling):
             # As the authors do, whose parameter is one matrix of all heads
             nn.init.xavier_normal_(query)
 
-    def forward(self, frames, lengths=None, return_weights=False):
+    def forward(
+        self,
+        frames: torch.Tensor,
+        lengths: torch.Tensor | None = None,
+        return_weights: bool = False,
+    ) -> MaybeWithWeights:
         """Pools the valid frames.
 
         Arguments
@@ -643,7 +700,9 @@ class MultiHeadAttnPooling(MultiHeadFramePooling):
         pooled, weights = self.attend(frames, frame_mask(lengths, frames.shape[1]))
         return (pooled, weights) if return_weights else pooled
 
-    def attend(self, items, mask=None):
+    def attend(
+        self, items: torch.Tensor, mask: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Pools what a mask lets through, frames or anything else.
 
         Arguments
@@ -661,7 +720,10 @@ class MultiHeadAttnPooling(MultiHeadFramePooling):
             The weights, of shape (batch, head * query, item).
         """
         heads = items.unflatten(2, (self.n_heads, -1))
-        scores = torch.einsum("bthc,hqc->bhqt", heads, self.query) * self.scale
+        scores = torch.einsum("bthc,hqc->bhqt", heads, self.query)
+        if is_traced():  # for single utterances too, as in `layers_to_map`
+            scores = scores.contiguous()
+        scores = scores * self.scale
         if mask is not None:
             scores = scores.masked_fill(~expand_mask(mask, 4), float("-inf"))
         weights = torch.softmax(scores, dim=-1).to(heads.dtype)
@@ -703,7 +765,13 @@ class DoubleMultiHeadAttnPooling(MultiHeadFramePooling):
     torch.Size([2, 1, 16])
     """
 
-    def __init__(self, in_channels, n_heads, scale=1.0, head_dropout=0.0):
+    def __init__(
+        self,
+        in_channels: int,
+        n_heads: int,
+        scale: float = 1.0,
+        head_dropout: float = 0.0,
+    ) -> None:
         super().__init__()
         self.of_frames = MultiHeadAttnPooling(in_channels, n_heads, scale)
         self.of_heads = MultiHeadAttnPooling(in_channels // n_heads, 1)
@@ -712,7 +780,12 @@ class DoubleMultiHeadAttnPooling(MultiHeadFramePooling):
         self.head_dropout = head_dropout
         self.out_channels = in_channels // n_heads
 
-    def forward(self, frames, lengths=None, return_weights=False):
+    def forward(
+        self,
+        frames: torch.Tensor,
+        lengths: torch.Tensor | None = None,
+        return_weights: bool = False,
+    ) -> MaybeWithWeights:
         """Pools the valid frames, then the heads.
 
         Arguments
@@ -744,5 +817,5 @@ class DoubleMultiHeadAttnPooling(MultiHeadFramePooling):
         return (pooled, weights) if return_weights else pooled
 
 
-def __getattr__(name):
+def __getattr__(name: str) -> Any:
     return renamed(__name__, name)

@@ -33,7 +33,7 @@ def tri_stage(
     Returns
     -------
     torch.optim.lr_scheduler.SequentialLR
-        To be called after each step.
+        The scheduler, to be called after each step.
 
     Example
     -------
@@ -76,7 +76,7 @@ def constant(optimizer, lr):
     Returns
     -------
     torch.optim.lr_scheduler.ConstantLR
-        To be called after each step.
+        The scheduler, to be called after each step.
 
     Example
     -------

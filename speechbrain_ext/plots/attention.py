@@ -17,7 +17,7 @@ def plot_layer_attention(path, wav, weights, sample_rate, phones=None):
     weights : torch.Tensor
         Weights, of shape (head, frame, layer); heads are averaged.
     sample_rate : int
-        In Hz.
+        Sample rate in Hz.
     phones : tuple
         Starts (seconds) and names of phones, written over the waveform.
 
@@ -134,7 +134,7 @@ def plot_frame_weights(path, wav, weights, sample_rate, n_heads=8):
     weights : dict
         For each model, its weights of shape (head, frame).
     sample_rate : int
-        In Hz.
+        Sample rate in Hz.
     n_heads : int
         Heads to show of each model.
 

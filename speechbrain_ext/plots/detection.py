@@ -8,7 +8,8 @@ from speechbrain_ext.metrics.detection import EER, det_points
 from speechbrain_ext.plots.figures import new_figure, save_figure
 
 POINTS_PER_DEVIATION = 500
-N_BINS = 20
+N_BINS = 20  # of posteriors
+N_SCORE_BINS = 80
 DET_TICKS = (0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4)
 
 
@@ -92,7 +93,12 @@ def plot_scores(path, target, nontarget, thresholds):
     2
     """
     figure, axes = new_figure(figsize=(6, 4))
-    bins = np.histogram_bin_edges(torch.cat([target, nontarget]).numpy(), 80)
+    every = torch.cat([target, nontarget]).double()
+    low, high = every.min().item(), every.max().item()
+    bins = np.linspace(low, high, N_SCORE_BINS + 1)
+    if not (np.diff(bins) > 0).all():  # scores that are alike but for rounding
+        margin = max(abs(low), 1.0) / 2
+        bins = np.linspace(low - margin, high + margin, N_SCORE_BINS + 1)
     for scores, name in ((nontarget, "non-target"), (target, "target")):
         axes.hist(scores.numpy(), bins=bins, density=True, alpha=0.6, label=name)
     for i, (name, threshold) in enumerate(thresholds.items()):

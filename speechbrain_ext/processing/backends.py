@@ -5,10 +5,13 @@ A new back end is a subclass of `Backend` and a line of a verification YAML,
 """
 
 import numbers
+from typing import Any
 
 import torch
 from speechbrain.utils.logger import get_logger
 
+from speechbrain_ext.dataio.embedding_store import EmbeddingStore
+from speechbrain_ext.dataio.trials import Trials
 from speechbrain_ext.processing.enrolment import expand_trials, mean_scores
 from speechbrain_ext.processing.plda import PLDA
 from speechbrain_ext.processing.score_norm import (
@@ -56,20 +59,20 @@ class Backend:
     tensor([-1.4142], dtype=torch.float64)
     """
 
-    def __init__(self, needs_cohort=False):
+    def __init__(self, needs_cohort: bool = False) -> None:
         self.needs_cohort = needs_cohort
-        self.dim = None
+        self.dim: int | None = None
 
     @property
-    def is_plain(self):
+    def is_plain(self) -> bool:
         """Whether scores are plain cosines, which a threshold of such ones fits."""
         return False
 
-    def details(self):
+    def details(self) -> dict[str, Any]:
         """Returns the entries of metrics.json that tell the back end."""
         return {"backend": type(self).__name__}
 
-    def fit(self, cohort):
+    def fit(self, cohort: EmbeddingStore) -> "Backend":
         """Trains the back end.
 
         Arguments
@@ -80,7 +83,7 @@ class Backend:
         Returns
         -------
         Backend
-            Itself.
+            The back end itself.
 
         Raises
         ------
@@ -92,16 +95,16 @@ class Backend:
         self.train(cohort)
         return self
 
-    def train(self, cohort):
+    def train(self, cohort: EmbeddingStore) -> None:
         """Learns from the embeddings of a training set; here nothing.
 
         Arguments
         ---------
         cohort : EmbeddingStore
-            With finite embeddings.
+            Cohort with finite embeddings.
         """
 
-    def adapted_to(self, embeddings):
+    def adapted_to(self, embeddings: torch.Tensor) -> "Backend":
         """The back end for the embeddings that are to be scored; here itself.
 
         Arguments
@@ -112,18 +115,18 @@ class Backend:
         Returns
         -------
         Backend
-            That scores them.
+            The back end that scores them.
         """
         del embeddings
         return self
 
-    def transform(self, embeddings):
+    def transform(self, embeddings: torch.Tensor) -> torch.Tensor:
         """Moves embeddings to the space of `compare`; here they stay.
 
         Arguments
         ---------
         embeddings : torch.Tensor
-            In float64, of shape (n_utterance, dim).
+            Embeddings in float64, of shape (n_utterance, dim).
 
         Returns
         -------
@@ -132,7 +135,9 @@ class Backend:
         """
         return embeddings
 
-    def compare(self, enrol, test, n_enrol):
+    def compare(
+        self, enrol: torch.Tensor, test: torch.Tensor, n_enrol: torch.Tensor
+    ) -> torch.Tensor:
         """Scores pairs.
 
         Arguments
@@ -152,7 +157,13 @@ class Backend:
         """
         raise NotImplementedError
 
-    def normalize(self, scores, store, trials, enrolments=None):
+    def normalize(
+        self,
+        scores: torch.Tensor,
+        store: EmbeddingStore,
+        trials: Trials,
+        enrolments: dict[str, list[str]] | None = None,
+    ) -> torch.Tensor:
         """Normalises the scores of a trial list; here they stay.
 
         Arguments
@@ -160,7 +171,7 @@ class Backend:
         scores : torch.Tensor
             Scores of `compare`, of shape (n_trial,).
         store : EmbeddingStore
-            With the utterances of the trials.
+            Embeddings with the utterances of the trials.
         trials : Trials
             Trial list.
         enrolments : dict
@@ -174,7 +185,7 @@ class Backend:
         del store, trials, enrolments
         return scores
 
-    def cohort_means(self, store):
+    def cohort_means(self, store: EmbeddingStore) -> dict[str, float] | None:
         """Mean cohort score of each utterance, a quality measure.
 
         Arguments
@@ -190,13 +201,19 @@ class Backend:
         del store
         return None
 
-    def score(self, store, trials, enrolments=None, average="embeddings"):
+    def score(
+        self,
+        store: EmbeddingStore,
+        trials: Trials,
+        enrolments: dict[str, list[str]] | None = None,
+        average: str = "embeddings",
+    ) -> torch.Tensor:
         """Scores a trial list.
 
         Arguments
         ---------
         store : EmbeddingStore
-            With the utterances of the trials.
+            Embeddings with the utterances of the trials.
         trials : Trials
             Trial list.
         enrolments : dict
@@ -208,7 +225,7 @@ class Backend:
         Returns
         -------
         torch.Tensor
-            In float64, of shape (n_trial,).
+            Scores in float64, of shape (n_trial,).
 
         Raises
         ------
@@ -245,7 +262,7 @@ class Backend:
         """
         return score_in_blocks(self.compare, embeddings, sides)
 
-    def _check(self, store):
+    def _check(self, store: EmbeddingStore) -> None:
         if self.needs_cohort and self.dim is None:
             raise InputError(
                 f"{type(self).__name__} needs a cohort: train it with the "
@@ -292,12 +309,12 @@ class CosineBackend(Backend):
 
     def __init__(
         self,
-        subtract_mean=False,
-        score_norm=None,
-        cohort_size=None,
-        unbiased_std=True,
-        unit_length_cohort=True,
-    ):
+        subtract_mean: bool = False,
+        score_norm: str | None = None,
+        cohort_size: int | None = None,
+        unbiased_std: bool = True,
+        unit_length_cohort: bool = True,
+    ) -> None:
         super().__init__(needs_cohort=bool(subtract_mean or score_norm))
         if score_norm is None:
             for name, value, default in (
@@ -321,14 +338,14 @@ class CosineBackend(Backend):
         self.cohort_size = cohort_size
         self.unbiased_std = unbiased_std
         self.unit_length_cohort = unit_length_cohort
-        self.mean = 0.0
+        self.mean: torch.Tensor | float = 0.0
 
     @property
-    def is_plain(self):
+    def is_plain(self) -> bool:
         """Whether scores are plain cosines."""
         return not (self.subtract_mean or self.score_norm)
 
-    def details(self):
+    def details(self) -> dict[str, Any]:
         """Returns the entries of metrics.json that tell the back end."""
         details = {
             "backend": "cosine",
@@ -341,7 +358,7 @@ class CosineBackend(Backend):
             details["unit_length_cohort"] = self.unit_length_cohort
         return details
 
-    def train(self, cohort):
+    def train(self, cohort: EmbeddingStore) -> None:
         """Takes mean and speakers' means of a training set, as far as needed."""
         if self.subtract_mean:
             self.mean = cohort.embeddings.double().mean(dim=0)
@@ -351,7 +368,9 @@ class CosineBackend(Backend):
                 self._centred(cohort), cohort.speaker_of(), self.unit_length_cohort
             )
 
-    def take_statistics(self, mean, cohort):
+    def take_statistics(
+        self, mean: torch.Tensor, cohort: torch.Tensor
+    ) -> "CosineBackend":
         """Takes what `train` computes, where a model has kept it.
 
         Arguments
@@ -364,7 +383,7 @@ class CosineBackend(Backend):
         Returns
         -------
         CosineBackend
-            Itself.
+            The back end itself.
         """
         self.dim = len(mean)
         if self.subtract_mean:
@@ -374,14 +393,16 @@ class CosineBackend(Backend):
             self.cohort = cohort
         return self
 
-    def _centred(self, store):
+    def _centred(self, store: EmbeddingStore) -> dict[str, torch.Tensor]:
         return dict(zip(store.ids, store.embeddings - self.mean))
 
-    def transform(self, embeddings):
+    def transform(self, embeddings: torch.Tensor) -> torch.Tensor:
         """Subtracts the mean and brings embeddings to unit length."""
         return torch.nn.functional.normalize(embeddings - self.mean, dim=1)
 
-    def compare(self, enrol, test, n_enrol):
+    def compare(
+        self, enrol: torch.Tensor, test: torch.Tensor, n_enrol: torch.Tensor
+    ) -> torch.Tensor:
         """Cosines of pairs."""
         return row_cosines(enrol, test, n_enrol)
 
@@ -389,7 +410,13 @@ class CosineBackend(Backend):
         """Cosines of the sides of trials."""
         return side_cosines(embeddings, sides)
 
-    def normalize(self, scores, store, trials, enrolments=None):
+    def normalize(
+        self,
+        scores: torch.Tensor,
+        store: EmbeddingStore,
+        trials: Trials,
+        enrolments: dict[str, list[str]] | None = None,
+    ) -> torch.Tensor:
         """Normalises cosine scores, where there is a score_norm."""
         if not self.score_norm:
             return scores
@@ -411,7 +438,7 @@ class CosineBackend(Backend):
             enrolments,
         )
 
-    def cohort_means(self, store):
+    def cohort_means(self, store: EmbeddingStore) -> dict[str, float] | None:
         """Mean cohort score of each utterance; None without score_norm."""
         if not self.score_norm:
             return None
@@ -452,23 +479,23 @@ class PLDABackend(Backend):
     True
     """
 
-    def __init__(self, lda_dim=None, adapt=False):
+    def __init__(self, lda_dim: int | str | None = None, adapt: bool = False) -> None:
         super().__init__(needs_cohort=True)
         if lda_dim not in (None, "auto"):
             require_count("lda_dim", lda_dim, 1)
         self.lda_dim = lda_dim
         self.adapt = adapt
 
-    def details(self):
+    def details(self) -> dict[str, Any]:
         """Returns the entries of metrics.json that tell the back end."""
         lda_dim = self.plda.projection.shape[1] if self.lda_dim else None
         return {"backend": "PLDA", "lda_dim": lda_dim, "adapt": self.adapt}
 
-    def train(self, cohort):
+    def train(self, cohort: EmbeddingStore) -> None:
         """Trains LDA and PLDA."""
         self.plda = PLDA.fit(cohort.embeddings, cohort.speakers, self.lda_dim)
 
-    def adapted_to(self, embeddings):
+    def adapted_to(self, embeddings: torch.Tensor) -> Backend:
         """With `adapt`, a back end for the domain of the embeddings."""
         if not self.adapt:
             return self
@@ -476,16 +503,18 @@ class PLDABackend(Backend):
         adapted.plda = self.plda.adapt(embeddings)
         return adapted
 
-    def transform(self, embeddings):
+    def transform(self, embeddings: torch.Tensor) -> torch.Tensor:
         """Moves embeddings to where W is 1 and B diagonal."""
         return self.plda.transform(embeddings)
 
-    def compare(self, enrol, test, n_enrol):
+    def compare(
+        self, enrol: torch.Tensor, test: torch.Tensor, n_enrol: torch.Tensor
+    ) -> torch.Tensor:
         """Log-likelihood ratios of pairs."""
         return self.plda.log_ratios(enrol, test, n_enrol)
 
 
-def require_count(name, value, least):
+def require_count(name: str, value: Any, least: int) -> None:
     """Checks that an option is a whole number, and not too low.
 
     Arguments

@@ -31,7 +31,7 @@ class Calibration:
     weights : list of float
         Weights of the columns.
     offset : float
-        Added.
+        Offset that is added.
 
     Example
     -------
@@ -181,7 +181,7 @@ def quality_columns(scores, trials, store, cohort_means=None, enrolments=None):
     trials : Trials
         Trial list.
     store : EmbeddingStore
-        With the utterances of the trials.
+        Embeddings with the utterances of the trials.
     cohort_means : dict
         Mean cohort score of each utterance id.
     enrolments : dict
@@ -239,9 +239,9 @@ def vary_durations(utterances, n_crops, min_duration=1.0, max_duration=8.0, seed
     n_crops : int
         Crops to draw, spread evenly over the speakers.
     min_duration : float
-        In seconds.
+        Shortest duration in seconds.
     max_duration : float
-        In seconds; shorter utterances are taken whole.
+        Longest duration in seconds; shorter utterances are taken whole.
     seed : int
         Seed of the draw.
 

@@ -12,14 +12,14 @@ def expand_trials(trials, enrolments):
     Arguments
     ---------
     trials : Trials
-        With models as enrolment ids.
+        Trial list with models as enrolment ids.
     enrolments : dict
         Utterance ids of each model.
 
     Returns
     -------
     expanded : Trials
-        With utterances as enrolment ids.
+        Trial list with utterances as enrolment ids.
     source : torch.Tensor
         For each expanded trial the index of its trial.
 

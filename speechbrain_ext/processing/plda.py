@@ -27,7 +27,7 @@ class PLDA:
     projection : numpy.ndarray
         LDA before length normalisation, of shape (dim, lda_dim).
     center : numpy.ndarray
-        Subtracted before the projection, of shape (dim,).
+        Vector that is subtracted before the projection, of shape (dim,).
     mean : numpy.ndarray
         Mean of projected embeddings, of shape (lda_dim,).
     diagonalizer : numpy.ndarray

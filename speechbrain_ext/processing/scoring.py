@@ -25,7 +25,7 @@ def cosine_scores(embeddings, trials):
     Returns
     -------
     torch.Tensor
-        In float64, of shape (n_trial,), in [-1, 1].
+        Cosines in float64, of shape (n_trial,), in [-1, 1].
 
     Raises
     ------
@@ -103,9 +103,9 @@ def score_in_blocks(compare, embeddings, sides):
     Arguments
     ---------
     compare : callable
-        From the embeddings of enrolment and test sides, both of shape
-        (n_pair, dim), and the number of utterances of the enrolments, of
-        shape (n_pair, 1), to scores of shape (n_pair,).
+        Function from the embeddings of enrolment and test sides, both of shape (n_pair,
+        dim), and the number of utterances of the enrolments, of shape (n_pair, 1), to
+        scores of shape (n_pair,).
     embeddings : torch.Tensor
         Embeddings of the sides, of shape (n_side, dim).
     sides : TrialSides
@@ -197,7 +197,7 @@ def trial_sides(embeddings, trials, enrolments=None):
     Returns
     -------
     TrialSides
-        With each utterance of the trials once.
+        Each utterance of the trials once, and which trials it is in.
 
     Raises
     ------
@@ -268,7 +268,7 @@ def checked_embeddings(names, embeddings, source):
     Returns
     -------
     torch.Tensor
-        In float64, of shape (n_utterance, dim).
+        Embeddings in float64, of shape (n_utterance, dim).
 
     Raises
     ------

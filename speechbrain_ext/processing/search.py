@@ -26,7 +26,7 @@ class EmbeddingSearch:
     Arguments
     ---------
     embeddings : torch.Tensor
-        Of shape (n_embedding, dim).
+        Embeddings, of shape (n_embedding, dim).
     exact_up_to : int
         Number of embeddings up to which answers are exact.
 
@@ -93,7 +93,7 @@ class EmbeddingSearch:
         Arguments
         ---------
         queries : torch.Tensor
-            Of shape (n_query, dim).
+            Embeddings to look for, of shape (n_query, dim).
         top : int
             How many.
 

@@ -90,7 +90,7 @@ class StepBrain(sb.Brain):
         Arguments
         ---------
         dataset : DynamicItemDataset
-            In training a `DrawnDataset`.
+            Data set; in training a `DrawnDataset`.
         stage : Stage
             Stage.TRAIN or Stage.VALID.
         ckpt_prefix : str
@@ -136,7 +136,7 @@ class StepBrain(sb.Brain):
         Raises
         ------
         SystemExit
-            With 143 after SIGTERM and 130 after SIGINT.
+            If a signal asks for it, with 143 after SIGTERM and 130 after SIGINT.
         """
         try:
             with stop_request() as self._stop_request:
@@ -373,11 +373,11 @@ class StepBrain(sb.Brain):
         Arguments
         ---------
         valid_stats : dict
-            For the log.
+            Statistics for the log.
         summary : str
-            For people.
+            Summary for people to read.
         meta : dict
-            For the checkpoint.
+            What the checkpoint says of itself.
         min_key : str
             Key of meta; the checkpoints with its lowest values are kept.
         """
@@ -415,7 +415,7 @@ def rank_and_processes():
     Returns
     -------
     rank : int
-        From 0.
+        Number of the process, from 0.
     n_processes : int
         1 without torchrun.
 
@@ -496,7 +496,7 @@ class SpeakerBrain(StepBrain):
         Arguments
         ---------
         batch : PaddedBatch
-            With sig, and in training spk_id_encoded.
+            Batch with sig, and in training spk_id_encoded.
         stage : Stage
             Stage.TRAIN or Stage.VALID.
 

@@ -25,7 +25,7 @@ class TargetEmbeddings:
     Arguments
     ---------
     folder : str or Path
-        With a store <name>.safetensors for each target.
+        Folder with a store <name>.safetensors for each target.
     names : list of str
         The targets, such as utterance and wide_bn.
     subtract_mean : bool
@@ -147,9 +147,9 @@ def distillation_dataset(
     label_encoder : speechbrain.dataio.encoder.CategoricalEncoder
         Encoder of the speakers.
     sample_rate : int
-        In Hz.
+        Sample rate in Hz.
     crop_duration : float
-        In seconds.
+        Duration of a crop in seconds.
     speeds : list of int
         100 per cent alone, as the targets are of unchanged voices.
     targets : TargetEmbeddings
@@ -158,7 +158,7 @@ def distillation_dataset(
     Returns
     -------
     DrawnDataset
-        With the keys of `training_dataset` and target.
+        Data set with the keys of `training_dataset` and target.
 
     Raises
     ------
@@ -262,7 +262,7 @@ class DistillationLoss(nn.Module):
     speaker_weight : float
         Weight of the loss of the labels; at 0 labels are not used.
     speaker_loss : callable
-        From cosines and labels to the loss of the labels.
+        Function from cosines and labels to the loss of the labels.
 
     Example
     -------
@@ -286,7 +286,7 @@ class DistillationLoss(nn.Module):
         predictions : dict
             What `DistillationHeads` returned.
         targets : dict
-            For each name, of shape (batch, dim).
+            Target of each name, of shape (batch, dim).
         speakers : torch.Tensor
             Labels, of shape (batch, 1); for the loss of the labels.
 

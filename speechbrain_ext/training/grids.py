@@ -66,7 +66,7 @@ class GridRun:
     output_folder : Path
         Output folder of the training.
     command : list of str
-        That runs it.
+        Command that runs it.
     settings : dict
         All that its results depend on, for `check_settings`.
     """
@@ -94,7 +94,7 @@ def grid_run(script, hparams_file, options, overrides):
     Returns
     -------
     GridRun
-        To run where it is not finished.
+        A training, to run where it is not finished.
 
     Raises
     ------
@@ -125,7 +125,7 @@ def option_text(value):
     Returns
     -------
     str
-        For `--key=value`.
+        Text for `--key=value`.
 
     Example
     -------
@@ -225,7 +225,7 @@ def read_metrics(folder):
     Arguments
     ---------
     folder : Path
-        With metrics.json.
+        Folder with metrics.json.
 
     Returns
     -------

@@ -62,7 +62,7 @@ class PretrainingBrain(StepBrain):
         Arguments
         ---------
         batch : PaddedBatch
-            With first and second.
+            Batch with first and second.
         stage : Stage
             Stage.TRAIN or Stage.VALID.
 
@@ -167,7 +167,7 @@ def fit_units(
     Arguments
     ---------
     units : KMeansUnits
-        To fit.
+        Units to fit.
     path : str or Path
         Where to save the clusters.
     dataset : DynamicItemDataset

@@ -1,6 +1,7 @@
 """What the recipes' scripts share: start, preparation, figures of a run."""
 
 import dataclasses
+import os
 import resource
 import shlex
 import sys
@@ -48,6 +49,8 @@ def start_training(configuration):
 def start_experiment(configuration, output_folder):
     """Sets up a folder with SpeechBrain's log and the self-contained YAML.
 
+    Other runs are kept out of it until this process ends.
+
     Arguments
     ---------
     configuration : Configuration
@@ -55,8 +58,39 @@ def start_experiment(configuration, output_folder):
     output_folder : str or Path
         The folder; gets hyperparams.yaml.
     """
+    on_main_process(hold_folder, output_folder)
     sb.create_experiment_directory(experiment_directory=output_folder)
     on_main_process(configuration.save, Path(output_folder) / "hyperparams.yaml")
+
+
+def sibling_configuration(configuration, name, values):
+    """A YAML beside that of a training, run with the same options.
+
+    Arguments
+    ---------
+    configuration : Configuration
+        Configuration of the training.
+    name : str
+        Name of the other YAML.
+    values : dict
+        To merge into those of the other YAML.
+
+    Returns
+    -------
+    Configuration
+        Configuration of the other YAML.
+
+    Raises
+    ------
+    InputError
+        If there is no such YAML, or it has no such key.
+    """
+    path = configuration.path.parent / name
+    other = read_configuration([str(path)], demo=False)
+    return dataclasses.replace(
+        other.with_values(values, str(configuration.path)),
+        run_opts=configuration.run_opts,
+    )
 
 
 def init_process_group(run_opts):
@@ -74,6 +108,22 @@ def init_process_group(run_opts):
         run_opts = dataclasses.replace(run_opts, distributed_backend="gloo")
     if not torch.distributed.is_initialized():
         sb.utils.distributed.ddp_init_group(run_opts)
+
+
+def refuse_several_processes():
+    """Refuses torchrun for a training of one process.
+
+    Raises
+    ------
+    InputError
+        If there are several processes.
+    """
+    n_processes = int(os.environ.get("WORLD_SIZE", 1))
+    if n_processes > 1:
+        raise InputError(
+            f"torchrun has started {n_processes} processes, but this training is of "
+            "one; start it with python"
+        )
 
 
 def prepare_only(arguments, corpus=None):
@@ -130,7 +180,7 @@ def run_details(configuration, hparams):
         ),
         "ssl_hub": hparams.get("ssl_hub"),
         "seed": hparams["seed"],
-        "number_of_steps": hparams["number_of_steps"],
+        "number_of_steps": hparams.get("number_of_steps"),
         "command": " ".join(["python", *map(shlex.quote, sys.argv)]),
         "train_minutes": round(hparams["clock"].seconds() / 60, 1),
         # Linux counts in KiB, macOS in bytes.

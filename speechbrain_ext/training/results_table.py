@@ -64,7 +64,7 @@ def find_trainings(folder):
     Arguments
     ---------
     folder : str or Path
-        With <name>/<seed>/test/metrics.json, or <name>/<seed>/<stage>/..., at
+        Folder with <name>/<seed>/test/metrics.json, or <name>/<seed>/<stage>/..., at
         any depth.
 
     Returns
@@ -128,11 +128,11 @@ def published_figures(system, stage, encoder, dataset, trials):
     system : str
         Name of the YAML.
     stage : str or None
-        Of the training; None where it has none.
+        Stage of the training; None where it has none.
     encoder : str or None
-        As of `ssl_hub`.
+        See `ssl_hub`.
     dataset : str
-        Of the training.
+        Corpus of the training.
     trials : str or None
         Name of the test list; None where it is drawn.
 
@@ -175,7 +175,7 @@ def measure_latency(speaker_model, durations=DURATIONS, n_repeats=N_REPEATS):
     speaker_model : SpeakerRecognition
         The trained model.
     durations : list of float
-        In seconds.
+        Durations in seconds.
     n_repeats : int
         Measurements of each, after one that does not count.
 
@@ -244,7 +244,7 @@ def model_name(metrics):
     Arguments
     ---------
     metrics : dict
-        Of a training.
+        Metrics of a training.
 
     Returns
     -------
@@ -304,7 +304,7 @@ def latency_of(run, device):
     Returns
     -------
     dict
-        As of `measure_latency`.
+        Latency, as `measure_latency` gives it.
     """
     file = run / "test" / "latency.json"
     key = {
@@ -361,13 +361,13 @@ def table_rows(name, runs, latency, over_trials=None):
     Arguments
     ---------
     name : str
-        Of the setting.
+        Name of the setting.
     runs : list of Path
         Its trainings, one for each seed.
     latency : dict
-        As of `measure_latency`.
+        See `measure_latency`.
     over_trials : float or None
-        As of `latency_over_trials`.
+        See `latency_over_trials`.
 
     Returns
     -------
@@ -472,7 +472,7 @@ def gains_rows(rows):
     Arguments
     ---------
     rows : list of dict
-        As of `table_rows`.
+        See `table_rows`.
 
     Returns
     -------
@@ -511,7 +511,7 @@ def results_table(results, output_folder=None, device="cpu", over_trials=False):
     Arguments
     ---------
     results : str or Path
-        As of `find_trainings`.
+        See `find_trainings`.
     output_folder : str or Path
         Where to write; the same folder if None.
     device : str

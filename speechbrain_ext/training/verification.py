@@ -176,7 +176,7 @@ def score_and_report(hparams, speaker_model, store, trial_set, details=None):
     speaker_model : SpeakerRecognition
         The trained model.
     store : EmbeddingStore
-        With the utterances of the trials.
+        Embeddings with the utterances of the trials.
     trial_set : TrialSet
         The trials.
     details : dict

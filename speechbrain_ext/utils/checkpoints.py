@@ -194,7 +194,7 @@ def other_architecture(checkpoints_dir, detail):
     Returns
     -------
     InputError
-        To be raised.
+        The error to raise.
 
     Example
     -------
@@ -335,7 +335,7 @@ def best_checkpoint(folder, min_key="EER"):
     Returns
     -------
     speechbrain.utils.checkpoints.Checkpoint
-        With its path, meta and parameter files.
+        The checkpoint, with its path, meta and parameter files.
 
     Raises
     ------
@@ -360,7 +360,7 @@ def best_checkpoints(folder, n_checkpoints, min_key="EER"):
     folder : str or Path
         Folder of the checkpoints.
     n_checkpoints : int
-        At most so many.
+        Most checkpoints to return.
     min_key : str
         The metric whose lowest values are best.
 

@@ -93,7 +93,7 @@ def same_name(name):
     Returns
     -------
     str
-        To compare with that of others.
+        The name in a form that compares with that of others.
 
     Example
     -------
@@ -111,7 +111,7 @@ def find_same_names(names, known):
     names : iterable of str
         Sought.
     known : collection of str
-        Where; a dict or set is quick.
+        Names to look among; a dict or set is quick.
 
     Returns
     -------

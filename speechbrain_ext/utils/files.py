@@ -121,7 +121,7 @@ def open_text(path, newline=None):
     Yields
     ------
     file
-        To be read in the block.
+        The open file.
 
     Raises
     ------

@@ -34,7 +34,7 @@ def model_fingerprint(model):
     model loaded again, from another folder or to another device, has the same
     one. Text that holds a path is left out for that. A module whose forward
     leaves something behind that changes no later output names these
-    attributes in `fingerprint_ignores`.
+    attributes in `fingerprint_ignores`, beside those of its base classes.
 
     Arguments
     ---------
@@ -166,7 +166,8 @@ class _Description:
                     state[slot] = getattr(value, slot)
         if not state and not isinstance(value, nn.Module):
             return [_name(kind), self._of_reduced(value)]
-        ignored = IGNORED_ATTRIBUTES | set(getattr(kind, "fingerprint_ignores", ()))
+        own = (vars(base).get("fingerprint_ignores", ()) for base in kind.__mro__)
+        ignored = IGNORED_ATTRIBUTES.union(*own)
         if isinstance(value, nn.Module):
             ignored |= MODULE_INTERNALS
             # Their keys count all hooks of the process.

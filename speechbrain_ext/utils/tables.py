@@ -15,7 +15,7 @@ def write_table(path, rows):
     path : str or Path
         Without extension.
     rows : list of dict
-        With the same keys.
+        Rows with the same keys.
 
     Returns
     -------

@@ -4,13 +4,14 @@ import functools
 import importlib
 import pkgutil
 from collections.abc import Callable
+from types import ModuleType
 
 from speechbrain_ext.dataio.corpora.base import Corpus, Part, PublishedTrials
 from speechbrain_ext.utils.errors import InputError
 
 
 @functools.cache
-def _modules():
+def _modules() -> dict[str, ModuleType]:
     names = sorted(module.name for module in pkgutil.iter_modules(__path__))
     return {name: importlib.import_module(f"{__name__}.{name}") for name in names}
 
@@ -46,7 +47,7 @@ def get_corpus(name: str) -> Corpus:
     Returns
     -------
     Corpus
-        That one.
+        The corpus of that name.
 
     Raises
     ------

@@ -12,7 +12,7 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from speechbrain_ext.dataio.audio import AUDIO_EXTENSIONS
@@ -24,6 +24,11 @@ from speechbrain_ext.utils.files import open_text
 SYSTEM_FOLDERS = {"@eaDir", "#recycle", "__MACOSX", "$RECYCLE.BIN", "lost+found"}
 # Path and reason of what is no recording
 LeftOut = list[tuple[str, str]]
+# A speaker to lay out: split, utterances, and what is known of the speaker
+SourceSpeaker = tuple[str, Sequence[Path], Mapping[str, str]]
+# An utterance laid out: what it is made of (several files: one after the other),
+# its file and the sample rate of that in Hz
+LaidOut = Iterator[tuple[Path | Sequence[Path], Path, int]]
 DANGLING = "a link to what is missing"
 
 
@@ -72,7 +77,7 @@ class Utterance:
     fault : str
         Why the file cannot be used, if so.
     duration : float
-        In seconds.
+        Duration in seconds.
     """
 
     id: str
@@ -86,7 +91,14 @@ class Utterance:
     duration: float = 0.0
 
     @classmethod
-    def of_file(cls, file, name, speaker, trainable=True, split=None):
+    def of_file(
+        cls,
+        file: AudioFile,
+        name: str,
+        speaker: str,
+        trainable: bool = True,
+        split: str | None = None,
+    ) -> "Utterance":
         """Makes the utterance of an audio file.
 
         Arguments
@@ -105,7 +117,7 @@ class Utterance:
         Returns
         -------
         Utterance
-            With the file's fault, or that of its name.
+            The utterance, with the file's fault or that of its name.
         """
         return cls(
             name,
@@ -126,7 +138,7 @@ class PublishedTrials:
     Arguments
     ---------
     url : str
-        Where.
+        Address of the list.
     md5 : str
         Checksum of the file, in hexadecimal digits.
     """
@@ -217,7 +229,7 @@ class Corpus(abc.ABC):
         Yields
         ------
         Utterance
-            In any order.
+            Utterances, in any order.
 
         Raises
         ------
@@ -277,7 +289,7 @@ class Corpus(abc.ABC):
         Returns
         -------
         Trials
-            With ids as in the list.
+            Trial list with ids as they are in the file.
         """
         return read_trials(path)
 
@@ -346,7 +358,7 @@ class Corpus(abc.ABC):
         return _without_copies(found, left_out), left_out
 
 
-def _check_apart(speakers, root, root_of):
+def _check_apart(speakers: set[str], root: Path, root_of: dict[str, Path]) -> None:
     common = sorted(speakers & set(root_of))
     if common:
         raise InputError(
@@ -358,7 +370,7 @@ def _check_apart(speakers, root, root_of):
 
 
 def _without_copies(utterances: list[Utterance], left_out: LeftOut) -> list[Utterance]:
-    def preference(utterance):
+    def preference(utterance: Utterance) -> tuple[bool, int, str]:
         stem, _, extension = utterance.id.rpartition(".")
         rank = AUDIO_EXTENSIONS.index(f".{extension}".lower())
         return utterance.fault is not None, rank, stem
@@ -477,18 +489,18 @@ def audio_files(root: Path, left_out: LeftOut) -> Iterator[AudioFile]:
                 pending.append((entry.path, real, above | {real}))
             elif has_audio_name:
                 yield _audio_file(path, status, real, fault)
-            elif status is None:
+            elif status is None and fault:
                 # Maybe a folder of recordings
                 left_out.append((entry.path, fault))
 
 
-def _not_speech(path):
+def _not_speech(path: Path) -> str | None:
     if path.name in SYSTEM_FOLDERS:
         return "a folder of the system"
     return "hidden" if path.name.startswith(".") else None
 
 
-def _look(entry):
+def _look(entry: os.DirEntry[str]) -> tuple[bool, os.stat_result | None, str | None]:
     """Whether an entry is a folder, its status, and why it cannot be read."""
     try:
         status = entry.stat()
@@ -505,7 +517,9 @@ def _look(entry):
     return False, status, None
 
 
-def _audio_file(path, status, real, fault):
+def _audio_file(
+    path: Path, status: os.stat_result | None, real: str, fault: str | None
+) -> AudioFile:
     if status is None:
         return AudioFile(path, fault=fault)
     # A file with several hard links is told by its number alone.

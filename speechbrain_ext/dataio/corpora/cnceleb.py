@@ -1,8 +1,14 @@
 """CN-Celeb 1 and 2 (arXiv 1911.01799 and 2012.12468), from openslr.org/82."""
 
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
 from speechbrain_ext.dataio.audio import AUDIO_EXTENSIONS
 from speechbrain_ext.dataio.corpora.base import (
     Corpus,
+    LaidOut,
+    LeftOut,
+    SourceSpeaker,
     Utterance,
     audio_files,
     speaker_folders,
@@ -52,11 +58,13 @@ class CNCeleb(Corpus):
     )
     own_trials = {TRIALS: "eval/lists/trials.lst"}
 
-    def trial_sources(self, test=None, valid=None):
+    def trial_sources(
+        self, test: str | None = None, valid: str | None = None
+    ) -> dict[str, str | None]:
         """Where trials are from, as `Corpus.trial_sources`."""
         return {"test": test or TRIALS, "valid": valid}
 
-    def utterances(self, root, left_out):
+    def utterances(self, root: Path, left_out: LeftOut) -> Iterator[Utterance]:
         """Yields the utterances below a root, as `Corpus.utterances`."""
         trained_on = self._training_speakers(root)
         data, test = root / "data", root / "eval"
@@ -70,10 +78,10 @@ class CNCeleb(Corpus):
         for folder in (test / "enroll", test / "test"):
             for file in audio_files(folder, left_out) if folder.is_dir() else ():
                 name = file.path.relative_to(root).as_posix()
-                speaker = file.path.name.partition("-")[0]
-                yield Utterance.of_file(file, name, speaker, False, "test")
+                speaker_name = file.path.name.partition("-")[0]
+                yield Utterance.of_file(file, name, speaker_name, False, "test")
 
-    def _training_speakers(self, root):
+    def _training_speakers(self, root: Path) -> set[str] | None:
         """The speakers of dev.lst; None for CN-Celeb2, where it is all."""
         dev_list = root / "dev" / "dev.lst"
         if dev_list.is_file():
@@ -86,22 +94,25 @@ class CNCeleb(Corpus):
             )
         return None
 
-    def read_own_trials(self, path):
+    def read_own_trials(self, path: str | Path) -> Trials:
         """Reads trials.lst, whose lines are `model test label`."""
-        trials = Trials([], [], [])
+        labels: list[int] = []
+        enrol: list[str] = []
+        test: list[str] = []
         for number, fields in read_fields(path, "trial list"):
             if len(fields) != 3 or fields[2] not in LABELS:
                 raise InputError(
                     f"'{path}', line {number}: '{' '.join(fields)}'; a trial of "
                     "CN-Celeb is 'model test label', with 1 for target trials"
                 )
-            trials.enrol.append(fields[0])
-            trials.test.append(fields[1])
-            trials.labels.append(LABELS[fields[2]])
+            enrol.append(fields[0])
+            test.append(fields[1])
+            labels.append(LABELS[fields[2]])
+        trials = Trials(labels, enrol, test)
         require_both_labels(trials, path)
         return trials
 
-    def enrolments(self, root):
+    def enrolments(self, root: Path) -> dict[str, list[str]]:
         """Utterances of each model, of enroll.map, as `Corpus.enrolments`."""
         path = root / "eval" / "lists" / "enroll.map"
         if not path.is_file():
@@ -115,7 +126,9 @@ class CNCeleb(Corpus):
 CORPORA = (CNCeleb(),)
 
 
-def lay_out(speakers, root, n_trials, sample_rate):
+def lay_out(
+    speakers: Iterable[SourceSpeaker], root: Path, n_trials: int, sample_rate: int
+) -> LaidOut:
     """Folders, names and lists as in CN-Celeb1.
 
     A test speaker is enrolled from the first half of the utterances, and
@@ -124,13 +137,13 @@ def lay_out(speakers, root, n_trials, sample_rate):
     Arguments
     ---------
     speakers : list of tuple
-        As of `speechbrain_ext.dataio.layouts.read_speakers`.
+        See `speechbrain_ext.dataio.layouts.read_speakers`.
     root : Path
         Root folder of the new corpus.
     n_trials : int
         Not used: each model is compared with each test utterance.
     sample_rate : int
-        In Hz.
+        Sample rate in Hz.
 
     Yields
     ------

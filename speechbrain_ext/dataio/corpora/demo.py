@@ -11,7 +11,9 @@ import json
 import random
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import scipy.signal
@@ -95,7 +97,7 @@ class ESpeak:
     _CHARACTERS = 1
     _RATE, _PITCH = 1, 3
 
-    def __init__(self):
+    def __init__(self) -> None:
         try:
             import espeakng_loader
         except ImportError:
@@ -115,8 +117,8 @@ class ESpeak:
         )
         if self.sample_rate <= 0:
             raise InputError("eSpeak NG could not be initialised")
-        self._chunks = []
-        self._phones = []
+        self._chunks: list[np.ndarray] = []
+        self._phones: list[tuple[float, str]] = []
         callback_type = ctypes.CFUNCTYPE(
             ctypes.c_int,
             ctypes.POINTER(ctypes.c_short),
@@ -127,7 +129,7 @@ class ESpeak:
         self._callback = callback_type(self._receive)
         self._library.espeak_SetSynthCallback(self._callback)
 
-    def _receive(self, samples, n_samples, events):
+    def _receive(self, samples: Any, n_samples: int, events: Any) -> int:
         for event in events:
             if event.type == _Event.LAST:
                 break
@@ -139,7 +141,9 @@ class ESpeak:
             self._chunks.append(chunk.astype(np.float32) / 32768)
         return 0
 
-    def speak(self, text, voice, words_per_minute, pitch):
+    def speak(
+        self, text: str, voice: str, words_per_minute: int, pitch: int
+    ) -> tuple[np.ndarray, list[tuple[float, str]]]:
         """Synthesises a text.
 
         Arguments
@@ -151,7 +155,7 @@ class ESpeak:
         words_per_minute : int
             Speaking rate.
         pitch : int
-            From 0 to 99.
+            Pitch, from 0 to 99.
 
         Returns
         -------
@@ -191,15 +195,17 @@ class Demo(VoxCeleb):
 
     own_trials = {"demo": "veri_test.txt"}
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__("demo", range(10001, 11252), "demo")
 
-    def build(self, roots):
+    def build(self, roots: list[Path]) -> None:
         """Makes the corpus unless it is there, as `Corpus.build`."""
         for root in roots:
             build_demo_corpus(root)
 
-    def trial_sources(self, test=None, valid=None):
+    def trial_sources(
+        self, test: str | None = None, valid: str | None = None
+    ) -> dict[str, str | None]:
         """Where trials are from, as `Corpus.trial_sources`."""
         return {"test": test or self.usual_test, "valid": valid}
 
@@ -207,7 +213,7 @@ class Demo(VoxCeleb):
 CORPORA = (Demo(),)
 
 
-def build_demo_corpus(folder):
+def build_demo_corpus(folder: str | Path) -> tuple[str, str]:
     """Builds the corpus, unless it is there.
 
     Sessions differ in noise, room and channel. The same folder content comes
@@ -232,7 +238,7 @@ def build_demo_corpus(folder):
     ).get("version"):
         return str(folder), str(trial_list)
     espeak = ESpeak()
-    phones = []
+    phones: list[tuple[str, float, str]] = []
     for number in tqdm(range(N_SPEAKERS), desc="Making demo voices"):
         phones += _write_speaker(espeak, folder / "wav", number)
     with atomic_path(folder / "phones.csv") as partial:
@@ -247,7 +253,9 @@ def build_demo_corpus(folder):
     return str(folder), str(trial_list)
 
 
-def _write_speaker(espeak, root, number):
+def _write_speaker(
+    espeak: ESpeak, root: Path, number: int
+) -> list[tuple[str, float, str]]:
     rng = random.Random(f"speaker {number}")
     voice = f"{rng.choice(ACCENTS)}+{VARIANTS[number % len(VARIANTS)]}"
     pitch = rng.randint(20, 80)
@@ -255,7 +263,7 @@ def _write_speaker(espeak, root, number):
     # Played faster, all formants rise: a shorter vocal tract.
     vocal_tract = rng.uniform(0.88, 1.14)
     speaker = f"id{10001 + number}"
-    phones = []
+    phones: list[tuple[str, float, str]] = []
     for session in range(N_SESSIONS):
         channel = _draw_channel(rng)
         for utterance in range(N_UTTERANCES_PER_SESSION):
@@ -282,7 +290,7 @@ def _write_speaker(espeak, root, number):
     return phones
 
 
-def _draw_channel(rng):
+def _draw_channel(rng: random.Random) -> Callable[[np.ndarray], np.ndarray]:
     """Draws a session's microphone, room and noise."""
     noise_rng = np.random.default_rng(rng.getrandbits(32))
     low, high = rng.uniform(60, 200), rng.uniform(4000, 7600)
@@ -303,7 +311,15 @@ def _draw_channel(rng):
     )
 
 
-def _apply_channel(wav, band, room, tilt, snr_db, level, noise_rng):
+def _apply_channel(
+    wav: np.ndarray,
+    band: np.ndarray,
+    room: np.ndarray,
+    tilt: float,
+    snr_db: float,
+    level: float,
+    noise_rng: np.random.Generator,
+) -> np.ndarray:
     wav = scipy.signal.fftconvolve(wav, room)[: len(wav)]
     white = noise_rng.standard_normal(len(wav))
     noise = scipy.signal.lfilter([1.0], [1.0, -tilt], white)

@@ -1,7 +1,10 @@
 """Own recordings, a folder for each speaker."""
 
+from collections.abc import Iterator
+from pathlib import Path
+
 from speechbrain_ext.dataio.audio import AUDIO_EXTENSIONS
-from speechbrain_ext.dataio.corpora.base import Corpus, Utterance, audio_files
+from speechbrain_ext.dataio.corpora.base import Corpus, LeftOut, Utterance, audio_files
 
 
 class Folder(Corpus):
@@ -24,7 +27,7 @@ class Folder(Corpus):
     )
     speaker_names_are_global = False
 
-    def utterances(self, root, left_out):
+    def utterances(self, root: Path, left_out: LeftOut) -> Iterator[Utterance]:
         """Yields the utterances below a root, as `Corpus.utterances`."""
         for file in audio_files(root, left_out):
             below = file.path.relative_to(root)

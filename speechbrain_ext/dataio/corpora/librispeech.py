@@ -1,7 +1,13 @@
 """LibriSpeech."""
 
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
 from speechbrain_ext.dataio.corpora.base import (
     Corpus,
+    LaidOut,
+    LeftOut,
+    SourceSpeaker,
     Utterance,
     audio_files,
     read_metadata,
@@ -37,7 +43,7 @@ class LibriSpeech(Corpus):
     expected = "<part>/<speaker>/<chapter>/*.flac"
     balanced = ("gender",)
 
-    def utterances(self, root, left_out):
+    def utterances(self, root: Path, left_out: LeftOut) -> Iterator[Utterance]:
         """Yields the utterances below a root, as `Corpus.utterances`."""
         for prefix, split in SPLITS.items():
             parts = [path for path in root.glob(f"{prefix}-*") if path.is_dir()]
@@ -58,7 +64,7 @@ class LibriSpeech(Corpus):
                                 split,
                             )
 
-    def speakers(self, root):
+    def speakers(self, root: Path) -> dict[str, dict[str, str]]:
         """Gender of SPEAKERS.TXT."""
         speakers = {}
         for line in read_metadata(root / "SPEAKERS.TXT").splitlines():
@@ -71,19 +77,21 @@ class LibriSpeech(Corpus):
 CORPORA = (LibriSpeech(),)
 
 
-def lay_out(speakers, root, n_trials, sample_rate):
+def lay_out(
+    speakers: Iterable[SourceSpeaker], root: Path, n_trials: int, sample_rate: int
+) -> LaidOut:
     """Parts, chapters and SPEAKERS.TXT as in LibriSpeech.
 
     Arguments
     ---------
     speakers : list of tuple
-        As of `speechbrain_ext.dataio.layouts.read_speakers`.
+        See `speechbrain_ext.dataio.layouts.read_speakers`.
     root : Path
         Root folder of the new corpus.
     n_trials : int
         Not used: LibriSpeech has no trial lists.
     sample_rate : int
-        In Hz.
+        Sample rate in Hz.
 
     Yields
     ------

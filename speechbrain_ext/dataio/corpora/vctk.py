@@ -2,9 +2,14 @@
 
 import itertools
 import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 from speechbrain_ext.dataio.corpora.base import (
     Corpus,
+    LaidOut,
+    LeftOut,
+    SourceSpeaker,
     Utterance,
     audio_files,
     read_metadata,
@@ -60,7 +65,7 @@ class VCTK(Corpus):
     stratified = ("gender", "accent", "age")
     split_seed = 42
 
-    def utterances(self, root, left_out):
+    def utterances(self, root: Path, left_out: LeftOut) -> Iterator[Utterance]:
         """Yields the utterances below a root, as `Corpus.utterances`."""
         for name, pattern in AUDIO.items():
             folder = root / name
@@ -81,7 +86,7 @@ class VCTK(Corpus):
                     name = name.replace("_mic1.", ".")
                     yield Utterance.of_file(file, name, speaker.name)
 
-    def speakers(self, root):
+    def speakers(self, root: Path) -> dict[str, dict[str, str]]:
         """Gender, age, accent and region of speaker-info.txt.
 
         Those that the corpus has no recordings of are listed too.
@@ -89,9 +94,9 @@ class VCTK(Corpus):
         lines = read_metadata(root / "speaker-info.txt").splitlines()[1:]
         speakers = {}
         for line in lines:
-            name, age, gender, accent, *region = [*line.split(), "", "", ""][:40]
+            name, age, gender, accent, *words = [*line.split(), "", "", ""][:40]
             # Comments on the recordings stand in brackets.
-            region = re.sub(r"\(.*", "", " ".join(region)).strip()
+            region = re.sub(r"\(.*", "", " ".join(words)).strip()
             # Release 0.80 lists 225 for p225.
             speakers[f"p{name}" if name.isdigit() else name] = {
                 "gender": gender, "age": age, "accent": accent, "region": region,
@@ -102,13 +107,15 @@ class VCTK(Corpus):
 CORPORA = (VCTK(),)
 
 
-def lay_out(speakers, root, n_trials, sample_rate):
+def lay_out(
+    speakers: Iterable[SourceSpeaker], root: Path, n_trials: int, sample_rate: int
+) -> LaidOut:
     """Numbers, 48 kHz and speaker-info.txt as in VCTK 0.92.
 
     Arguments
     ---------
     speakers : list of tuple
-        As of `speechbrain_ext.dataio.layouts.read_speakers`.
+        See `speechbrain_ext.dataio.layouts.read_speakers`.
     root : Path
         Root folder of the new corpus.
     n_trials : int
@@ -125,7 +132,8 @@ def lay_out(speakers, root, n_trials, sample_rate):
     numbers = itertools.count(225)
     names = (f"p{n}" for n in numbers if f"p{n}" not in LEFT_OUT)
     lines = ["ID  AGE  GENDER  ACCENTS  REGION COMMENTS"]
-    speaker_of, attributes_of = {"train": {}, "valid": {}, "test": {}}, {}
+    speaker_of: dict[str, dict[str, str]] = {"train": {}, "valid": {}, "test": {}}
+    attributes_of: dict[str, dict[str, str]] = {}
     for (split, utterances, about), name in zip(speakers, names):
         lines.append(f"{name}  {about['age']}  {about['gender'].upper()}    Unknown")
         attributes_of[name] = {"gender": about["gender"]}
@@ -136,5 +144,4 @@ def lay_out(speakers, root, n_trials, sample_rate):
     write_lines(root / "speaker-info.txt", lines)
     for split in ("valid", "test"):
         trials = draw_trials(speaker_of[split], n_trials, 0, attributes_of)
-        fields = zip(trials.labels, trials.enrol, trials.test)
-        write_csv(root / f"trials-{split}.csv", CSV_COLUMNS, fields)
+        write_csv(root / f"trials-{split}.csv", CSV_COLUMNS, trials.rows())

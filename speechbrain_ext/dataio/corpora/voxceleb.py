@@ -4,13 +4,17 @@ import itertools
 import os
 import random
 import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from speechbrain_ext.dataio.audio import AUDIO_EXTENSIONS
 from speechbrain_ext.dataio.corpora.base import (
     Corpus,
+    LaidOut,
+    LeftOut,
     Part,
     PublishedTrials,
+    SourceSpeaker,
     Utterance,
     audio_files,
     speaker_folders,
@@ -48,7 +52,7 @@ TARGETS_OF_SPEAKER = 272
 NONTARGETS_OF_PAIR = 5
 
 
-def draw_original_vox2_trials(speaker_of, seed):
+def draw_original_vox2_trials(speaker_of: dict[str, str], seed: int) -> Trials:
     """Draws trials as the authors of arXiv 2409.07770 do for VoxCeleb2.
 
     Half of the target trials of a speaker are from one video, the others from
@@ -66,7 +70,7 @@ def draw_original_vox2_trials(speaker_of, seed):
     Returns
     -------
     Trials
-        In random order.
+        Trial list in random order.
 
     Example
     -------
@@ -76,12 +80,12 @@ def draw_original_vox2_trials(speaker_of, seed):
     (12, 5)
     """
     rng = random.Random(seed)
-    by_speaker = {}
+    by_speaker: dict[str, list[str]] = {}
     for name, speaker in sorted(speaker_of.items()):
         by_speaker.setdefault(speaker, []).append(name)
-    pairs = []
+    pairs: list[tuple[int, str, str]] = []
     for names in by_speaker.values():
-        kinds = {True: [], False: []}
+        kinds: dict[bool, list[tuple[int, str, str]]] = {True: [], False: []}
         for first, second in itertools.combinations(names, 2):
             same_video = first.rpartition("/")[0] == second.rpartition("/")[0]
             kinds[same_video].append((1, first, second))
@@ -129,12 +133,14 @@ class VoxCeleb(Corpus):
         )
     }
 
-    def __init__(self, name, numbers, usual_test):
+    def __init__(self, name: str, numbers: range, usual_test: str) -> None:
         self.name = name
         self.numbers = numbers
         self.usual_test = usual_test
 
-    def trial_sources(self, test=None, valid=None):
+    def trial_sources(
+        self, test: str | None = None, valid: str | None = None
+    ) -> dict[str, str | None]:
         """Where trials are from, as `Corpus.trial_sources`.
 
         VoxCeleb1 and the test part of VoxCeleb2 test and validate in turn.
@@ -147,7 +153,7 @@ class VoxCeleb(Corpus):
                 test = _other(test)
         return {"test": test, "valid": valid or _other(test)}
 
-    def utterances(self, root, left_out):
+    def utterances(self, root: Path, left_out: LeftOut) -> Iterator[Utterance]:
         """Yields the utterances below a root, as `Corpus.utterances`."""
         for folder in (root / name for name in ROOTS):
             if not _has_speakers(folder):
@@ -164,11 +170,11 @@ class VoxCeleb(Corpus):
                     yield Utterance.of_file(file, name, speaker.name, trainable)
 
 
-def _other(trials):
+def _other(trials: str | None) -> str:
     return "vox1-o" if trials in VoxCeleb.parts else VOX2_TEST
 
 
-def _has_speakers(folder):
+def _has_speakers(folder: Path) -> bool:
     return folder.is_dir() and any(
         re.fullmatch(SPEAKER, name) for name in os.listdir(folder)
     )
@@ -181,19 +187,21 @@ CORPORA = (
 )
 
 
-def lay_out(speakers, root, n_trials, sample_rate):
+def lay_out(
+    speakers: Iterable[SourceSpeaker], root: Path, n_trials: int, sample_rate: int
+) -> LaidOut:
     """Folders and names as in VoxCeleb, with the trials of the test speakers.
 
     Arguments
     ---------
     speakers : list of tuple
-        As of `speechbrain_ext.dataio.layouts.read_speakers`.
+        See `speechbrain_ext.dataio.layouts.read_speakers`.
     root : Path
         Root folder of the new corpus.
     n_trials : int
         Trials to draw.
     sample_rate : int
-        In Hz.
+        Sample rate in Hz.
 
     Yields
     ------

@@ -89,9 +89,9 @@ def save_random_encoder(family, folder, seed=1986, **changes):
     folder : str or Path
         Where to save.
     seed : int
-        Of the weights.
+        Seed of the weights.
     **changes
-        Of the family's configuration in transformers.
+        Changes of the family's configuration in transformers.
 
     Returns
     -------

@@ -99,7 +99,7 @@ def mel_filters_of_phases(n_bands, kernel_size, sample_rate=16000):
     kernel_size : int
         Samples of a filter.
     sample_rate : int
-        In Hz.
+        Sample rate in Hz.
 
     Returns
     -------
@@ -223,7 +223,7 @@ def load_wavlm(folder):
     Returns
     -------
     transformers.WavLMModel
-        In float32.
+        The model, in float32.
 
     Raises
     ------

@@ -23,7 +23,7 @@ class LengthAwareGroupNorm(nn.GroupNorm):
     n_channels : int
         Channels of the input, each a group of its own.
     eps : float
-        Added to the variance.
+        What is added to the variance.
 
     Example
     -------

@@ -151,9 +151,8 @@ class MaskedECAPA(speechbrain_ecapa.ECAPA_TDNN):
     *args : tuple
         Handed on to SpeechBrain's ECAPA_TDNN.
     frame_pooling : FramePooling
-        From (batch, time, channel) and relative lengths to (batch, 1,
-        out_channels), such as `MultiHeadAttnPooling`; SpeechBrain's own if
-        None.
+        Pooling from (batch, time, channel) and relative lengths to (batch, 1,
+        out_channels), such as `MultiHeadAttnPooling`; SpeechBrain's own if None.
     **kwargs : dict
         Handed on to SpeechBrain's ECAPA_TDNN.
 

@@ -81,7 +81,7 @@ class LAP_ASTP(LayerPooled):
     pool : str
         What is kept of the weighted layers: "max", "sum" or "mean".
     frame_pooling : FramePooling
-        As of `ASTP`, on pooled_channels.
+        Pooling in place of attentive statistics, of pooled_channels; see `ASTP`.
 
     Raises
     ------

@@ -14,7 +14,7 @@ class LayerPooled(LayerAttention):
     layer_pooling : LayerPooling
         `WeightedLayerSum` or `LayerAttentivePooling`.
     embedding_model : torch.nn.Module
-        From (batch, time, channel) and relative lengths to (batch, 1, dim).
+        Module from (batch, time, channel) and relative lengths to (batch, 1, dim).
 
     Example
     -------

@@ -62,14 +62,14 @@ class ConvReLUNorm(nn.Module):
         Arguments
         ---------
         x : torch.Tensor
-            Of shape (batch, in_channels, layer, time).
+            Input, of shape (batch, in_channels, layer, time).
         mask : torch.Tensor or None
             Valid frames, of shape (batch, time).
 
         Returns
         -------
         torch.Tensor
-            Of shape (batch, out_channels, layer, time).
+            Output, of shape (batch, out_channels, layer, time).
         """
         x = torch.relu(self.conv(zero_padding(x, mask)))
         return masked_batch_norm(self.norm, x, mask)
@@ -109,14 +109,14 @@ class Res2Conv(nn.Module):
         Arguments
         ---------
         x : torch.Tensor
-            Of shape (batch, channel, layer, time).
+            Input, of shape (batch, channel, layer, time).
         mask : torch.Tensor or None
             Valid frames, of shape (batch, time).
 
         Returns
         -------
         torch.Tensor
-            Of the shape of x.
+            Output of the shape of x.
         """
         groups = list(x.chunk(self.scale, dim=1))
         previous = 0.0
@@ -152,14 +152,14 @@ class SqueezeExcitation(nn.Module):
         Arguments
         ---------
         x : torch.Tensor
-            Of shape (batch, channel, layer, time).
+            Input, of shape (batch, channel, layer, time).
         mask : torch.Tensor or None
             Valid frames, of shape (batch, time).
 
         Returns
         -------
         torch.Tensor
-            Of the shape of x.
+            Output of the shape of x.
         """
         mean = masked_mean(x, mask, (2, 3))
         return x * torch.sigmoid(self.excite(torch.relu(self.squeeze(mean))))
@@ -198,14 +198,14 @@ class SERes2Block2d(nn.Module):
         Arguments
         ---------
         x : torch.Tensor
-            Of shape (batch, channel, layer, time).
+            Input, of shape (batch, channel, layer, time).
         mask : torch.Tensor or None
             Valid frames, of shape (batch, time).
 
         Returns
         -------
         torch.Tensor
-            Of the shape of x.
+            Output of the shape of x.
         """
         residual = x
         x = self.conv_in(x, mask)
@@ -264,14 +264,14 @@ class LayerAwareConvolutions(nn.Module):
         Arguments
         ---------
         x : torch.Tensor
-            Of shape (batch, in_channels, layer, time).
+            Input, of shape (batch, in_channels, layer, time).
         mask : torch.Tensor or None
             Valid frames, of shape (batch, time).
 
         Returns
         -------
         torch.Tensor
-            Of shape (batch, out_channels, layer, time).
+            Output, of shape (batch, out_channels, layer, time).
         """
         x = self.conv_in(masked_batch_norm(self.norm, x, mask), mask)
         outputs = []
@@ -321,7 +321,7 @@ class LTDNN(LayerAttention):
     attentive : bool
         False for the plain mean and standard deviation of the frames.
     frame_pooling : FramePooling
-        As of `ASTP`, on pooled_channels.
+        Pooling in place of attentive statistics, of pooled_channels; see `ASTP`.
     unbiased : bool
         Whether the deviation that the attention over frames sees is the unbiased
         one. The authors' code has it where it is given no lengths, and the
@@ -399,7 +399,7 @@ class LTDNN(LayerAttention):
         Arguments
         ---------
         hidden_states : torch.Tensor
-            Of shape (layer, batch, time, channel).
+            Hidden states, of shape (layer, batch, time, channel).
         lengths : torch.Tensor
             Relative lengths, of shape (batch,).
         return_weights : bool

@@ -15,11 +15,11 @@ class SpeakerEmbedder(nn.Module):
     Arguments
     ---------
     encoder : torch.nn.Module
-        From waveforms (batch, time) and relative lengths to features and
-        their relative lengths: `SSLEncoder`, `W2VBertEncoder`,
-        `NormalizedFbank`, `NormalizedMFCC`.
+        Module from waveforms (batch, time) and relative lengths to features and their
+        relative lengths: `SSLEncoder`, `W2VBertEncoder`, `NormalizedFbank`,
+        `NormalizedMFCC`.
     embedding_model : torch.nn.Module
-        From features and relative lengths to embeddings (batch, 1, dim).
+        Module from features and relative lengths to embeddings (batch, 1, dim).
 
     Example
     -------
@@ -46,7 +46,7 @@ class SpeakerEmbedder(nn.Module):
         Arguments
         ---------
         wavs : torch.Tensor
-            At the encoder's sample rate, of shape (batch, time).
+            Waveforms at the encoder's sample rate, of shape (batch, time).
         lengths : torch.Tensor
             Relative lengths, of shape (batch,).
 

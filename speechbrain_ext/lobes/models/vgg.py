@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from speechbrain_ext.nnet.masking import frame_counts
+from speechbrain_ext.nnet.masking import frame_counts, is_traced
 from speechbrain_ext.nnet.pooling import check_pooling
 
 
@@ -76,10 +76,20 @@ class VGGEncoder(nn.Module):
         for block in self.blocks:
             for convolution in block:
                 x = torch.relu(convolution(_without_padding(x, counts)))
-            x = self.pool(_without_padding(x, counts))
+            x = self._halved(_without_padding(x, counts))
             counts = (counts + 1) // 2
         lengths = counts / x.shape[2]
         return x.transpose(1, 2).flatten(2), lengths
+
+    def _halved(self, x):
+        if not is_traced():
+            return self.pool(x)
+        # PyTorch would record pooling for odd, or for even, numbers of frames only.
+        # No value is negative, so that a zero more is what ceil mode adds.
+        n_frames, n_bands = ((size + 1) // 2 for size in x.shape[2:])
+        x = F.pad(x, (0, 2 * n_bands - x.shape[3], 0, 2 * n_frames - x.shape[2]))
+        pairs = x.unflatten(3, (n_bands, 2)).unflatten(2, (n_frames, 2))
+        return pairs.amax((3, 5))
 
 
 def _without_padding(x, counts):
@@ -97,7 +107,7 @@ class VGGEmbedding(nn.Module):
     Arguments
     ---------
     pooling : torch.nn.Module
-        From frames (batch, time, channel) and lengths to (batch, 1, dim):
+        Pooling from frames (batch, time, channel) and lengths to (batch, 1, dim):
         `MultiHeadAttnPooling`, `MaskedStatisticsPooling` and so on.
     pooled_channels : int
         Dimension after the pooling.
