@@ -73,7 +73,7 @@ def row_cosines(enrol, test, n_enrol=None):
     return (enrol * test).sum(dim=1).clamp(-1, 1)
 
 
-def side_cosines(embeddings, sides):
+def side_cosines(embeddings: torch.Tensor, sides: "TrialSides") -> torch.Tensor:
     """Cosines of a trial list.
 
     Where the trials are many of the pairs of their sides, such as all pairs of a
