@@ -249,3 +249,15 @@ def test_calibration_converges(p_target):
     calibration = Calibration.fit(["a", "b"], columns, labels.tolist(), p_target)
     ratios = calibration.apply(torch.tensor(columns)).numpy()
     assert np.abs(ratios - expected).max() < 1e-4
+
+
+def test_dense_and_sparse_lists_have_the_same_cosines():
+    """All pairs are scored by a matrix product, few ones pair by pair."""
+    generator = torch.Generator().manual_seed(0)
+    store = {f"u{i}": torch.randn(8, generator=generator) for i in range(12)}
+    pairs = [(a, b) for a in store for b in store]
+    dense = cosine_scores(store, Trials([1] * 144, *map(list, zip(*pairs))))
+    sparse = [cosine_scores(store, Trials([1], [a], [b])) for a, b in pairs if a != b]
+    different = torch.tensor([a != b for a, b in pairs])
+    assert (dense[different] - torch.cat(sparse)).abs().max() < 1e-14
+    assert (dense[~different] - 1).abs().max() < 1e-14 and dense.max() <= 1

@@ -24,6 +24,7 @@ from speechbrain_ext.processing.scoring import (
     checked_embeddings,
     row_cosines,
     score_in_blocks,
+    side_cosines,
     trial_sides,
 )
 from speechbrain_ext.utils.errors import InputError
@@ -241,8 +242,25 @@ class Backend:
         sides = trial_sides(store.by_id(), trials, enrolments)
         backend = self.adapted_to(sides.embeddings)
         embeddings = sides.mean(backend.transform(sides.embeddings))
-        scores = score_in_blocks(backend.compare, embeddings, sides)
+        scores = backend.score_sides(embeddings, sides)
         return self.normalize(scores, store, trials, enrolments)
+
+    def score_sides(self, embeddings, sides):
+        """Scores the sides of trials, whose embeddings are transformed.
+
+        Arguments
+        ---------
+        embeddings : torch.Tensor
+            Embeddings of the sides, of shape (n_side, dim).
+        sides : TrialSides
+            Which sides each trial compares.
+
+        Returns
+        -------
+        torch.Tensor
+            In float64, of shape (n_trial,).
+        """
+        return score_in_blocks(self.compare, embeddings, sides)
 
     def _check(self, store: EmbeddingStore) -> None:
         if self.needs_cohort and self.dim is None:
@@ -387,6 +405,10 @@ class CosineBackend(Backend):
     ) -> torch.Tensor:
         """Cosines of pairs."""
         return row_cosines(enrol, test, n_enrol)
+
+    def score_sides(self, embeddings, sides):
+        """Cosines of the sides of trials."""
+        return side_cosines(embeddings, sides)
 
     def normalize(
         self,

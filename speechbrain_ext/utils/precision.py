@@ -20,7 +20,7 @@ SECONDS = 0.04
 GAIN = 1.5
 
 
-def matrix_rate(dtype, device="cpu"):
+def matrix_rate(dtype: torch.dtype, device: str | torch.device = "cpu") -> float:
     """Floating-point operations a second in a product of two small matrices.
 
     Arguments
@@ -60,7 +60,7 @@ def _matrix_rate(dtype, device, n_threads):
     return 2 * SIZE**3 / best
 
 
-def bf16_pays(device="cpu"):
+def bf16_pays(device: str | torch.device = "cpu") -> bool:
     """Whether bfloat16 is faster than float32 on a device.
 
     Arguments
@@ -88,7 +88,9 @@ def bf16_pays(device="cpu"):
     return rates[0] >= GAIN * rates[1]
 
 
-def choose_precision(asked, device, key="precision"):
+def choose_precision(
+    asked: str, device: str | torch.device, key: str = "precision"
+) -> str:
     """The precision to compute in, by SpeechBrain's name.
 
     Under torchrun all processes must ask; they get the same precision.
