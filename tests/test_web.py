@@ -3,6 +3,7 @@
 import http.client
 import json
 import re
+import runpy
 from pathlib import Path
 from urllib.parse import quote
 
@@ -10,10 +11,16 @@ import numpy as np
 import pytest
 import soundfile
 from conftest import write_voice
+from huggingface_hub import HfApi
+from ruamel.yaml import YAML
 
+import speechbrain_ext
 from speechbrain_ext.cli import main
 from speechbrain_ext.cli.demo import command
+from speechbrain_ext.inference import space
+from speechbrain_ext.inference.export import export_model
 from speechbrain_ext.inference.gallery import Gallery
+from speechbrain_ext.inference.push import push_model
 from speechbrain_ext.inference.sources import load_model
 from speechbrain_ext.processing.calibration import Calibration
 from speechbrain_ext.utils.errors import InputError
@@ -162,6 +169,64 @@ def test_command(model, model_folder, tmp_path, monkeypatch, capsys):
     assert defaults["max_duration"] == web_page.MAX_DURATION
 
 
+def test_space(training, tmp_path, monkeypatch):
+    gradio = pytest.importorskip("gradio")
+    folder = export_model(training, tmp_path / "page", space=True)
+    header = next(YAML().load_all((folder / "README.md").read_text()))
+    assert header["sdk"] == "gradio" and header["sdk_version"] == gradio.__version__
+    assert header["title"] == "page" and header["license"] == "unknown"
+    assert (folder / "requirements.txt").read_text().startswith("speechbrain_ext[web]")
+    served = {}
+    monkeypatch.setattr(
+        web_page,
+        "serve",
+        lambda model, **settings: served.update(settings, model=model),
+    )
+    monkeypatch.chdir(tmp_path)
+    runpy.run_path(str(folder / header["app_file"]))
+    # The environment of the Space says where to listen.
+    assert served["server_name"] is None
+    assert served["model"].threshold == load_model(folder, "cpu").threshold
+    # Uploaded as what it is
+    asked = {}
+    for name in ("create_repo", "upload_folder"):
+        monkeypatch.setattr(
+            HfApi, name, lambda api, *a, _n=name, **k: asked.update({_n: k}) or "there"
+        )
+    push_model(folder, "user/page")
+    assert asked["create_repo"]["repo_type"] == "space"
+    assert asked["create_repo"]["space_sdk"] == "gradio"
+    assert asked["upload_folder"]["repo_type"] == "space"
+    assert {"app.py", "requirements.txt"} <= set(
+        asked["upload_folder"]["allow_patterns"]
+    )
+    # A later export without the page leaves none of it.
+    export_model(training, folder)
+    assert not (folder / "app.py").exists()
+    assert not (folder / "requirements.txt").exists()
+    assert "sdk" not in next(YAML().load_all((folder / "README.md").read_text()))
+
+
+@pytest.mark.parametrize(
+    "origin, expected",
+    [
+        (None, f"speechbrain_ext[web]=={speechbrain_ext.__version__}\n"),
+        ({"url": "file:///here", "dir_info": {"editable": True}},
+         f"speechbrain_ext[web]=={speechbrain_ext.__version__}\n"),
+        ({"url": "https://x.org/r", "vcs_info": {"vcs": "git", "commit_id": "abc"}},
+         "speechbrain_ext[web] @ git+https://x.org/r@abc\n"),
+    ],
+)  # fmt: skip
+def test_requirements_of_a_space(origin, expected, monkeypatch):
+    class Distribution:
+        def read_text(self, name):
+            assert name == "direct_url.json"
+            return None if origin is None else json.dumps(origin)
+
+    monkeypatch.setattr("importlib.metadata.distribution", lambda name: Distribution())
+    assert space.space_requirements() == expected
+
+
 @pytest.fixture(scope="module")
 def served(model, tmp_path_factory):
     """The page's address, with uploads of at most 0.2 MB and 2 s."""
@@ -265,7 +330,7 @@ def test_in_a_browser(served, odd, voices, tmp_path):
             ],
         )
         page = browser.new_page(viewport={"width": 1100, "height": 900})
-        page.set_default_timeout(60_000)
+        page.set_default_timeout(20_000)
         elsewhere = []
         page.on(
             "request",
@@ -278,23 +343,20 @@ def test_in_a_browser(served, odd, voices, tmp_path):
         page.goto(served)
 
         def drop(label, path):
-            block = page.locator(".block", has=page.get_by_text(label, exact=True))
-            clear = block.last.get_by_label("Clear")
+            block = page.locator(".block", has_text=label).last
+            clear = block.get_by_label("Clear")
             if clear.count():
-                clear.first.click()
-            block.last.locator("input[type=file]").set_input_files(str(path))
-            block.last.locator("audio, .waveform-container").first.wait_for(
-                state="attached"
-            )
+                clear.click()
+            block.get_by_test_id("file-upload").set_input_files(str(path))
+            clear.wait_for()
 
         def press(name):
             page.get_by_role("button", name=name, exact=True).click()
 
         def refused(text):
-            toast = page.get_by_test_id("toast-body")
-            toast.get_by_text(text).wait_for()
-            toast.get_by_role("button").first.click()
-            toast.wait_for(state="detached")
+            page.get_by_test_id("toast-text").get_by_text(text).wait_for()
+            page.get_by_test_id("toast-close").click()
+            page.get_by_test_id("toast-body").wait_for(state="detached")
 
         press("Compare")
         refused("Record or drop the first recording first.")

@@ -15,7 +15,10 @@ speechbrain-ext push ltdnn user/ltdnn --private
 @click.option("--private", is_flag=True, help="A new model is seen by its owner only.")
 @as_json
 def command(folder, name, private, as_json):
-    """Upload the model FOLDER of `export` to the Hugging Face hub as user/NAME."""
+    """Upload the model FOLDER of `export` to the Hugging Face hub as user/NAME.
+
+    A folder of `export --space` becomes a Space, any other a model.
+    """
     from speechbrain_ext.inference.push import push_model
 
     address = push_model(folder, name, private=private)

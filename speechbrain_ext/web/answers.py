@@ -201,7 +201,7 @@ class Answers:
             embedding = self.model.encode_file(path, WINDOW)
         except InputError as error:
             message = str(error).replace(f"'{path}'", "it").replace(str(path), name)
-            raise InputError(f"{name}: {message}.") from error
+            raise InputError(f"{name}: {message.rstrip('.')}.") from error
         if not embedding.isfinite().all():
             raise InputError(f"{name}: the model gives no embedding of it (NaN).")
         return embedding, header.duration

@@ -134,7 +134,7 @@ def build_page(model, galleries, max_duration=MAX_DURATION):
             compare = gr.Button("Compare", variant="primary")
             verdict = gr.Markdown(container=True)
             with gr.Row():
-                figures = [gr.Plot(label=f"{n} recording") for n in ("First", "Second")]
+                figures = [gr.Plot(show_label=False) for _ in range(2)]
         with gr.Tab("Enrol and identify"):
             gallery = gr.State(
                 time_to_live=GALLERY_LIFE, delete_callback=galleries.forget
