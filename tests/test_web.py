@@ -4,6 +4,7 @@ import http.client
 import json
 import re
 import runpy
+import signal
 from pathlib import Path
 from urllib.parse import quote
 
@@ -155,10 +156,13 @@ def test_command(model, model_folder, tmp_path, monkeypatch, capsys):
         web_page, "launch", lambda page, *settings: served.update(settings=settings)
     )
     monkeypatch.setenv("GRADIO_TEMP_DIR", "")
+    handlers = {}
+    monkeypatch.setattr("signal.signal", handlers.__setitem__)
     arguments = ["--port", "7999", "--max_size", "3", "--device", "cpu"]
     main(["demo", str(model_folder), *arguments])
     assert served["settings"] == ("127.0.0.1", 7999, 3.0)
     assert served["source"] == str(model_folder)
+    assert handlers == {signal.SIGTERM: signal.default_int_handler}
     (tmp_path / "results/demo").mkdir(parents=True)
     (tmp_path / "results/demo/1986").symlink_to(model_folder)
     main(["demo", "--device", "cpu"])
@@ -386,6 +390,17 @@ def test_in_a_browser(served, odd, voices, tmp_path):
         press("Identify")
         page.get_by_role("heading", name="bob").wait_for()
         page.screenshot(path=tmp_path / "identify.png", full_page=True)
+        block = page.locator(".block", has_text="Recording to identify").last
+        block.get_by_label("Clear").click()
+        block.get_by_label("Record audio").click()
+        block.get_by_role("button", name="Record", exact=True).click()
+        page.wait_for_timeout(1200)  # of the browser's stand-in for a microphone
+        block.get_by_role("button", name="Stop", exact=True).first.click()
+        block.get_by_label("Clear").wait_for()
+        with page.expect_response(re.compile("/queue/join")):
+            press("Identify")
+        page.get_by_role("gridcell", name="1.0000").wait_for(state="detached")
+        assert page.get_by_test_id("toast-text").count() == 0
         # Another visitor sees none of it.
         other = browser.new_page()
         other.goto(served)

@@ -1,5 +1,6 @@
 """speechbrain-ext demo."""
 
+import signal
 from pathlib import Path
 
 import click
@@ -51,4 +52,6 @@ def command(
 
     import_gradio()  # whether it is there, before the model is loaded
     model = load(source, device, revision, trust_source)
+    # A killed page, too, deletes what it has of its visitors.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     serve(model, gallery, port=port, max_size=max_size, max_duration=max_duration)
