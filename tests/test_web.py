@@ -127,6 +127,13 @@ def test_enrol_and_identify(model, voices, tmp_path):
     assert text.startswith("### Nobody enrolled\n") and rows[0][2] == "another speaker"
 
 
+def test_without_gradio(model_folder, monkeypatch, capsys):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(SystemExit):
+        main(["demo", str(model_folder)])
+    assert "pip install 'speechbrain_ext[web]'" in capsys.readouterr().err
+
+
 def test_galleries_of_visitors_and_of_all(tmp_path):
     (tmp_path / "else.txt").write_text("something else")
     with pytest.raises(InputError, match="no gallery"):
@@ -244,6 +251,13 @@ def served(model, tmp_path_factory):
         _, address, _ = launch(page, max_size=0.2, prevent_thread_lock=True, quiet=True)
         yield address
         page.close()
+
+
+def test_a_port_that_is_taken(served, model, tmp_path):
+    page = build_page(model, VisitorGalleries(tmp_path))
+    port = int(served.strip("/").rpartition(":")[2])
+    with pytest.raises(InputError, match=f"port {port} is taken; give another one"):
+        launch(page, port=port, quiet=True)
 
 
 def request(address, method, path, body=None, headers=None):

@@ -48,9 +48,9 @@ def command(
                 f"'{source}' is not there: name a SOURCE, or train the demo with "
                 "python recipes/VoxCeleb/train.py hparams/ltdnn_wavlm.yaml"
             )
-    from speechbrain_ext.web.page import import_gradio, serve
+    from speechbrain_ext.web.page import require_gradio, serve
 
-    import_gradio()  # whether it is there, before the model is loaded
+    require_gradio()  # before the model is loaded
     model = load(source, device, revision, trust_source)
     # A killed page, too, deletes what it has of its visitors.
     signal.signal(signal.SIGTERM, signal.default_int_handler)

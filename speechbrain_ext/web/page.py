@@ -7,6 +7,7 @@ the paths that it may read, and of a visitor it takes uploaded files only.
 
 import functools
 import html
+import importlib.util
 import os
 import shutil
 import tempfile
@@ -30,27 +31,16 @@ PRIVACY = (
 CANDIDATES = ["speaker", "score", "decision", "probability"]
 
 
-def import_gradio():
-    """Imports Gradio, without its telemetry.
-
-    Returns
-    -------
-    module
-        Gradio.
+def require_gradio():
+    """Sees whether Gradio is there, without importing it.
 
     Raises
     ------
     InputError
         If it is not installed.
     """
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    try:
-        import gradio
-    except ImportError:
-        raise InputError(
-            "the page needs a package: pip install 'speechbrain_ext[web]'"
-        ) from None
-    return gradio
+    if importlib.util.find_spec("gradio") is None:
+        raise InputError("the page needs a package: pip install 'speechbrain_ext[web]'")
 
 
 def build_page(model, galleries, max_duration=MAX_DURATION):
@@ -70,7 +60,10 @@ def build_page(model, galleries, max_duration=MAX_DURATION):
     gradio.Blocks
         The page, to be launched.
     """
-    gr = import_gradio()
+    require_gradio()
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    import gradio as gr
+
     answers = Answers(model, max_duration)
 
     def recording(label):
@@ -284,7 +277,7 @@ def serve(
         If Gradio is not installed, the port is taken, or the gallery is none.
     """
     with tempfile.TemporaryDirectory(prefix="speechbrain_ext-") as folder:
-        # Where Gradio keeps uploads
+        # Where Gradio keeps uploads; read when it is imported, too
         os.environ["GRADIO_TEMP_DIR"] = str(Path(folder, "uploads"))
         galleries = VisitorGalleries(folder)
         if gallery is not None:
@@ -334,4 +327,5 @@ def launch(page, server_name=LOCALHOST, port=None, max_size=MAX_SIZE, **settings
             **settings,
         )
     except OSError as error:
-        raise InputError(f"the page cannot be served: {error}") from error
+        reason = error if port is None else f"port {port} is taken; give another one"
+        raise InputError(f"the page cannot be served: {reason}") from error
