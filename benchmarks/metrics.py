@@ -52,18 +52,14 @@ def main():
         scores = draw_scores(n_trials)
         ours, result = median_seconds(getattr(metrics, name), *scores)
         if has_rival:
-            theirs, expected = median_seconds(
-                getattr(metric_stats, name), *scores
-            )
+            theirs, expected = median_seconds(getattr(metric_stats, name), *scores)
             if result != expected:
                 raise SystemExit(f"{name} differs: {result}, {expected}")
             rival = f"{theirs:.3f} | {ours:.4f} | {theirs / ours:.0f}"
         else:
             # (2 thresholds a trial) x (half of the trials), float32 and bool
             gib = 5 * n_trials**2 / 2**30
-            reason = (
-                f"needs about {gib:,.0f} GiB" if name == "minDCF" else "not run"
-            )
+            reason = f"needs about {gib:,.0f} GiB" if name == "minDCF" else "not run"
             rival = f"{reason} | {ours:.4f} | -"
         print(f"| {name} | {n_trials:,} | {rival} |", flush=True)
 

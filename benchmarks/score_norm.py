@@ -57,9 +57,7 @@ def draw_case(n_utterances, n_trials):
     names = [f"utterance{i}" for i in range(n_utterances)]
     enrol = [names[i % n_utterances] for i in range(n_trials)]
     shift = torch.randint(1, n_utterances, (n_trials,), generator=generator)
-    test = [
-        names[(i + s) % n_utterances] for i, s in enumerate(shift.tolist())
-    ]
+    test = [names[(i + s) % n_utterances] for i, s in enumerate(shift.tolist())]
     labels = [i % 2 for i in range(n_trials)]
     return dict(zip(names, matrix)), Trials(labels, enrol, test)
 
@@ -67,9 +65,7 @@ def draw_case(n_utterances, n_trials):
 def ours(embeddings, trials, cohort):
     """AS-norm of this project."""
     scores = cosine_scores(embeddings, trials)
-    return normalize_scores(
-        scores, trials, embeddings, cohort, "s-norm", COHORT_SIZE
-    )
+    return normalize_scores(scores, trials, embeddings, cohort, "s-norm", COHORT_SIZE)
 
 
 def seconds(function, *arguments):
@@ -97,9 +93,7 @@ def main():
     print("| | trials | seconds | ms a trial | ratio |")
     print("|---|---|---|---|---|")
     print(f"| loop over trials | 200 | {200 * loop:.2f} | {1e3 * loop:.3f} | 1 |")
-    print(
-        f"| here | 600,000 | {whole:.1f} | {1e3 * each:.4f} | {loop / each:.0f} |"
-    )
+    print(f"| here | 600,000 | {whole:.1f} | {1e3 * each:.4f} | {loop / each:.0f} |")
     print(f"\npeak memory {peak:.1f} GiB")
 
 

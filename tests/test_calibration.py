@@ -82,9 +82,7 @@ def test_linear_calibration_finds_the_ratio():
     scores = torch.cat([target, nontarget[:5000]])
     labels = [1] * len(target) + [0] * 5000
     for p_target in (0.5, 0.1):
-        calibration = Calibration.fit(
-            ["score"], scores.unsqueeze(1), labels, p_target
-        )
+        calibration = Calibration.fit(["score"], scores.unsqueeze(1), labels, p_target)
         assert calibration.weights[0] == pytest.approx(2, abs=0.1)
         assert calibration.offset == pytest.approx(-2, abs=0.1)
 

@@ -59,9 +59,7 @@ def test_every_stage_matches_the_published_implementation(reference):
     model = lap_astp_from_official(official, n_heads=4)
     hidden_states = tensors["input"].permute(3, 0, 2, 1)
     with torch.no_grad():
-        frames, weights = model.layer_pooling(
-            hidden_states, return_weights=True
-        )
+        frames, weights = model.layer_pooling(hidden_states, return_weights=True)
         _, frame_weights = model.embedding_model.frame_pooling(
             frames, return_weights=True
         )
@@ -85,9 +83,7 @@ def test_official_checkpoints_that_do_not_fit_are_refused(reference):
     with pytest.raises(ValueError, match="4 heads"):
         lap_astp_from_official(official, n_heads=12)
     with pytest.raises(ValueError, match="lap.extra"):
-        lap_astp_from_official(
-            {**official, "lap.extra": torch.zeros(1)}, n_heads=4
-        )
+        lap_astp_from_official({**official, "lap.extra": torch.zeros(1)}, n_heads=4)
     with pytest.raises(ValueError, match="lap.out_weight.weight"):
         lap_astp_from_official({}, n_heads=4)
 
@@ -220,9 +216,7 @@ def test_gradients_are_finite_at_the_ends(cosine, dtype):
     center = F.normalize(classifier.weight[0, :, 2].detach(), dim=0)
     embeddings = (cosine * center).view(1, 1, 4).to(dtype).requires_grad_()
     with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
-        loss = InterTopKAAM(top_k=10)(
-            classifier(embeddings), torch.tensor([[2]])
-        )
+        loss = InterTopKAAM(top_k=10)(classifier(embeddings), torch.tensor([[2]]))
     loss.backward()
     assert loss.isfinite() and embeddings.grad.isfinite().all()
     assert classifier.weight.grad.isfinite().all()

@@ -99,9 +99,7 @@ def test_full_mask_makes_embeddings_independent_of_the_batch():
         together = model(hidden_states, lengths)
         for i, count in enumerate(counts):
             alone = model(hidden_states[:, i : i + 1, :count])
-            torch.testing.assert_close(
-                together[i : i + 1], alone, atol=1e-5, rtol=1e-5
-            )
+            torch.testing.assert_close(together[i : i + 1], alone, atol=1e-5, rtol=1e-5)
         model.mask = "pooling"
         published = model(hidden_states, lengths)
     assert (published[1] - together[1]).abs().max() > 1e-4
@@ -115,9 +113,7 @@ def test_full_mask_keeps_padding_out_of_training_statistics():
     # Two copies: batch norm over embeddings needs more than one.
     padded(both, torch.tensor([20 / 29, 20 / 29]))
     unpadded(torch.cat([hidden_states, hidden_states], dim=1))
-    for (name, ours), theirs in zip(
-        padded.named_buffers(), unpadded.buffers()
-    ):
+    for (name, ours), theirs in zip(padded.named_buffers(), unpadded.buffers()):
         if "running" in name:
             torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
 
@@ -167,9 +163,7 @@ def test_attentive_statistics_of_constant_frames():
 def test_attentive_statistics_ignore_padding():
     pooling = ChannelAttentiveStatisticsPooling(4, attention_channels=2).eval()
     frames = torch.randn(2, 10, 4)
-    pooled, weights = pooling(
-        frames, torch.tensor([1.0, 0.3]), return_weights=True
-    )
+    pooled, weights = pooling(frames, torch.tensor([1.0, 0.3]), return_weights=True)
     torch.testing.assert_close(pooled[1:], pooling(frames[1:, :3]))
     assert weights[1, 3:].abs().max() == 0
 

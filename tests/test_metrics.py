@@ -55,15 +55,11 @@ def test_agrees_with_roc_curve():
     positive = rng.normal(1.5, 1, 4000)
     negative = rng.normal(0, 1, 6000)
     labels = np.r_[np.ones(4000), np.zeros(6000)]
-    far, hit, _ = roc_curve(
-        labels, np.r_[positive, negative], drop_intermediate=False
-    )
+    far, hit, _ = roc_curve(labels, np.r_[positive, negative], drop_intermediate=False)
     frr = 1 - hit
     scores = torch.tensor(positive), torch.tensor(negative)
     index = np.argmin(np.abs(far - frr))
-    assert EER(*scores)[0] == pytest.approx(
-        (far[index] + frr[index]) / 2, abs=1e-6
-    )
+    assert EER(*scores)[0] == pytest.approx((far[index] + frr[index]) / 2, abs=1e-6)
     for p_target in (0.01, 0.05, 0.5):
         cost = p_target * frr + (1 - p_target) * far
         expected = cost.min() / min(p_target, 1 - p_target)

@@ -44,9 +44,7 @@ def test_same_numbers_as_the_loop_over_trials(case, kind, cohort_size):
         kind,
         cohort_size,
     )
-    theirs = benchmark.loop_over_trials(
-        embeddings, trials, cohort, kind, cohort_size
-    )
+    theirs = benchmark.loop_over_trials(embeddings, trials, cohort, kind, cohort_size)
     assert (ours - theirs).abs().max() <= 1e-5
 
 

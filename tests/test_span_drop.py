@@ -47,8 +47,6 @@ def test_padding_is_not_counted_as_frames():
 
 
 def test_an_utterance_never_vanishes():
-    shorter, lengths = SpanDrop(1.0, 1.0, 3)(
-        numbered_frames(2, 10), torch.ones(2)
-    )
+    shorter, lengths = SpanDrop(1.0, 1.0, 3)(numbered_frames(2, 10), torch.ones(2))
     assert shorter.shape[2] == 10
     assert lengths.tolist() == [1.0, 1.0]

@@ -120,8 +120,7 @@ def ltdnn_from_official(state_dict, n_heads, unbiased=False):
     4
     """
     official = {
-        name.removeprefix("encoder."): value
-        for name, value in state_dict.items()
+        name.removeprefix("encoder."): value for name, value in state_dict.items()
     }
     with _needs_parameters_of("an L-TDNN"):
         conv_in = official["net.in_conv.1.conv.weight"]
@@ -293,9 +292,7 @@ def mha_vgg_from_official(state_dict, n_heads):
         channels,
         emb_dim,
     )
-    official.update(
-        {f"pooling.{name}": value for name, value in queries.items()}
-    )
+    official.update({f"pooling.{name}": value for name, value in queries.items()})
     return _load_official(model, official, official_mha_vgg_name)
 
 
