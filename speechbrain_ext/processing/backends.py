@@ -21,6 +21,7 @@ from speechbrain_ext.processing.score_norm import (
     speaker_means,
 )
 from speechbrain_ext.processing.scoring import (
+    TrialSides,
     checked_embeddings,
     row_cosines,
     score_in_blocks,
@@ -245,7 +246,7 @@ class Backend:
         scores = backend.score_sides(embeddings, sides)
         return self.normalize(scores, store, trials, enrolments)
 
-    def score_sides(self, embeddings, sides):
+    def score_sides(self, embeddings: torch.Tensor, sides: TrialSides) -> torch.Tensor:
         """Scores the sides of trials, whose embeddings are transformed.
 
         Arguments
@@ -406,7 +407,7 @@ class CosineBackend(Backend):
         """Cosines of pairs."""
         return row_cosines(enrol, test, n_enrol)
 
-    def score_sides(self, embeddings, sides):
+    def score_sides(self, embeddings: torch.Tensor, sides: TrialSides) -> torch.Tensor:
         """Cosines of the sides of trials."""
         return side_cosines(embeddings, sides)
 
