@@ -77,7 +77,9 @@ def trained(model):
     torch.manual_seed(1)
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.add_(0.05 * torch.randn_like(parameter))
+            # Covariances of a mixture and the like are no free numbers.
+            if parameter.requires_grad:
+                parameter.add_(0.05 * torch.randn_like(parameter))
         model.train()
         for _ in range(3):
             model(torch.randn(4, 16000))

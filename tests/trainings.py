@@ -169,7 +169,9 @@ def speaker_training(
         folder.mkdir(exist_ok=True)
         store.save(folder / "utterance.safetensors")
         targets = TargetEmbeddings(folder, ["utterance"])
-        modules["classifier"] = DistillationHeads(6, len(speakers), targets.sizes)
+        modules["classifier"] = DistillationHeads(
+            6, len(speakers), targets.sizes, separate_heads=True
+        )
         cost = DistillationLoss(mse_weight=0.1)
         brain_class, own = DistillationBrain, {"target_embeddings": targets}
         dataset = distillation_dataset(utterances, labels, 16000, 0.5, speeds, targets)
