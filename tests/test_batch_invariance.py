@@ -10,6 +10,7 @@ from speechbrain.lobes.features import MFCC, Fbank
 from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
 from speechbrain.lobes.models.Xvector import Xvector
 from speechbrain.nnet.pooling import StatisticsPooling
+from trainings import trained
 
 from speechbrain_ext import lobes
 from speechbrain_ext.config import read_configuration
@@ -70,20 +71,6 @@ def system(name, **given):
     options = {key: value for key, value in {**TINY, **given}.items() if key in known}
     parts = configuration.with_values(options).build(["encoder", "embedding_model"])
     return lobes.SpeakerEmbedder(parts["encoder"], parts["embedding_model"])
-
-
-def trained(model):
-    """Gives batch norms the statistics of noise, and weights that are not new."""
-    torch.manual_seed(1)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            # Covariances of a mixture and the like are no free numbers.
-            if parameter.requires_grad:
-                parameter.add_(0.05 * torch.randn_like(parameter))
-        model.train()
-        for _ in range(3):
-            model(torch.randn(4, 16000))
-    return model.eval()
 
 
 def batch_of(short, long):

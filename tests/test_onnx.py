@@ -7,7 +7,7 @@ import pytest
 import soundfile
 import torch
 from conftest import ROOT
-from test_batch_invariance import trained
+from trainings import trained
 
 from speechbrain_ext.inference.speaker import SpeakerRecognition
 from speechbrain_ext.lobes import KDStudent, MaskedECAPA, MaskedXvector
