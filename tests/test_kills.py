@@ -13,14 +13,16 @@ from pathlib import Path
 import pytest
 
 from speechbrain_ext.dataio.prepare import prepare_corpus
+from speechbrain_ext.utils import files
 
 ROOT = Path(__file__).resolve().parents[1]
 # prepared.json and the key of the demo name the run's own folder.
 COMPARED = ("train.csv", "valid.csv", "test.csv", "valid_trials.txt", "test_trials.txt")
 
 
-def prepare(corpus, folder):
-    prepare_corpus("folder", corpus, folder, valid_speakers=3, test_speakers=3)
+def prepare(corpus, folder, **settings):
+    given = {"valid_speakers": 3, "test_speakers": 3, **settings}
+    prepare_corpus("folder", corpus, folder, **given)
 
 
 def test_kills_of_a_preparation_change_nothing(corpus, tmp_path):
@@ -45,6 +47,41 @@ def test_kills_of_a_preparation_change_nothing(corpus, tmp_path):
         )
         assert whole == killed, name
     assert not list((tmp_path / "killed").glob(".partial-*"))
+
+
+@pytest.mark.parametrize("n_written", range(5))
+def test_killed_preparation_of_other_settings_leaves_no_mixture(
+    corpus, tmp_path, monkeypatch, n_written
+):
+    """A, then B killed in the middle, then A again in the same folder."""
+    folder = tmp_path / "save"
+    prepare(corpus, folder)
+    before = {name: (folder / name).read_bytes() for name in COMPARED}
+    real, written = files.os.replace, []
+
+    def die(source, target):
+        if Path(target).name in COMPARED:
+            if len(written) == n_written:
+                raise KeyboardInterrupt
+            written.append(target)
+        real(source, target)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(files.os, "replace", die)
+        prepare(corpus, folder, seed=7)
+    prepare(corpus, folder)
+    assert {name: (folder / name).read_bytes() for name in COMPARED} == before
+
+
+def test_preparation_says_what_has_changed(corpus, tmp_path, caplog):
+    prepare(corpus, tmp_path / "save")
+    with caplog.at_level("INFO"):
+        prepare(corpus, tmp_path / "save", seed=7)
+    assert "other seed (1986, not 7): prepared again" in caplog.text
+    caplog.clear()
+    with caplog.at_level("INFO"):
+        prepare(corpus, tmp_path / "save", seed=7)
+    assert "up to date" in caplog.text
 
 
 @pytest.mark.slow

@@ -44,6 +44,7 @@ from speechbrain_ext.dataio.trials import (
     read_trials,
     write_trials,
 )
+from speechbrain_ext.utils.cache_keys import differences, stable_hash
 from speechbrain_ext.utils.errors import InputError
 from speechbrain_ext.utils.files import write_json
 
@@ -133,9 +134,15 @@ def prepare_corpus(dataset, data_folder, save_folder, **settings):
         trial_lists,
     )
     key_file = Path(save_folder) / "prepared.json"
-    if _is_prepared(key_file, key, paths):
+    changed = _what_has_changed(key_file, key, paths)
+    if changed == []:
         logger.info(f"Data preparation in {save_folder} is up to date.")
         return paths
+    if changed:
+        logger.info(
+            f"The data in {save_folder} is of other {', '.join(changed)}: prepared "
+            "again."
+        )
 
     given_trials = {
         split: match_utterances(
@@ -163,6 +170,8 @@ def prepare_corpus(dataset, data_folder, save_folder, **settings):
         select_attributes(speakers_of_corpus, corpus.stratified),
     )
     speaker_of = {u.id: u.speaker for u in utterances}
+    # From here on the files are a mixture, should a kill fall among them.
+    key_file.unlink(missing_ok=True)
     for split, n_trials in (
         ("valid", settings.n_valid_trials),
         ("test", settings.n_test_trials),
@@ -462,20 +471,32 @@ def _write_split(save_folder, split, trials, utterances, enrolments):
 
 
 def _preparation_key(settings, utterances, trial_lists):
-    """Hash of all that the prepared files depend on."""
-    digest = hashlib.sha256(f"version={VERSION}\n".encode())
-    for name, value in sorted(settings.items()):
-        digest.update(f"{name}={value!r}\n".encode())
-    for utterance in utterances:
-        line = f"{utterance.wav} {utterance.stamp} {utterance.fault}\n"
-        digest.update(os.fsencode(line))
+    """All that the prepared files depend on, as plain data."""
+    key = {
+        **{name: _plain(value) for name, value in settings.items()},
+        "version of this module": VERSION,
+        "audio files": stable_hash([(u.wav, u.stamp, u.fault) for u in utterances]),
+    }
     for split, path in trial_lists.items():
         if Path(path).is_file():
-            digest.update(split.encode() + Path(path).read_bytes())
-    return digest.hexdigest()
+            content = Path(path).read_bytes()
+            key[f"{split} trial list"] = hashlib.sha256(content).hexdigest()
+    return key
 
 
-def _is_prepared(key_file, key, paths):
+def _plain(value):
+    if isinstance(value, (list, tuple)):
+        return list(map(_plain, value))
+    if isinstance(value, (str, Path)):
+        # A name that is not UTF-8 cannot stand in a JSON file.
+        return os.fspath(value).encode("utf-8", "backslashreplace").decode()
+    return value
+
+
+def _what_has_changed(key_file, key, paths):
+    """Names it; empty if nothing has, None if nothing is prepared."""
     if not all(map(os.path.isfile, (key_file, *paths.values()))):
-        return False
-    return json.loads(key_file.read_text(encoding="utf-8")).get("key") == key
+        return None
+    kept = json.loads(key_file.read_text(encoding="utf-8")).get("key")
+    # Earlier releases kept a hash.
+    return differences(kept, key) if isinstance(kept, dict) else ["release"]
