@@ -139,10 +139,37 @@ def cut_recording(item, windows):
             {**item, "start": start, "duration": length}
             for start, length in windows.cut(duration, start)
         ]
+    check_whole(
+        duration,
+        f"'{item['wav']}'",
+        "give window_length (seconds), such as 60, to embed it in windows",
+    )
+    return [item]
+
+
+def check_whole(duration, name, remedy):
+    """Refuses a recording that is too long to be embedded as a whole.
+
+    Arguments
+    ---------
+    duration : float
+        Duration of the recording, in seconds.
+    name : str
+        What the message calls it.
+    remedy : str
+        What to do, for the message.
+
+    Raises
+    ------
+    InputError
+        If it is longer than `MAX_WHOLE_DURATION`.
+
+    Example
+    -------
+    >>> check_whole(599.0, "'talk.wav'", "cut it")
+    """
     if duration > MAX_WHOLE_DURATION:
         raise InputError(
-            f"'{item['wav']}' has {duration:.0f} s, more than the "
-            f"{MAX_WHOLE_DURATION:.0f} s that are embedded as a whole; give "
-            "window_length (seconds), such as 60, to embed it in windows"
+            f"{name} has {duration:.0f} s, more than the {MAX_WHOLE_DURATION:.0f} s "
+            f"that are embedded as a whole; {remedy}"
         )
-    return [item]

@@ -10,7 +10,7 @@ from speechbrain_ext.dataio.datasets import (
     speaker_classes,
 )
 from speechbrain_ext.dataio.manifests import manifest_paths, read_manifest
-from speechbrain_ext.dataio.windows import MAX_WHOLE_DURATION
+from speechbrain_ext.dataio.windows import check_whole
 from speechbrain_ext.inference.speaker import SpeakerRecognition
 from speechbrain_ext.inference.verification import verify
 from speechbrain_ext.training.recipes import run_details
@@ -42,13 +42,11 @@ def prepare_data(hparams):
     paths = manifest_paths(hparams["save_folder"])
     for split in ("valid", "test"):
         for item in read_manifest(paths[split]).values():
-            if item["duration"] > MAX_WHOLE_DURATION:
-                raise InputError(
-                    f"'{item['wav']}' of the {split} trials has "
-                    f"{item['duration']:.0f} s, more than the "
-                    f"{MAX_WHOLE_DURATION:.0f} s that are embedded as a whole; cut it "
-                    "or leave it out, and verify it later with window_length"
-                )
+            check_whole(
+                item["duration"],
+                f"'{item['wav']}' of the {split} trials",
+                "cut it or leave it out, and verify it later with window_length",
+            )
     return paths
 
 
