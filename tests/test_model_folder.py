@@ -439,3 +439,17 @@ def test_refusals_of_the_hub_are_one_line(model_folder, monkeypatch):
     monkeypatch.undo()
     with pytest.raises(InputError, match="no name on the hub"):
         push_model(model_folder, "a/b/c")
+
+
+def test_killed_export_goes_on(training, tmp_path, monkeypatch):
+    output = tmp_path / "model"
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(ModelScoring, "save", _die)
+        export_model(training, output)
+    assert not (output / "hyperparams.yaml").exists()
+    export_model(training, output)
+    assert (output / "hyperparams.yaml").is_file()
+
+
+def _die(*_):
+    raise KeyboardInterrupt

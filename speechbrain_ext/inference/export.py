@@ -116,8 +116,10 @@ def export_model(
     results, output = Path(results), Path(output)
     if encoder not in ENCODERS:
         raise InputError(f"encoder: '{encoder}' is none of {', '.join(ENCODERS)}")
-    foreign = output.is_dir() and {path.name for path in output.iterdir()}
-    if foreign and HYPERPARAMS not in foreign or (output / "save").exists():
+    found = {path.name for path in output.iterdir()} if output.is_dir() else set()
+    # What a killed export leaves is of a model folder, but has no YAML yet.
+    foreign = {n for n in found - {*FILES, EXAMPLES} if not n.startswith(".partial-")}
+    if foreign and HYPERPARAMS not in found or (output / "save").exists():
         raise InputError(
             f"'{output}' is there and is no model folder; give another one"
         )
