@@ -119,10 +119,12 @@ def part_configuration(configuration, values, name):
 
 def print_size(teacher, student):
     """Says how much smaller than its teacher a student is."""
-    sizes = [
-        sum(p.numel() for p in SpeakerRecognition.from_training(folder).parameters())
+    # Both have just been run.
+    models = [
+        SpeakerRecognition.from_training(folder, trust_source=True)
         for folder in (student, teacher)
     ]
+    sizes = [sum(p.numel() for p in model.parameters()) for model in models]
     logger.info(
         f"The student has {sizes[0]:,} parameters, "
         f"{100 * (1 - sizes[0] / sizes[1]):.0f} % fewer than "
