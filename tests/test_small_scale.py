@@ -54,7 +54,7 @@ def test_crops_follow_each_other(laid_out):
     whole, _ = soundfile.read(laid_out / "second/b3/0.wav")
     start = 0
     for number in (0, 1):
-        crop, _ = soundfile.read(laid_out / f"out/across/b3/0-{number}.wav")
+        crop, _ = soundfile.read(laid_out / f"out/across/second-b3/0-{number}.wav")
         assert abs(crop - whole[start : start + len(crop)]).max() < 1e-3
         start += len(crop)
 
@@ -101,6 +101,6 @@ def test_points_of_the_learning_curves(tmp_path, monkeypatch):
             f"--output_folder={tmp_path}",
         ]
     )  # fmt: skip
-    within = {minutes: eers for minutes, eers in drawn["within the corpus"]["L-TDNN"]}
+    within = {minutes: eers for minutes, eers in drawn["within"]["L-TDNN"]}
     assert within == {0.5: [0.2, 0.3], 2.0: [0.1]}
     assert sorted(drawn["across"]["L-TDNN"]) == [(0.5, [0.4, 0.6]), (2.0, [0.2])]

@@ -6,9 +6,8 @@
         --output_folder figures
 
 Takes the trainings of train_grid.py below the folders whose names begin with that of
-a system, the seconds of a step from what step_cost.py wrote for it, and the trial
-lists of scoring_chain.py where all of them have been through it. Writes
-learning_curves.png and .pdf.
+a system, the seconds of a step from what step_cost.py wrote for it, and one trial
+list of scoring_chain.py beside the test's. Writes learning_curves.png and .pdf.
 """
 
 import argparse
@@ -30,6 +29,7 @@ def main(arguments):
     parser.add_argument("results", nargs="+")
     parser.add_argument("--cost", required=True, help="cost.csv of step_cost.py")
     parser.add_argument("--systems", nargs="+", required=True)
+    parser.add_argument("--across", default="across", help="list of scoring_chain.py")
     parser.add_argument("--output_folder", required=True)
     add_debug_option(parser)
     options = parser.parse_args(arguments)
@@ -49,8 +49,8 @@ def main(arguments):
             steps = read_metrics(runs[0] / "test")["number_of_steps"]
             minutes = steps * seconds[system] / 60
             lists = {
-                "within the corpus": "test",
-                "across": "scoring_chain/across/cosine",
+                "within": "test",
+                "across": f"scoring_chain/{options.across}/cosine",
             }
             for trials, results in lists.items():
                 eers = [read_metrics(run / results)["EER"] for run in runs]

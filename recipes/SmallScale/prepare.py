@@ -9,10 +9,10 @@ second may have a single recording of each; crops of it that do not overlap are 
 the trials across are made of. Writes, as wav,
 
 - within/<speaker>: the recordings of the first corpus;
-- across/<speaker>: crops of the second one, as many as a recording has, up to
+- across/second-<speaker>: crops of the second one, as many as a recording has, up to
   --n_crops;
-- more/<speaker>: whole recordings of the second one, without --held_out speakers, to
-  train on both;
+- more/second-<speaker>: whole recordings of the second one, without --held_out
+  speakers, to train on both;
 - valid.txt, within.txt, across.txt, across_held_out.txt: all pairs of the utterances
   of the speakers, of the first corpus the first --utterances of each.
 """
@@ -66,6 +66,9 @@ def main(arguments):
         write_trials(folder / f"{name}.txt", all_pairs(utterances))
 
     second = list_utterances("folder", options.second)
+    for utterance in second:
+        # Both corpora may have a speaker 1447.
+        utterance.speaker = f"second-{utterance.speaker}"
     crops = {}
     for utterance in tqdm(second, desc="across"):
         duration = read_header(utterance.wav).duration
