@@ -161,7 +161,7 @@ def _recipe_yaml(name, modules):
 
 @pytest.mark.skipif(
     not (RECIPE / "train_speaker_embeddings.py").is_file(),
-    reason="needs SPEECHBRAIN_RECIPES, the folder `recipes` of SpeechBrain's repository",
+    reason="needs SPEECHBRAIN_RECIPES, `recipes` of a clone of SpeechBrain",
 )
 @pytest.mark.parametrize("modules", SMALL, indirect=True)
 def test_the_scripts_themselves(modules, voices, tmp_path):
