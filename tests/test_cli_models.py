@@ -254,6 +254,50 @@ def test_gallery_of_another_model(speakers, model_folder, tmp_path):
         gallery.enrol("bob", ["1.wav"], embedding, [1.2], model.fingerprint)
 
 
+def test_index_of_a_gallery(own_model, tmp_path, monkeypatch):
+    pytest.importorskip("faiss")
+    from speechbrain_ext.inference.gallery import INDEX, Gallery
+    from speechbrain_ext.processing.search import EmbeddingSearch
+
+    built = []
+    build = EmbeddingSearch.build_index
+    monkeypatch.setattr(
+        EmbeddingSearch, "build_index", lambda self: built.append(build(self))
+    )
+    monkeypatch.setattr(EmbeddingSearch, "searches_worth_an_index", 3)
+    model, folder = load_model(own_model), tmp_path / "gallery"
+    torch.manual_seed(0)
+    voices, gallery = torch.randn(30, 12), Gallery(folder)
+    for i, voice in enumerate(voices):
+        name = f"speaker {i // 2}"
+        gallery.enrol(name, [f"{i}.wav"], voice[None], [2.0], model.fingerprint)
+
+    def names(gallery, n_recordings):
+        found = gallery.identify(model, voices[:n_recordings], [2.0] * n_recordings)
+        return [candidates[0].name for candidates in found]
+
+    # Few searches are not worth an index; all that one program makes may be.
+    assert names(gallery, 1) == names(gallery, 1) == ["speaker 0"]
+    assert not built and not (folder / INDEX).exists()
+    assert names(gallery, 2) == ["speaker 0"] * 2
+    assert names(gallery, 4) == ["speaker 0"] * 2 + ["speaker 1"] * 2
+    assert len(built) == 1 and stat.S_IMODE(os.stat(folder / INDEX).st_mode) == 0o600
+    # The next program finds it from its first search.
+    assert names(Gallery(folder), 1) == ["speaker 0"]
+    assert len(built) == 1
+    # Nobody who was deleted, here or by another program, is left in it.
+    Gallery(folder).delete("speaker 0")
+    assert not (folder / INDEX).exists()
+    assert "speaker 0" not in names(gallery, 4) and len(built) == 2
+    # An index that is of another gallery counts for nothing.
+    kept = (folder / INDEX).read_bytes()
+    gallery.rename("speaker 1", "anna")
+    gallery.delete("speaker 2")
+    (folder / INDEX).write_bytes(kept)
+    assert names(Gallery(folder), 4)[2:] == ["anna", "anna"]
+    assert len(built) == 3
+
+
 @pytest.mark.parametrize(
     "given, point",
     [
