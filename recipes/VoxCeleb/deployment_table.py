@@ -25,7 +25,7 @@ from verify_onnx import FILES, OnnxSpeakerModel
 from speechbrain_ext.dataio.manifests import manifest_paths, read_manifest
 from speechbrain_ext.dataio.trials import read_trials
 from speechbrain_ext.inference.onnx import export_onnx
-from speechbrain_ext.inference.speaker import SpeakerRecognition
+from speechbrain_ext.inference.sources import add_trust_option, load_model
 from speechbrain_ext.lobes.encoders.encoder import Encoder
 from speechbrain_ext.metrics.detection import EER
 from speechbrain_ext.processing.scoring import cosine_scores
@@ -44,13 +44,14 @@ def main():
     )
     parser.add_argument("--names", nargs="+", help="of the models")
     parser.add_argument("--output_folder", required=True)
+    add_trust_option(parser)
     add_debug_option(parser)
     options = parser.parse_args()
     names = model_names(options.names, options.trained_models)
     torch.set_num_threads(1)
     rows, teacher_parameters = [], None
     for name, folder in zip(names, map(Path, options.trained_models)):
-        speaker_model = SpeakerRecognition.from_training(folder)
+        speaker_model = load_model(folder, "cpu", trust_source=options.trust_source)
         parameters = sum(p.numel() for p in speaker_model.parameters())
         teacher_parameters = teacher_parameters or parameters
         n_multiplications = multiplications(speaker_model)

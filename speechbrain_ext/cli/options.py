@@ -184,12 +184,16 @@ as_json = click.option(
     help="Print JSON and nothing else, one object a line.",
 )  # fmt: skip
 
+trust_option = click.option(
+    "--trust_source", is_flag=True,
+    help="hyperparams.yaml may call anything, such as lobes of your own.",
+)  # fmt: skip
+
 loading_options = options(
     click.option("--device", help="Where to compute, such as cuda:1 or cpu; default: a "
                  "GPU if there is one."),
     click.option("--revision", help="Branch, tag or commit of a SOURCE on the hub."),
-    click.option("--trust_source", is_flag=True, help="hyperparams.yaml of SOURCE may "
-                 "call anything, such as lobes of your own."),
+    trust_option,
 )  # fmt: skip
 
 model_options = options(click.argument("source"), loading_options)
