@@ -312,16 +312,24 @@ def test_tune(given, point, speakers, own_model, tmp_path, capsys):
     trials = tmp_path / "trials.txt"
     trials.write_text("".join(f"{int(a[:3] == b[:3])} {a} {b}\n" for a, b in pairs))
     command = ["tune", str(own_model), str(trials), "--data_folder", str(speakers)]
-    before = (own_model / "calibration.json").read_text()
+    names_of_files = ("calibration.json", "README.md")
+    before = [(own_model / name).read_text() for name in names_of_files]
     lines, status, err = output_of(capsys, *command, *given, "--json", "--dry_run")
     assert status == 0, err
-    assert (own_model / "calibration.json").read_text() == before
+    assert [(own_model / name).read_text() for name in names_of_files] == before
     _, status, _ = output_of(capsys, *command, *given)
     assert status == 0
     model = load_model(own_model)
     record = json.loads(lines[0])
     assert model.threshold == pytest.approx(record["threshold"])
     assert point in model.scoring.threshold_from
+    # The model card says so too, and is otherwise as it was.
+    card = (own_model / "README.md").read_text()
+    written = f"one speaker above {model.threshold:.4f}, which is from: "
+    assert written + point in " ".join(card.split()) and "0.4321" not in card
+    kept = [text.partition("## Decisions") for text in (card, before[1])]
+    assert kept[0][0] == kept[1][0]
+    assert kept[0][2].partition("\n## ")[2] == kept[1][2].partition("\n## ")[2]
     scores = {
         pair: model.verify_files(*(speakers / name for name in pair)).score.item()
         for pair in pairs

@@ -210,6 +210,11 @@ recording_options = options(
                  "warning where it is short or silent."),
 )  # fmt: skip
 
+enrolments_option = click.option(
+    "--enrolments", type=InputFile(), help="'model utterance utterance ...' lines; the "
+    "trials' enrolment ids are models.",
+)  # fmt: skip
+
 cohort_options = options(
     click.option("--utt2spk", type=InputFile(), help="Speakers of a Kaldi cohort."),
     click.option("--cohort_size", type=int, help="Highest cohort scores that count, "

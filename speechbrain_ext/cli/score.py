@@ -12,6 +12,7 @@ from speechbrain_ext.cli.options import (
     LDADimension,
     as_json,
     cohort_options,
+    enrolments_option,
     show,
 )
 from speechbrain_ext.utils.errors import InputError
@@ -38,11 +39,7 @@ speechbrain-ext score test.scp --trials trials.txt --output out \\
 @click.option("--output", required=True, help="Folder to write to.")
 @click.option("--cohort", help="Embeddings of the training set.")
 @cohort_options
-@click.option(
-    "--enrolments",
-    type=InputFile(),
-    help="'model utterance utterance ...' lines; the trials' enrolment ids are models.",
-)
+@enrolments_option
 @click.option(
     "--average",
     type=click.Choice(AVERAGES),
