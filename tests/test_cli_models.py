@@ -11,15 +11,18 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from conftest import write_voice
+from conftest import SHARED, write_voice
 
 from speechbrain_ext.cli import COMMANDS, commands, main, options
 from speechbrain_ext.cli import export as export_command
 from speechbrain_ext.cli import lay_out_corpus as layout_command
 from speechbrain_ext.cli import random_encoder as encoder_command
+from speechbrain_ext.dataio import speech
+from speechbrain_ext.dataio.audio import read_crop
 from speechbrain_ext.dataio.corpora import layouts
 from speechbrain_ext.dataio.embedding_store import EmbeddingStore
 from speechbrain_ext.dataio.embeddings import read_embeddings
+from speechbrain_ext.dataio.speech import doubt_about, speech_seconds
 from speechbrain_ext.inference.export import ENCODERS, export_model
 from speechbrain_ext.inference.sources import load_model
 from speechbrain_ext.lobes.encoders.random_encoder import FAMILIES
@@ -141,6 +144,46 @@ def test_recordings_that_say_little(speakers, model_folder, tmp_path, capsys):
         capsys, "verify", str(model_folder), files[1], files[2], "--min-speech", "0.5"
     )
     assert status == 2 and f"error: '{silent}': it has 0.00 s of speech" in err
+
+
+def test_speech_of_people_is_found(model_folder, tmp_path, capsys, monkeypatch):
+    pytest.importorskip("silero_vad")
+    corpus = SHARED / "corpus" / "librispeech_sample" / "audio"
+    recordings = sorted(corpus.glob("*/*.opus"))[:2]
+    if not recordings:
+        pytest.skip(f"needs the real speech of {corpus}")
+    monkeypatch.setattr(speech, "BLOCK", 8.0)
+    rng = np.random.default_rng(0)
+    for recording in recordings:
+        wav = read_crop(recording, 16000, 0.0, 6.0).numpy()
+        alone, late = tmp_path / "alone.wav", tmp_path / "late.wav"
+        soundfile.write(alone, wav, 16000)
+        # After more than a block of nothing but faint noise
+        noise = 1e-4 * rng.normal(size=10 * 16000)
+        soundfile.write(late, np.concatenate([noise, wav]), 16000)
+        seconds = speech_seconds(alone)
+        assert 2.0 < seconds <= 6.0
+        assert speech_seconds(late) == pytest.approx(seconds, abs=0.5)
+        assert doubt_about(late, 1.5) is None
+        assert "of speech, less than 6.5 s" in doubt_about(late, 6.5)
+    command = ["embed", str(model_folder), *map(str, recordings)]
+    command += ["--output", str(tmp_path / "e.safetensors"), "--min_speech", "2"]
+    _, status, err = output_of(capsys, *command)
+    assert (status, err) == (0, "")
+    assert len(EmbeddingStore.load(tmp_path / "e.safetensors").ids) == 2
+
+
+def test_no_more_speech_is_sought_than_is_needed(tmp_path, monkeypatch):
+    blocks, path = [], tmp_path / "long.wav"
+    soundfile.write(path, np.zeros(150 * 16000), 16000)
+
+    def find(block, model, sampling_rate):
+        blocks.append(len(block) / sampling_rate)
+        return [{"start": 0, "end": sampling_rate}]
+
+    monkeypatch.setattr(speech, "_silero", lambda: (find, None))
+    assert speech_seconds(path) == 3.0 and blocks == [60.0, 60.0, 30.0]
+    assert doubt_about(path, 1.5) is None and len(blocks) == 3 + 2
 
 
 def test_broken_files_are_named_before_the_work(
