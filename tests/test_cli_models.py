@@ -12,6 +12,7 @@ import pytest
 import soundfile
 import torch
 from conftest import SHARED, write_voice
+from processes import run_python
 
 from speechbrain_ext.cli import COMMANDS, commands, main, options
 from speechbrain_ext.cli import export as export_command
@@ -237,6 +238,20 @@ def test_verify(kind, speakers, request, capsys):
     lines, _, err = output_of(capsys, "verify", source, *files)
     assert "threshold 0.4321, from EER of the validation trials of folder" in lines[0]
     assert err == ""  # quiet when piped
+
+
+def test_programs_that_are_piped_print_the_result_alone(
+    training, model_folder, speakers, tmp_path
+):
+    voices = [speakers / "ann/0.wav", speakers / "eve/0.wav"]
+    for arguments, result in (
+        (["verify", model_folder, *voices, "--json"], '{"first": '),
+        (["export", training, tmp_path / "model"], str(tmp_path / "model")),
+        (["info", training], "encoder: SSLEncoder"),
+    ):
+        done = run_python(["-m", "speechbrain_ext", *arguments])
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.startswith(result)
 
 
 def test_gallery(speakers, model_folder, tmp_path, capsys):
