@@ -369,7 +369,7 @@ def test_trials_without_labels(files, capsys):
         _, expected = read_scores(files / "with" / file)
         unlabelled, scores = read_scores(files / "without" / file, need_labels=False)
         assert unlabelled.labels is None and torch.equal(scores, expected)
-    with pytest.raises(SystemExit, match="line 1: 3 fields"):
+    with pytest.raises(SystemExit, match="line 1: no label"):
         run(files, "eval", "without/scores.txt")
 
 
