@@ -42,6 +42,8 @@ HOSTILE = {
     "pickle": "!apply:torch.load [x.pt]",
     "hub code": "!new:speechbrain.integrations.huggingface.wavlm.WavLM "
     "{{source: x, save_path: y, trust_remote_code: True}}",
+    "another folder": "!apply:speechbrain_ext.inference.teacher_frames."
+    "trained_teacher_frames {{teacher: x, layers: [a], trust_source: True}}",
 }
 
 
@@ -125,10 +127,10 @@ def of_a_package(training, tmp_path, monkeypatch):
     (folder / "test" / "metrics.json").write_text(json.dumps(metrics))
     from_training = SpeakerRecognition.from_training
 
-    def load(folder, device="cpu", trust_source=False):
+    def load(output_folder, device="cpu", trust_source=False):
         if trust_source:
             raise LoadedError("it is trusted")
-        return from_training(folder, device)
+        return from_training(output_folder, device)
 
     monkeypatch.setattr(SpeakerRecognition, "from_training", load)
     return folder
@@ -157,6 +159,22 @@ def test_scripts_ask_before_they_trust(script, of_a_package, voices, monkeypatch
         monkeypatch.setattr(sys, "argv", [*arguments, *options])
         with pytest.raises(error, match=message):
             main()
+
+
+@pytest.mark.parametrize("name", ["kd_xvector_fc", "kd_ecapa_tdnn", "kd_ltdnn_tdnn"])
+def test_teachers_are_asked_about_before_they_are_trusted(name, of_a_package):
+    data = ["--dataset=folder", f"--data_folder={of_a_package}"]
+    configuration = read_configuration(
+        [str(HPARAMS / f"{name}.yaml"), f"--teacher={of_a_package}", *data]
+    )
+    assert configuration.values()["trust_source"] is False
+    models = configuration.build(["target_models"])["target_models"]
+    of_the_teacher = {n: model for n, model in models.items() if n != "lde_aggr"}
+    for model in of_the_teacher.values():
+        with pytest.raises(InputError, match="sample_rate would run math.ceil"):
+            model(trust_source=False)
+        with pytest.raises(LoadedError):
+            model(trust_source=True)
 
 
 def test_commands_ask_before_they_trust(of_a_package, voices, tmp_path):
