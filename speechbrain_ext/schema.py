@@ -20,7 +20,7 @@ class Kind(NamedTuple):
     type : type
         Type in a form that pydantic takes.
     description : str
-        After "must be".
+        What a message says after "must be".
     is_text : bool
         Whether text on the command line stays as it is, as 001 does.
     is_list : bool
@@ -33,7 +33,7 @@ class Kind(NamedTuple):
     is_list: bool = False
 
     def or_null(self):
-        """The same, or null."""
+        """Gives the kind that takes null too."""
         return self._replace(
             type=self.type | None, description=f"{self.description}, or null"
         )

@@ -100,12 +100,12 @@ def main():
 
 
 def onnx_embedding(model):
-    """From tensors to tensors with an exported model."""
+    """Makes a function from waveform to embedding of an exported model."""
     return lambda wav: torch.from_numpy(model.embed(wav.numpy()))
 
 
 def multiplications(speaker_model):
-    """Millions of multiplications of the networks for a second of speech."""
+    """Counts the networks' millions of multiplications for a second of speech."""
     wav = torch.rand(1, 10 * speaker_model.sample_rate)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         features, _ = speaker_model.encoder(wav)
@@ -117,7 +117,7 @@ def multiplications(speaker_model):
 
 
 def measure(speaker_model, folder, embed, description):
-    """EER of the test trials, median seconds and real-time factor, embeddings."""
+    """Measures EER, median seconds and real-time factor; gives the embeddings too."""
     paths = manifest_paths(folder / "save")
     trials = read_trials(paths["test_trials"])
     utterances = read_manifest(paths["test"])

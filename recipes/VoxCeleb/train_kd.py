@@ -107,7 +107,7 @@ def main(arguments):
 
 
 def part_configuration(configuration, values, name):
-    """The training of the teacher, or of the dictionary."""
+    """Makes the configuration of the teacher's training, or of the dictionary's."""
     settings = {
         **{key: values[key] for key in DATA_KEYS},
         **values["teacher_training"],

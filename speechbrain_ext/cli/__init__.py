@@ -67,7 +67,7 @@ def main(arguments=None):
     Arguments
     ---------
     arguments : list of str
-        Of the command line; those of the program if None.
+        Arguments of the command line; those of the program if None.
 
     Raises
     ------

@@ -7,13 +7,13 @@ def load(source, device, revision, trust_source):
     Arguments
     ---------
     source : str
-        As of `load_model`.
+        See `load_model`.
     device : str
-        As of `load_model`.
+        See `load_model`.
     revision : str
-        As of `load_model`.
+        See `load_model`.
     trust_source : bool
-        As of `load_model`.
+        See `load_model`.
 
     Returns
     -------

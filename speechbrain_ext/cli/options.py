@@ -163,7 +163,7 @@ def options(*decorators):
     Arguments
     ---------
     *decorators : callable
-        Of click.
+        Decorators of click.
 
     Returns
     -------
@@ -261,7 +261,7 @@ def output_file(path):
     Arguments
     ---------
     path : str
-        Of the command line.
+        Path of the command line.
 
     Yields
     ------

@@ -36,12 +36,12 @@ def require_whole(broken):
     Arguments
     ---------
     broken : dict
-        As of `find_recordings`.
+        See `find_recordings`.
 
     Raises
     ------
     InputError
-        That names the first ones.
+        If there are any; the message names the first ones.
     """
     if broken:
         shown = "; ".join(
@@ -61,16 +61,16 @@ def embed_speech(model, files, window_length, window_overlap, min_speech):
     files : list of str
         Audio files.
     window_length : float
-        As of `SpeakerRecognition.encode_file`.
+        See `SpeakerRecognition.encode_file`.
     window_overlap : float
-        As of `SpeakerRecognition.encode_file`.
+        See `SpeakerRecognition.encode_file`.
     min_speech : float
-        As of `doubt_about`; then less speech is an error, else a warning.
+        See `doubt_about`; where it is given, less speech is an error, else a warning.
 
     Returns
     -------
     embeddings : torch.Tensor
-        Of shape (n_file, dim).
+        Embeddings, of shape (n_file, dim).
     durations : list of float
         In seconds.
 
@@ -111,22 +111,22 @@ def embed_many(
     model : SpeakerRecognition
         The model.
     utterances : dict
-        As of `find_recordings`.
+        See `find_recordings`.
     path : str or Path
         File of the store.
     window_length : float
-        As of `extract_embeddings`.
+        See `extract_embeddings`.
     window_overlap : float
-        As of `extract_embeddings`.
+        See `extract_embeddings`.
     min_speech : float
-        As of `doubt_about`; what has less speech is left out with a warning.
+        See `doubt_about`; what has less speech is left out with a warning.
     num_workers : int
-        As of `extract_embeddings`.
+        See `extract_embeddings`.
 
     Returns
     -------
     store : EmbeddingStore
-        Of what was embedded.
+        Embeddings of the recordings that are kept.
     left_out : list of str
         Ids of what was not.
 
