@@ -37,7 +37,8 @@ def export_onnx(speaker_model, folder):
         With filter banks, MFCCs or an `SSLEncoder` as its encoder.
     folder : str or Path
         Gets model.onnx, model_float16.onnx and model_int8.onnx, and model.json
-        with sample rate, threshold and the samples of the shortest utterance.
+        with sample rate, threshold and the samples of the shortest utterance and,
+        of Whisper, of the longest.
         The graphs take `waveforms`, float32 of shape (batch, time), and relative
         `lengths`, float32 of shape (batch,), and give `embeddings`, float32 of
         shape (batch, 1, dim).
@@ -104,6 +105,7 @@ def export_onnx(speaker_model, folder):
             "sample_rate": speaker_model.sample_rate,
             "threshold": speaker_model.threshold,
             "shortest": shortest,
+            "longest": getattr(encoder, "longest", None),
         },
     )
     return paths
@@ -301,18 +303,25 @@ def _of_samples(graph):
     """Products that see samples or spectra, which stay in float32.
 
     Spectra span 80 dB and more, waveforms as much; eight bits or half precision
-    are too few for them, and the weights are few. Of an SSL encoder that is its first
-    convolution, of filter banks all there is.
+    are too few for them, and the weights are few. Of an encoder of the wav2vec 2.0
+    kind that is its first convolution, of filter banks all there is.
     """
-    of_samples = {
-        tensor.name for tensor in graph.initializer if list(tensor.dims[1:2]) == [1]
-    }
+    shapes = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
     names = []
     for node in graph.node:
+        if node.op_type not in PRODUCTS:
+            continue
+        # What an encoder does itself, and not by a module of its own. Within
+        # `autocast` the recorder loses the names.
         part, _, inner = _scope(node).partition(".")
+        of_encoder = part in ("", "encoder")
         is_spectrum = inner.split(".")[0] in ("", "fbank", "spectrum")
-        is_first = node.op_type == "Conv" and node.input[1] in of_samples
-        if part == "encoder" and (is_spectrum or is_first):
+        is_first = (
+            node.op_type == "Conv"
+            and shapes.get(node.input[1], [0, 0])[1] == 1
+            and {a.name: a.i for a in node.attribute}.get("group", 1) == 1
+        )
+        if of_encoder and (is_spectrum or is_first):
             names.append(node.name)
     return names
 

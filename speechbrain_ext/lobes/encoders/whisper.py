@@ -140,6 +140,7 @@ class WhisperEncoder(Encoder):
         super().__init__(*args, **kwargs)
         extractor = self.feature_extractor
         self.hop = 2 * extractor.hop_length
+        self.longest = self.config.max_source_positions * self.hop
         # The spectrum's window; the convolutions after it pad with zeros.
         self.receptive_field = extractor.n_fft
         self.spectrum = PowerSpectrum(extractor.n_fft)
