@@ -11,7 +11,6 @@ import torch
 from speechbrain.processing.features import STFT
 from torch import nn
 from torch.nn import functional as F
-from torch.nn.utils.parametrize import remove_parametrizations
 
 from speechbrain_ext.inference.onnx_int8 import quantize_products
 from speechbrain_ext.lobes.encoders.power_spectrum import PowerSpectrum
@@ -77,9 +76,6 @@ def export_onnx(speaker_model, folder):
     folder.mkdir(parents=True, exist_ok=True)
     chain = SpeakerEmbedder(encoder, speaker_model.embedding_model)
     chain = copy.deepcopy(chain).cpu().eval()
-    for module in chain.modules():
-        for name in list(getattr(module, "parametrizations", ())):
-            remove_parametrizations(module, name)
     for module in list(chain.modules()):
         for name, child in module.named_children():
             if isinstance(child, STFT):
