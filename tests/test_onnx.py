@@ -1,5 +1,7 @@
 """Recorded models: ONNX, torch.export and torch.compile give PyTorch's embeddings."""
 
+import json
+import subprocess
 import sys
 
 import numpy as np
@@ -422,3 +424,68 @@ def test_folders_of_earlier_exports_are_named(tmp_path):
     (tmp_path / "model.json").write_text('{"sample_rate": 16000, "threshold": 0.2}')
     with pytest.raises(SystemExit, match="earlier version"):
         OnnxSpeakerModel(tmp_path)
+
+
+ALONE = """
+import sys
+NEEDED = {"numpy", "onnxruntime", "soundfile", "_soundfile", "_soundfile_data"}
+NEEDED |= {"cffi", "_cffi_backend", "typing_extensions"}  # of soundfile
+class Nothing:
+    def find_spec(self, name, path=None, target=None):
+        top = name.partition(".")[0]
+        if top not in NEEDED | set(sys.stdlib_module_names):
+            raise ImportError("not installed: " + name)
+sys.meta_path.insert(0, Nothing())
+import runpy
+script, *sys.argv[1:] = sys.argv[1:]
+runpy.run_path(script, run_name="__main__")
+"""
+
+
+def test_verification_needs_numpy_onnxruntime_and_soundfile_alone(tmp_path):
+    """In a process of its own, in which every other package is as not installed."""
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    constants = {"axis": [1], "start": [0], "end": [4]}
+    graph = onnx.helper.make_graph(
+        [
+            onnx.helper.make_node(
+                "Slice", ["waveforms", "start", "end", "axis"], ["few"]
+            ),
+            onnx.helper.make_node("Unsqueeze", ["few", "axis"], ["embeddings"]),
+        ],
+        "first samples",
+        [
+            onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, s)
+            for n, s in (("waveforms", ["batch", "time"]), ("lengths", ["batch"]))
+        ],
+        [
+            onnx.helper.make_tensor_value_info(
+                "embeddings", onnx.TensorProto.FLOAT, ["batch", 1, 4]
+            )
+        ],
+        [onnx.numpy_helper.from_array(np.array(v), n) for n, v in constants.items()],
+    )
+    model = onnx.helper.make_model(
+        graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=9
+    )
+    onnx.save(model, tmp_path / "model_int8.onnx")
+    about = {"sample_rate": 16000, "threshold": 0.5, "shortest": 4, "longest": None}
+    (tmp_path / "model.json").write_text(json.dumps(about))
+    wav = np.linspace(0.1, 0.9, 8)
+    for name, signal in {"a": wav, "same": wav, "other": -wav}.items():
+        soundfile.write(tmp_path / f"{name}.wav", signal, 16000, subtype="FLOAT")
+
+    def verify(test):
+        script = ROOT / "recipes" / "VoxCeleb" / "verify_onnx.py"
+        files = [tmp_path, tmp_path / "a.wav", tmp_path / f"{test}.wav"]
+        run = subprocess.run(
+            [sys.executable, "-c", ALONE, script, *files, "--precision", "int8"],
+            capture_output=True,
+            text=True,
+        )
+        assert run.returncode == 0, run.stderr
+        return run.stdout
+
+    assert verify("same") == "1.0000 same speaker\n"
+    assert verify("other") == "-1.0000 different speakers\n"
