@@ -64,10 +64,10 @@ class LengthAwareGroupNorm(nn.GroupNorm):
         valid, counts = valid.unsqueeze(1), valid.sum(1).view(-1, 1, 1)
         x32 = x.float()
         mean = (x32 * valid).sum(-1, keepdim=True) / counts
-        variance = ((x32 - mean) ** 2 * valid).sum(-1, keepdim=True) / counts
-        x32 = (x32 - mean) * torch.rsqrt(variance + self.eps)
-        out = x32 * self.weight.view(1, -1, 1) + self.bias.view(1, -1, 1)
-        return out.to(x.dtype)
+        x32 = x32 - mean
+        variance = (x32 * x32 * valid).sum(-1, keepdim=True) / counts
+        gain = torch.rsqrt(variance + self.eps) * self.weight.view(1, -1, 1)
+        return (x32 * gain + self.bias.view(1, -1, 1)).to(x.dtype)
 
 
 class SeparateProjectionsAttention(WavLMAttention):
