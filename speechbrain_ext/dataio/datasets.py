@@ -345,8 +345,7 @@ def embedding_loader(utterances, sample_rate, max_batch_duration, num_workers=0)
     Returns
     -------
     SaveableDataLoader
-        Gives batches with the keys id and sig, longest first, so that a lack
-        of memory shows at once.
+        Gives batches with the keys id and sig, as of `loader_by_duration`.
     """
     dataset = DynamicItemDataset(
         {name: {"start": None, **item} for name, item in utterances.items()}
@@ -364,6 +363,26 @@ def embedding_loader(utterances, sample_rate, max_batch_duration, num_workers=0)
 
     dataset.add_dynamic_item(whole_utterance)
     dataset.set_output_keys(["id", "sig"])
+    return loader_by_duration(dataset, max_batch_duration, num_workers)
+
+
+def loader_by_duration(dataset, max_batch_duration, num_workers=0):
+    """Whole utterances in padded batches of similar duration.
+
+    Arguments
+    ---------
+    dataset : DynamicItemDataset
+        Data set whose items have a duration (seconds).
+    max_batch_duration : float
+        As of `embedding_loader`.
+    num_workers : int
+        Processes that read the items.
+
+    Returns
+    -------
+    SaveableDataLoader
+        Gives batches, longest first, so that a lack of memory shows at once.
+    """
     sampler = DynamicBatchSampler(
         dataset,
         max_batch_length=max_batch_duration,
