@@ -2,12 +2,11 @@
 
 from pathlib import Path
 
-import speechbrain as sb
-
 from speechbrain_ext.config import not_built
 from speechbrain_ext.dataio.datasets import (
     embedding_loader,
     speaker_classes,
+    speaker_encoder,
     training_dataset,
 )
 from speechbrain_ext.dataio.hidden_states import hidden_state_crops, hidden_state_loader
@@ -95,7 +94,7 @@ def speaker_datasets(hparams, paths, speakers):
     """
     train_data = hparams["training_dataset"](
         read_manifest(paths["train"]),
-        _label_encoder(speakers),
+        speaker_encoder(speakers),
         hparams["sample_rate"],
         hparams["sentence_len"],
         hparams["speeds"],
@@ -158,19 +157,12 @@ def hidden_state_datasets(hparams, paths, speakers, encoder, run_opts):
     n_samples = round(hparams["sentence_len"] * hparams["sample_rate"])
     n_frames = 1 + max(0, n_samples - encoder.receptive_field) // encoder.hop
     train_data = hidden_state_crops(
-        train_states, train, _label_encoder(speakers), n_frames
+        train_states, train, speaker_encoder(speakers), n_frames
     )
     valid_loader = hidden_state_loader(
         valid_states, valid, hparams["max_batch_duration"], hparams["num_workers"]
     )
     return train_data, valid_loader
-
-
-def _label_encoder(speakers):
-    label_encoder = sb.dataio.encoder.CategoricalEncoder()
-    label_encoder.update_from_iterable(speakers)
-    label_encoder.expect_len(len(speakers))
-    return label_encoder
 
 
 def speaker_modules(hparams, speakers):
