@@ -129,17 +129,18 @@ def test_other_settings_and_other_models_are_stale(
             next(model.embedding_model.parameters()).mul_(2)
         return model
 
+    folder = tmp_path / "e.parquet"
     few = dict(list(utterances.items())[:3])
-    extract_on_ray(functools.partial(load_model, model_folder), few, tmp_path)
-    first = read_embeddings(tmp_path)
-    extract_on_ray(other_model, few, tmp_path)
-    second = read_embeddings(tmp_path)
+    extract_on_ray(functools.partial(load_model, model_folder), few, folder)
+    first = read_embeddings(folder)
+    extract_on_ray(other_model, few, folder)
+    second = read_embeddings(folder)
     assert set(second.ids) == set(first.ids) == set(few)
     assert second.fingerprint == other_model("cpu").fingerprint != first.fingerprint
     pytest.importorskip("silero_vad")
-    doubts, _ = extract_on_ray(other_model, few, tmp_path, min_speech=0.5)
+    doubts, _ = extract_on_ray(other_model, few, folder, min_speech=0.5)
     assert doubts.keys() == few.keys()  # tones are no speech
-    assert not list(tmp_path.glob("*.parquet"))
+    assert not list(folder.glob("*.parquet"))
 
 
 def worker_processes():
@@ -166,32 +167,32 @@ def test_a_worker_is_killed(
         while not killed:
             time.sleep(0.01)
             own = set(worker_processes()) - before
-            if own and list(tmp_path.glob("folder/*.parquet")):
+            if own and list(tmp_path.glob("e.parquet/*.parquet")):
                 killed.append(own.pop())
                 os.kill(killed[0], signal.SIGKILL)
 
     killer = threading.Thread(target=kill_one, daemon=True)
     killer.start()
-    extract_on_ray(load, utterances, tmp_path / "folder")
+    extract_on_ray(load, utterances, tmp_path / "e.parquet")
     killer.join(timeout=60)
     assert len(killed) == 1
     expected = extract_embeddings(load("cpu"), utterances, tmp_path / "e.safetensors")
-    own = read_embeddings(tmp_path / "folder").by_id()
+    own = read_embeddings(tmp_path / "e.parquet").by_id()
     assert own.keys() == set(utterances)
     for name, row in expected.by_id().items():
         torch.testing.assert_close(own[name], row, atol=1e-6, rtol=1e-6)
 
     # What a killed run has not embedded, or has changed, is embedded and nothing else.
-    parts = sorted((tmp_path / "folder").glob("*.parquet"))
+    parts = sorted((tmp_path / "e.parquet").glob("*.parquet"))
     changed = read_parquet(parts[1])[0].ids[0]
     copy = tmp_path / "changed.wav"
     write_voice(copy, 3, 77, utterances[changed]["duration"])
     now = {**utterances, changed: {**utterances[changed], "wav": str(copy)}}
     parts[0].unlink()
     kept = {path: path.stat().st_mtime_ns for path in parts[2:]}
-    extract_on_ray(load, now, tmp_path / "folder")
+    extract_on_ray(load, now, tmp_path / "e.parquet")
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
-    again = read_embeddings(tmp_path / "folder").by_id()
+    again = read_embeddings(tmp_path / "e.parquet").by_id()
     assert again.keys() == own.keys()
     assert not torch.allclose(again.pop(changed), own.pop(changed), atol=1e-3)
     torch.testing.assert_close(again, own, atol=1e-6, rtol=1e-6)

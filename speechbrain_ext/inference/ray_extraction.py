@@ -303,7 +303,8 @@ def _workers(ray, device, num_workers):
 def _connected(ray):
     """Connects to the cluster, unless this process is connected already."""
     context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
+    context.enable_progress_bars = False  # for ours
+    context.print_on_execution_start = False
     if ray.is_initialized():
         yield
         return
