@@ -178,6 +178,7 @@ KEYS = {
     "lora_rank": COUNT_OR_ZERO,
     "lora_alpha": ABOVE_ZERO,
     "lora_targets": TEXTS.or_null(),
+    "hidden_state_cache": TEXT.or_null(),
     # Embedding models
     "emb_dim": COUNT,
     "n_heads": COUNT,
@@ -341,6 +342,30 @@ TOGETHER = [
         ("contrast_layer", "encoder_layers"),
         lambda layer, n_layers: layer <= n_layers,
         "contrast_layer {0} is not among the {1} layers; give a lower one",
+    ),
+    (
+        ("hidden_state_cache", "freeze"),
+        lambda cache, freeze: cache is None or freeze,
+        "hidden states of an encoder that is trained change; leave the cache out, or "
+        "give it to the stage with freeze: True alone",
+    ),
+    (
+        ("hidden_state_cache", "lora_rank"),
+        lambda cache, rank: cache is None or rank == 0,
+        "hidden states of an encoder that LoRA trains change; leave the cache out, or "
+        "give lora_rank 0",
+    ),
+    (
+        ("hidden_state_cache", "augment"),
+        lambda cache, augment: cache is None or not augment,
+        "waveforms of which the hidden states are stored cannot be augmented; leave "
+        "the cache out, or give augment False (fea_augment, of hidden states, works)",
+    ),
+    (
+        ("hidden_state_cache", "speeds"),
+        lambda cache, speeds: cache is None or set(speeds) == {100},
+        "waveforms of which the hidden states are stored have one speed; leave the "
+        "cache out, or give speeds [100]",
     ),
     (
         ("ubm_components", "n_ubm_frames"),
