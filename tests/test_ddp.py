@@ -39,6 +39,7 @@ from speechbrain_ext.utils.distributed import (
     in_all_processes,
     on_main_process,
     together,
+    union_of_processes,
 )
 from speechbrain_ext.utils.errors import InputError
 
@@ -311,6 +312,45 @@ def validate(folder, rank=0, world=1):
     return {"warnings": warnings, "validated": brain.validated}
 
 
+def share_validation(folder, rank=0, world=1):
+    """A validation whose processes have different numbers of batches."""
+    brain = build(folder, "L-TDNN")
+    brain.on_fit_start()
+    brain.on_stage_start(sb.Stage.VALID)
+    brain.modules.eval()
+    numbers = range(4) if world == 1 else [[0], [1, 2, 3]][rank]
+    for number in numbers:
+        brain.evaluate_batch(batch_of(0, number, 4), sb.Stage.VALID)
+    own = list(brain.valid_embeddings)
+    brain.train_loss = 0.0
+    brain.on_stage_end(sb.Stage.VALID, 0.0, 1)
+    return {
+        "own": own,
+        "embeddings": union_of_processes(brain.valid_embeddings),
+        "validated": brain.validated,
+    }
+
+
+def count_exchanges(folder, rank=0, world=1):
+    """All-reduces of a step, by the number of batches that it accumulates."""
+    counts = {}
+    for accumulation in (1, 4):
+        brain = build(folder, "MHFA")
+        brain.grad_accumulation_factor = accumulation
+        brain.on_fit_start()
+        brain.modules.train()
+        brain.step = accumulation  # DDP's first step has exchanges of its own
+        brain.fit_batch(batch_of(0, rank, world))
+        with torch.profiler.profile() as profile:
+            for number in range(accumulation):
+                brain.step += 1
+                brain.fit_batch(batch_of(number, rank, world))
+        counts[accumulation] = sum(
+            "all_reduce" in event.name for event in profile.events()
+        )
+    return counts
+
+
 def fail(folder, rank=0, world=1):
     """What each process gets where one of them fails."""
 
@@ -357,6 +397,8 @@ JOBS = {
     },
     "normalise": normalise,
     "validate": validate,
+    "share validation": share_validation,
+    "count exchanges": count_exchanges,
     "fail": fail,
 }
 
@@ -448,6 +490,22 @@ def test_collapse_is_named(folder, of_two):
         assert any("has collapsed" in warning for warning in result["warnings"])
     assert second["warnings"] == []  # said once
     assert first["validated"] == second["validated"]
+
+
+def test_validation_is_shared(folder, of_two):
+    first, second = of_two("share validation")
+    one = share_validation(folder)
+    assert (first["own"], second["own"]) == (["0"], ["1", "2", "3"])
+    for result in (first, second):
+        assert result["validated"] == one["validated"]
+        assert result["embeddings"].keys() == one["embeddings"].keys()
+        for name, embedding in one["embeddings"].items():
+            torch.testing.assert_close(result["embeddings"][name], embedding)
+
+
+def test_accumulated_batches_are_not_exchanged(of_two):
+    for counts in of_two("count exchanges"):
+        assert counts[4] == counts[1] > 0
 
 
 def test_one_failure_stops_both(of_two):

@@ -13,6 +13,7 @@ from speechbrain.dataio.sampler import DynamicBatchSampler
 from torch.utils.data import Sampler
 
 from speechbrain_ext.dataio.audio import read_crop
+from speechbrain_ext.utils.distributed import rank_and_processes
 from speechbrain_ext.utils.errors import InputError
 from speechbrain_ext.utils.randomness import seeded
 from speechbrain_ext.utils.signals import outlive_first_signal
@@ -325,6 +326,31 @@ class StepSampler(Sampler):
                         order_of = round_
                     batch.append((order[place], self.seed, position))
                 yield batch
+
+
+def own_share(utterances):
+    """The utterances that this process embeds where several share the work.
+
+    Arguments
+    ---------
+    utterances : dict
+        Utterances as `read_manifest` gives them.
+
+    Returns
+    -------
+    dict
+        The share of this process, of about the same duration as those of the
+        others. With more processes than utterances some have one that is another's
+        too.
+
+    Example
+    -------
+    >>> list(own_share({"a": {"duration": 2.0}, "b": {"duration": 1.0}}))
+    ['b', 'a']
+    """
+    rank, n_processes = rank_and_processes()
+    names = sorted(utterances, key=lambda name: utterances[name]["duration"])
+    return {name: utterances[name] for name in names[rank::n_processes] or names[:1]}
 
 
 def embedding_loader(utterances, sample_rate, max_batch_duration, num_workers=0):

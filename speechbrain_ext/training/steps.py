@@ -7,6 +7,7 @@ import speechbrain as sb
 from speechbrain_ext.config import not_built
 from speechbrain_ext.dataio.datasets import (
     embedding_loader,
+    own_share,
     speaker_classes,
 )
 from speechbrain_ext.dataio.manifests import manifest_paths, read_manifest
@@ -88,7 +89,8 @@ def speaker_datasets(hparams, paths, speakers):
     train_data : DynamicItemDataset
         Data set of crops and their speakers.
     valid_loader : SaveableDataLoader
-        Loader of the utterances of the validation trials.
+        Loader of the utterances of the validation trials, under torchrun of this
+        process' share of them.
     """
     label_encoder = sb.dataio.encoder.CategoricalEncoder()
     label_encoder.update_from_iterable(speakers)
@@ -101,7 +103,7 @@ def speaker_datasets(hparams, paths, speakers):
         hparams["speeds"],
     )
     valid_loader = embedding_loader(
-        read_manifest(paths["valid"]),
+        own_share(read_manifest(paths["valid"])),
         hparams["sample_rate"],
         hparams["max_batch_duration"],
         hparams["num_workers"],
