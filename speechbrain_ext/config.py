@@ -31,7 +31,7 @@ from speechbrain_ext.utils.errors import InputError
 from speechbrain_ext.utils.files import atomic_path
 
 HPARAMS = Path(__file__).resolve().parents[1] / "hparams"
-DATA_YAML = HPARAMS / "data.yaml"
+PREPARE_YAML = HPARAMS / "prepare.yaml"
 DEMO_PRESET = HPARAMS / "presets" / "demo.yaml"
 DEMO_BANNER = """
 ======================================================================

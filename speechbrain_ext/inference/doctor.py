@@ -24,6 +24,7 @@ OPTIONAL = {
     "onnxruntime": "onnx",
     "peft": "lora",
     "pyroomacoustics": "rooms",
+    "webdataset": "shards",
 }
 
 

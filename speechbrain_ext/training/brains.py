@@ -119,6 +119,7 @@ class StepBrain(sb.Brain):
             self.hparams.seed,
             rank,
             n_processes,
+            dataset.shard_sizes,
         )
         return make_dataloader(
             dataset,

@@ -11,6 +11,7 @@ from speechbrain_ext.dataio.datasets import (
     speaker_classes,
 )
 from speechbrain_ext.dataio.manifests import manifest_paths, read_manifest
+from speechbrain_ext.dataio.shards import read_shards
 from speechbrain_ext.dataio.windows import check_whole
 from speechbrain_ext.inference.speaker import SpeakerRecognition
 from speechbrain_ext.inference.verification import verify
@@ -49,6 +50,26 @@ def prepare_data(hparams):
                 "cut it or leave it out, and verify it later with window_length",
             )
     return paths
+
+
+def training_utterances(hparams, manifest):
+    """Reads what to train on: files, or where shards_folder is given their shards.
+
+    Arguments
+    ---------
+    hparams : dict
+        Values of the training.
+    manifest : str or Path
+        Manifest of its utterances.
+
+    Returns
+    -------
+    dict
+        Utterances as of `read_manifest` or `read_shards`.
+    """
+    if hparams["shards_folder"] is None:
+        return read_manifest(manifest)
+    return read_shards(hparams["shards_folder"], manifest)
 
 
 def training_speakers(hparams, manifest):
@@ -96,7 +117,7 @@ def speaker_datasets(hparams, paths, speakers):
     label_encoder.update_from_iterable(speakers)
     label_encoder.expect_len(len(speakers))
     train_data = hparams["training_dataset"](
-        read_manifest(paths["train"]),
+        training_utterances(hparams, paths["train"]),
         label_encoder,
         hparams["sample_rate"],
         hparams["sentence_len"],
