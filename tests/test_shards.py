@@ -385,54 +385,54 @@ def test_order_goes_on_after_any_step():
 # --- Training
 
 
-def train(rank, world, manifest, shards_folder, folder, port, die_at_step):
-    """One of several processes: trains, and notes what each step has seen."""
+def train(rank, manifest, shards_folder, runs, port):
+    """One of two processes: trains, and notes what each step has seen."""
     os.environ.update(
-        RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world),
+        RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2",
         MASTER_ADDR="localhost", MASTER_PORT=str(port),
     )  # fmt: skip
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo")
     utterances = read_shards(shards_folder, manifest)
-    brain, data = speaker_training(
-        None, folder, n_steps=8, per_epoch=4, batch_size=5, num_workers=1,
-        utterances=utterances,
-    )  # fmt: skip
-    brain.distributed_backend = "gloo"
-    forward = brain.compute_forward
+    for folder, die_at_step in runs.items():
+        brain, data = speaker_training(
+            None, folder, n_steps=8, per_epoch=4, batch_size=5, utterances=utterances
+        )
+        brain.distributed_backend = "gloo"
+        forward = brain.compute_forward
 
-    def noted(batch, stage):
-        step = brain.optimizer_step
-        if stage.name == "TRAIN":
-            if step == die_at_step and rank == 1:
-                os.kill(os.getpid(), signal.SIGKILL)
-            with open(folder / f"{rank}.txt", "a") as file:
-                file.write(json.dumps([step, batch.id]) + "\n")
-        return forward(batch, stage)
+        def noted(batch, stage):
+            step = brain.optimizer_step
+            if stage.name == "TRAIN":
+                if step == die_at_step and rank == 1:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                with open(folder / f"{rank}.txt", "a") as file:
+                    file.write(json.dumps([step, batch.id]) + "\n")
+            return forward(batch, stage)
 
-    brain.compute_forward = noted
-    fit(brain, data)
-    state = {n.replace(".module.", "."): v for n, v in state_of(brain).items()}
-    torch.save(state, folder / f"{rank}.pt")
+        brain.compute_forward = noted
+        fit(brain, data)
+        state = {n.replace(".module.", "."): v for n, v in state_of(brain).items()}
+        torch.save(state, folder / f"{rank}.pt")
     torch.distributed.destroy_process_group()
 
 
-def train_two(packed, folder, die_at_step=None):
-    folder.mkdir(exist_ok=True)
+def train_two(packed, runs):
+    """Trains in folders one after the other, to a step or to the end."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
     processes = [
-        forked.Process(target=train, args=(r, 2, *packed, folder, port, die_at_step))
-        for r in range(2)
+        forked.Process(target=train, args=(rank, *packed, runs, port))
+        for rank in range(2)
     ]
     for process in processes:
         process.start()
-    processes[1].join(120)
-    if die_at_step is not None:
+    processes[1].join(300)
+    if processes[1].exitcode != 0:
         processes[0].kill()  # as torchrun does where one has died
-    processes[0].join(120)
-    return [process.exitcode for process in processes]
+    processes[0].join(300)
+    return processes[1].exitcode
 
 
 def seen_in(folder):
@@ -447,12 +447,11 @@ def seen_in(folder):
 
 def test_killed_training_of_two_sees_each_utterance_once(packed, tmp_path):
     manifest, _ = packed
-    assert train_two(packed, tmp_path / "whole") == [0, 0]
     # In the middle of an epoch and of a round, a step after a checkpoint
-    _, exitcode = train_two(packed, tmp_path / "killed", die_at_step=3)
-    assert exitcode == -signal.SIGKILL
+    runs = {tmp_path / "whole": None, tmp_path / "killed": 3}
+    assert train_two(packed, runs) == -signal.SIGKILL
     assert not (tmp_path / "killed" / "0.pt").exists()
-    assert train_two(packed, tmp_path / "killed") == [0, 0]
+    assert train_two(packed, {tmp_path / "killed": None}) == 0
     whole, killed = (seen_in(tmp_path / name) for name in ("whole", "killed"))
     assert killed == whole and len(whole) == 2 * 8
     in_order = [name for key in sorted(killed) for name in killed[key]]
