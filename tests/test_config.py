@@ -10,8 +10,8 @@ from ruamel.yaml import YAML
 
 from speechbrain_ext import cli
 from speechbrain_ext.config import (
-    PREPARE_YAML,
     HPARAMS,
+    PREPARE_YAML,
     parse_value,
     read_configuration,
     training_stages,

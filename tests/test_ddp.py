@@ -13,6 +13,7 @@ import types
 import pytest
 import speechbrain as sb
 import torch
+from conftest import write_voice
 from speechbrain.augment.augmenter import Augmenter
 from speechbrain.augment.time_domain import AddNoise, DropChunk
 from speechbrain.dataio.batch import PaddedBatch
@@ -24,6 +25,8 @@ from torch import nn
 from speechbrain_ext.augment.span_drop import SpanDrop
 from speechbrain_ext.dataio.datasets import StepSampler
 from speechbrain_ext.dataio.trials import Trials
+from speechbrain_ext.inference.extraction import extract_embeddings
+from speechbrain_ext.inference.speaker import SpeakerRecognition
 from speechbrain_ext.lobes.encoders.small_wavlm import save_small_wavlm
 from speechbrain_ext.lobes.encoders.ssl_encoder import SSLEncoder
 from speechbrain_ext.lobes.features import NormalizedFbank
@@ -46,6 +49,7 @@ from speechbrain_ext.utils.errors import InputError
 WORLD = 2
 SECONDS = 120  # after which an exchange that one process does not join fails
 CHANNELS, LAYERS = 32, 3  # of the encoder
+DURATIONS = (0.4, 0.9, 0.5, 0.7, 0.6)  # seconds, of utterances to embed
 
 
 # --- What is trained
@@ -331,6 +335,25 @@ def share_validation(folder, rank=0, world=1):
     }
 
 
+def extract(folder, rank=0, world=1):
+    """Embeddings of five utterances, and which of them this process embedded."""
+    embedded = []
+
+    class Noted(SpeakerRecognition):
+        def encode_batch(self, wavs, lengths):
+            embedded.extend((wavs.shape[1] * lengths).round().int().tolist())
+            return super().encode_batch(wavs, lengths)
+
+    modules = build(folder, "L-TDNN").modules
+    model = Noted(modules.encoder, modules.embedding_model, 16000)
+    utterances = {
+        str(i): {"wav": str(folder / f"{i}.wav"), "speaker": "a", "duration": duration}
+        for i, duration in enumerate(DURATIONS)
+    }
+    store = extract_embeddings(model, utterances, folder / f"of_{world}.safetensors")
+    return {"ids": store.ids, "embeddings": store.embeddings, "embedded": embedded}
+
+
 def count_exchanges(folder, rank=0, world=1):
     """All-reduces of a step, by the number of batches that it accumulates."""
     counts = {}
@@ -398,6 +421,7 @@ JOBS = {
     "normalise": normalise,
     "validate": validate,
     "share validation": share_validation,
+    "extract": extract,
     "count exchanges": count_exchanges,
     "fail": fail,
 }
@@ -429,6 +453,8 @@ def one_of_two(rank, folder):
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ddp")
     save_small_wavlm(folder / "wavlm", n_layers=2, channels=CHANNELS, n_bands=8)
+    for i, duration in enumerate(DURATIONS):
+        write_voice(folder / f"{i}.wav", i, 0, duration)
     torch.multiprocessing.start_processes(
         one_of_two, [folder], nprocs=WORLD, start_method="forkserver"
     )
@@ -501,6 +527,20 @@ def test_validation_is_shared(folder, of_two):
         assert result["embeddings"].keys() == one["embeddings"].keys()
         for name, embedding in one["embeddings"].items():
             torch.testing.assert_close(result["embeddings"][name], embedding)
+
+
+def test_two_processes_extract_the_embeddings_of_one(folder, of_two):
+    first, second = of_two("extract")
+    one = extract(folder)
+    n_samples = [round(16000 * duration) for duration in DURATIONS]
+    assert sorted(one["embedded"]) == sorted(n_samples)
+    assert len(first["embedded"]) == 3 and len(second["embedded"]) == 2
+    assert sorted(first["embedded"] + second["embedded"]) == sorted(n_samples)
+    for result in (first, second):
+        assert result["ids"] == one["ids"] == ["0", "1", "2", "3", "4"]
+        torch.testing.assert_close(
+            result["embeddings"], one["embeddings"], rtol=1e-5, atol=1e-5
+        )
 
 
 def test_accumulated_batches_are_not_exchanged(of_two):
