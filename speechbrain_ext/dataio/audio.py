@@ -17,6 +17,7 @@ import shutil
 import stat
 import subprocess
 import tempfile
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,7 @@ SAMPLE_RATES = range(4000, 384001)
 MAX_FILTER = 2**25
 FLOATS = ("FLOAT", "DOUBLE")  # samples that can be infinite or NaN
 BLOCK = 2**16  # samples that are checked at a time
+READ_AHEAD = 2**17  # bytes; more at a time is more than Linux reads ahead by default
 MAX_BLOCKS = 256  # all of 17 minutes at 16 kHz in mono
 
 
@@ -129,10 +131,16 @@ class PackedFile:
 
 @functools.lru_cache(maxsize=4)
 def _read_ahead(shard):
-    """Lets the system read a shard from start to end, once for files in any order."""
+    """Lets the system read a shard from start to end, for files in any order."""
     if hasattr(os, "posix_fadvise"):  # not on macOS
-        with open(shard, "rb", buffering=0) as file:
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
+        threading.Thread(target=_advise, args=[shard], daemon=True).start()
+
+
+def _advise(shard):
+    # What cannot be opened is an error where it is read.
+    with contextlib.suppress(OSError), open(shard, "rb", buffering=0) as file:
+        for start in range(0, os.fstat(file.fileno()).st_size, READ_AHEAD):
+            os.posix_fadvise(file.fileno(), start, READ_AHEAD, os.POSIX_FADV_WILLNEED)
 
 
 def read_header(path):
