@@ -109,6 +109,8 @@ KEYS = {
     "min_duration": FROM_ZERO,
     "allow_broken": SWITCH,
     "sample_rate": _whole(1000),
+    "shards": COUNT.or_null(),
+    "shards_folder": TEXT.or_null(),
     # Training
     "train_log": TEXT,
     "start_from": TEXT.or_null(),
@@ -368,6 +370,11 @@ TOGETHER = [
         "cache out, or give speeds [100]",
     ),
     (
+        ("hidden_state_cache", "shards_folder"),
+        lambda cache, shards: None in (cache, shards),
+        "hidden states are read in place of shards; leave the cache or the shards out",
+    ),
+    (
         ("ubm_components", "n_ubm_frames"),
         lambda n_components, n_frames: n_components <= n_frames,
         "{0} components cannot start at {1} frames; raise n_ubm_frames",
@@ -385,6 +392,7 @@ RENAMED_KEYS = {"span_drop": "fea_augment"}
 # For keys that a user gives: values of other keys with which they have no effect, and
 # the remedy
 WITHOUT_EFFECT = {
+    "shards_folder": ({"shards": None}, "give --shards, their number"),
     "encoder_lr": ({"freeze": True}, "give --freeze=False to train the encoder"),
     "layer_lr_decay": ({"freeze": True}, "give --freeze=False to train the encoder"),
     "encoder_frozen_steps": (

@@ -25,6 +25,7 @@ OPTIONAL = {
     "onnxruntime": "onnx",
     "peft": "lora",
     "pyroomacoustics": "rooms",
+    "webdataset": "shards",
 }
 
 

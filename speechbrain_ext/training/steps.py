@@ -5,12 +5,14 @@ from pathlib import Path
 from speechbrain_ext.config import not_built
 from speechbrain_ext.dataio.datasets import (
     embedding_loader,
+    own_share,
     speaker_classes,
     speaker_encoder,
     training_dataset,
 )
 from speechbrain_ext.dataio.hidden_states import hidden_state_crops, hidden_state_loader
 from speechbrain_ext.dataio.manifests import manifest_paths, read_manifest
+from speechbrain_ext.dataio.shards import read_shards
 from speechbrain_ext.dataio.windows import check_whole
 from speechbrain_ext.inference.hidden_state_cache import cache_hidden_states
 from speechbrain_ext.inference.speaker import SpeakerRecognition
@@ -52,6 +54,26 @@ def prepare_data(hparams):
     return paths
 
 
+def training_utterances(hparams, manifest):
+    """Reads what to train on: files, or where shards_folder is given their shards.
+
+    Arguments
+    ---------
+    hparams : dict
+        Values of the training.
+    manifest : str or Path
+        Manifest of its utterances.
+
+    Returns
+    -------
+    dict
+        Utterances as of `read_manifest` or `read_shards`.
+    """
+    if hparams["shards_folder"] is None:
+        return read_manifest(manifest)
+    return read_shards(hparams["shards_folder"], manifest)
+
+
 def training_speakers(hparams, manifest):
     """Lists the classes of a training and leaves them in speakers.json.
 
@@ -90,17 +112,18 @@ def speaker_datasets(hparams, paths, speakers):
     train_data : DynamicItemDataset
         Data set of crops and their speakers.
     valid_loader : SaveableDataLoader
-        Loader of the utterances of the validation trials.
+        Loader of the utterances of the validation trials, under torchrun of this
+        process' share of them.
     """
     train_data = hparams["training_dataset"](
-        read_manifest(paths["train"]),
+        training_utterances(hparams, paths["train"]),
         speaker_encoder(speakers),
         hparams["sample_rate"],
         hparams["sentence_len"],
         hparams["speeds"],
     )
     valid_loader = embedding_loader(
-        read_manifest(paths["valid"]),
+        own_share(read_manifest(paths["valid"])),
         hparams["sample_rate"],
         hparams["max_batch_duration"],
         hparams["num_workers"],
@@ -160,7 +183,10 @@ def hidden_state_datasets(hparams, paths, speakers, encoder, run_opts):
         train_states, train, speaker_encoder(speakers), n_frames
     )
     valid_loader = hidden_state_loader(
-        valid_states, valid, hparams["max_batch_duration"], hparams["num_workers"]
+        valid_states,
+        own_share(valid),
+        hparams["max_batch_duration"],
+        hparams["num_workers"],
     )
     return train_data, valid_loader
 
