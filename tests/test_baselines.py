@@ -181,6 +181,20 @@ def test_masked_frames_get_the_learned_vector():
     assert not (seen[1] == 7.0).all(dim=2).any()
 
 
+@pytest.mark.parametrize("unbiased", [True, False])
+def test_deviation_in_the_context_is_a_key(unbiased):
+    hparams = build(
+        "ltdnn_wavlm", f"--ssl_hub={SMALL}", f"--unbiased_context={unbiased}"
+    )
+    assert hparams["embedding_model"].astp.frame_pooling.unbiased is unbiased
+
+
+def test_deviation_of_no_context_is_refused():
+    options = ["--unbiased_context=True", "--attentive=False"]
+    with pytest.raises(InputError, match="unbiased_context has no effect"):
+        build("ltdnn_wavlm", f"--ssl_hub={SMALL}", *options)
+
+
 def test_plain_statistics_in_place_of_attention():
     model = LTDNN(24, 5, conv_channels=16, pooled_channels=24, attentive=False)
     frames = torch.randn(2, 9, 24)
