@@ -125,6 +125,45 @@ def test_i_vectors_against_loops(covariance):
         assert np.allclose(embeddings[utterance, 0], expected, atol=1e-3)
 
 
+@pytest.mark.parametrize("at_once", [1, 3, 256])
+def test_one_em_step_of_the_total_variability_against_loops(at_once, monkeypatch):
+    extractor, frames = extractor_of("full")
+    monkeypatch.setattr(extractor, "UTTERANCES_AT_ONCE", at_once)
+    frames = frames.view(10, 40, 3) + torch.randn(10, 1, 3)
+    lengths = torch.linspace(0.5, 1.0, 10)
+    before = extractor.loadings.clone().double().numpy()
+    counts, deviations = map(
+        lambda x: x.double().numpy(), extractor.statistics(frames, lengths)
+    )
+    extractor.em_step(zip(frames.split(2), lengths.split(2)))
+    cross, second, covariance = np.zeros((4, 3, 2)), np.zeros((4, 2, 2)), 0
+    for n, f in zip(counts, deviations):
+        precision = np.eye(2) + sum(n[c] * before[c].T @ before[c] for c in range(4))
+        spread = np.linalg.inv(precision)
+        w = spread @ sum(before[c].T @ f[c] for c in range(4))
+        square = spread + np.outer(w, w)
+        covariance = covariance + square / len(counts)
+        for c in range(4):
+            cross[c] += np.outer(f[c], w)
+            second[c] += n[c] * square
+    factor = np.linalg.cholesky(covariance)
+    for c in range(4):
+        expected = cross[c] @ np.linalg.inv(second[c]) @ factor
+        assert np.allclose(extractor.loadings[c], expected, atol=1e-4)
+
+
+def test_i_vectors_follow_a_change_of_the_total_variability():
+    extractor, frames = extractor_of("full")
+    other, _ = extractor_of("full")
+    other.loadings.mul_(2)
+    frames = frames.view(20, 20, 3)
+    extractor(frames)
+    extractor.load_state_dict(other.state_dict())
+    assert torch.equal(extractor(frames), other(frames))
+    doubled = extractor.double()(frames.double())
+    assert torch.allclose(doubled.float(), other(frames), atol=1e-4)
+
+
 @pytest.mark.parametrize("covariance", COVARIANCES)
 def test_likelihood_of_the_total_variability_does_not_fall(covariance):
     extractor, frames = extractor_of(covariance)

@@ -5,6 +5,12 @@ import math
 import torch
 from torch import nn
 
+from speechbrain_ext.nnet.symmetric import (
+    from_upper_triangles,
+    pair_indices,
+    upper_triangles,
+)
+
 
 class GaussianMixture(nn.Module):
     """A mixture of Gaussians, the universal background model of i-vectors.
@@ -111,8 +117,8 @@ class GaussianMixture(nn.Module):
             log_det = 2 * factor.diagonal(dim1=1, dim2=2).log().sum(1)
             linear = (precision @ means.unsqueeze(2)).squeeze(2)
             # Each product of two channels stands for both of their orders.
-            quadratic = self._pairs(2 * precision - precision.diagonal(
-                dim1=1, dim2=2).diag_embed())  # fmt: skip
+            once = precision.diagonal(dim1=1, dim2=2).diag_embed()
+            quadratic = upper_triangles(2 * precision - once)
         else:
             quadratic = 1 / spread
             log_det = spread.log().sum(1)
@@ -194,13 +200,13 @@ class GaussianMixture(nn.Module):
         """Sets the parameters from the sums over frames and posteriors."""
         n_frames = counts.sum()
         mean_of_all = first.sum(0) / n_frames
-        square_of_all = self._from_pairs(second.sum(0) / n_frames)
+        square_of_all = self._from_squares(second.sum(0) / n_frames)
         if self.is_full:
             square_of_all = square_of_all.diagonal()
         floor = self.VARIANCE_FLOOR * (square_of_all - mean_of_all**2)
         weight = counts.clamp(min=self.MIN_FRAMES).unsqueeze(1)
         means = first / weight
-        spread = self._from_pairs(second / weight)
+        spread = self._from_squares(second / weight)
         if self.is_full:
             spread = spread - means.unsqueeze(2) * means.unsqueeze(1)
             unit = floor.sqrt()
@@ -218,25 +224,14 @@ class GaussianMixture(nn.Module):
         """Products of a frame's channels, each pair once, or the squares."""
         if not self.is_full:
             return frames**2
-        rows, columns = self._indices(frames.device)
+        rows, columns = pair_indices(self.n_channels, frames.device)
         return frames[..., rows] * frames[..., columns]
 
-    def _pairs(self, matrices):
-        rows, columns = self._indices(matrices.device)
-        return matrices[:, rows, columns]
-
-    def _from_pairs(self, pairs):
-        """Symmetric matrices from each pair once; variances stay."""
+    def _from_squares(self, squares):
+        """Symmetric matrices, or the squares."""
         if not self.is_full:
-            return pairs
-        rows, columns = self._indices(pairs.device)
-        matrices = pairs.new_empty(*pairs.shape[:-1], self.n_channels, self.n_channels)
-        matrices[..., rows, columns] = pairs
-        matrices[..., columns, rows] = pairs
-        return matrices
-
-    def _indices(self, device):
-        return torch.triu_indices(self.n_channels, self.n_channels, device=device)
+            return squares
+        return from_upper_triangles(squares, self.n_channels)
 
 
 def _constant(values):
