@@ -22,6 +22,7 @@ from ruamel.yaml import YAML, Loader, YAMLError
 from speechbrain.utils.run_opts import RunOptions
 
 from speechbrain_ext.schema import (
+    BY_REFERENCE,
     KEYS,
     check_effect,
     check_values,
@@ -45,6 +46,15 @@ DEMO_BANNER = """
 WITHOUT_INFLUENCE = ("output_folder", "save_folder", "ssl_folder", "num_workers")
 REFERENCE = re.compile(r"<(\w+)[^>]*>")
 PLACEHOLDER = "!PLACEHOLDER"
+# SpeechBrain's options: those of a Brain that trains, and those of what trains none
+RUN_OPTIONS = frozenset(field.name for field in dataclasses.fields(RunOptions))
+RUN_OPTIONS_WITHOUT_BRAIN = frozenset(
+    {"debug", "device", "distributed_backend", "log_config"}
+)
+REFUSED_RUN_OPTIONS = {
+    "nonfinite_patience": "training stops at the first loss that is not finite",
+    "optimizer_step_limit": "give --number_of_steps, which schedules follow too",
+}
 NULLS = ("null", "Null", "NULL", "~")
 
 
@@ -250,8 +260,8 @@ class Configuration:
             key, tag = getattr(error, "of_yaml", (None, None))
             if key is None:
                 raise
-            references = _references(self.entries[key])
-            raise not_built(key, tag, error, references) from error
+            referred = references(self.entries[key])
+            raise not_built(key, tag, error, referred) from error
 
     def settings(self):
         """What the results of a run depend on, to compare runs.
@@ -286,7 +296,7 @@ class Configuration:
             partial.write_text(portable.text, encoding="utf-8")
 
 
-def read_configuration(arguments, corpus=None, demo=True):
+def read_configuration(arguments, corpus=None, demo=True, run_options=RUN_OPTIONS):
     """Reads a recipe's command line.
 
     Beside SpeechBrain's options and `--key value` overrides of the YAML,
@@ -306,6 +316,8 @@ def read_configuration(arguments, corpus=None, demo=True):
         precedence.
     demo : bool
         Whether the demo runs where there is no data_folder.
+    run_options : collection of str
+        Options of SpeechBrain that the recipe follows.
 
     Returns
     -------
@@ -315,7 +327,8 @@ def read_configuration(arguments, corpus=None, demo=True):
     Raises
     ------
     InputError
-        If a file is missing or is no YAML, or a key is unknown.
+        If a file is missing or is no YAML, a key is unknown, or an option has no
+        effect.
 
     Example
     -------
@@ -334,7 +347,7 @@ def read_configuration(arguments, corpus=None, demo=True):
         )
     path = Path(arguments[0])
     header, entries = compose(path)
-    given, run_options = _split_arguments(arguments[1:], entries, path)
+    given, run_options = _split_arguments(arguments[1:], entries, path, run_options)
     _, run_opts, _ = RunOptions.from_command_line_args([str(path), *run_options])
     preset = given.pop("preset", None)
     given = {
@@ -356,6 +369,12 @@ def read_configuration(arguments, corpus=None, demo=True):
     if preset is not None:
         entries = _merged(entries, _preset_entries(preset, entries))
     entries = _merged(entries, _entries_of(given))
+    referred = {key for entry in entries.values() for key in references(entry)}
+    for key in BY_REFERENCE.intersection(given) - referred:
+        raise InputError(
+            f"{key} has no effect with '{path}', where nothing refers to it; "
+            "leave it out"
+        )
     return Configuration(path, header, entries, given, run_opts)
 
 
@@ -705,7 +724,7 @@ def references_first(entries):
             raise InputError(f"keys refer to each other: {' -> '.join([*users, key])}")
         if key in ordered:
             return
-        for name in _references(entries[key]):
+        for name in references(entries[key]):
             if name in entries:
                 place(name, [*users, key])
         ordered[key] = entries[key]
@@ -807,8 +826,27 @@ def _merge(old, new):
             old[key] = value
 
 
-def _references(entry):
-    """The keys that an entry refers to, in their order."""
+def references(entry):
+    """The keys that an entry refers to, in their order.
+
+    Arguments
+    ---------
+    entry : Entry
+        Of a YAML.
+
+    Returns
+    -------
+    list of str
+        Each once.
+
+    Example
+    -------
+    >>> path = getfixture("tmpdir") / "train.yaml"
+    >>> path.write_text("lr: 0.1\nmin_lr: !ref <lr> / 10 + 0 * <lr>\n", "utf-8")
+    >>> _, entries = compose(path)
+    >>> references(entries["min_lr"])
+    ['lr']
+    """
     found = []
 
     def walk(node):
@@ -825,12 +863,11 @@ def _references(entry):
     return list(dict.fromkeys(found))
 
 
-def _split_arguments(arguments, known, path):
+def _split_arguments(arguments, known, path, run_options):
     """Text of each key of the YAML, and the arguments that are SpeechBrain's.
 
     What both have, such as precision, is the YAML's, so that it is on record.
     """
-    run_options = {field.name for field in dataclasses.fields(RunOptions)}
     given, others = {}, []
     rest = list(arguments)
     while rest:
@@ -846,6 +883,8 @@ def _split_arguments(arguments, known, path):
                 check_known(
                     [name], [*known, *run_options, "preset"], f"'{path}' has no key"
                 )
+            if name in REFUSED_RUN_OPTIONS:
+                raise InputError(f"--{name} is not taken: {REFUSED_RUN_OPTIONS[name]}")
             others.append(argument)
             while rest and not rest[0].startswith("--"):
                 others.append(rest.pop(0))

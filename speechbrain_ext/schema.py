@@ -359,6 +359,16 @@ TOGETHER = [
 # Keys of earlier releases, which have no effect any more, and what they are called now
 RENAMED_KEYS = {"span_drop": "fea_augment"}
 
+# Keys that some YAMLs inherit and do not refer to; no code reads them by name, so that
+# they have no effect there
+BY_REFERENCE = frozenset(
+    {
+        "add_noise", "drop_chunk", "drop_freq", "encoder_channels", "encoder_lr",
+        "first_iteration", "frame_channels", "frame_pooling", "layer_pooling",
+        "n_heads", "pooled_channels", "warmup",
+    }
+)  # fmt: skip
+
 # For keys that a user gives: values of other keys with which they have no effect, and
 # the remedy
 WITHOUT_EFFECT = {

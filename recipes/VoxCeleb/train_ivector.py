@@ -12,7 +12,7 @@ import sys
 
 from speechbrain.utils.distributed import infer_device
 
-from speechbrain_ext.config import read_configuration
+from speechbrain_ext.config import RUN_OPTIONS_WITHOUT_BRAIN, read_configuration
 from speechbrain_ext.dataio.manifests import read_manifest
 from speechbrain_ext.dataio.trials import read_trials
 from speechbrain_ext.inference.extraction import extract_embeddings, store_path
@@ -38,7 +38,7 @@ from speechbrain_ext.utils.errors import one_line_errors
 
 def main(arguments):
     """Trains as a command line says."""
-    configuration = read_configuration(arguments)
+    configuration = read_configuration(arguments, run_options=RUN_OPTIONS_WITHOUT_BRAIN)
     values = configuration.values()
     check_effect(configuration.given, [values])
     refuse_several_processes()
