@@ -232,6 +232,27 @@ class Configuration:
         values = resolve(self.with_values(missing).text, self.path)
         check_values({k: v for k, v in values.items() if k not in missing}, self.path)
 
+    def check_effect(self, runs=None):
+        """Checks that each key of the command line has an effect.
+
+        Arguments
+        ---------
+        runs : list of dict
+            The values of each stage, or of whatever is run; those of the YAML if None.
+
+        Raises
+        ------
+        InputError
+            If a key has no effect.
+        """
+        check_effect(self.given, [self.values()] if runs is None else runs)
+        referred = {key for e in self.entries.values() for key in references(e)}
+        for key in sorted(BY_REFERENCE.intersection(self.given) - referred):
+            raise InputError(
+                f"{key} has no effect with '{self.path}', where nothing refers to it; "
+                "leave it out"
+            )
+
     def build(self, keys=None):
         """Builds what the YAML says.
 
@@ -369,12 +390,6 @@ def read_configuration(arguments, corpus=None, demo=True, run_options=RUN_OPTION
     if preset is not None:
         entries = _merged(entries, _preset_entries(preset, entries))
     entries = _merged(entries, _entries_of(given))
-    referred = {key for entry in entries.values() for key in references(entry)}
-    for key in BY_REFERENCE.intersection(given) - referred:
-        raise InputError(
-            f"{key} has no effect with '{path}', where nothing refers to it; "
-            "leave it out"
-        )
     return Configuration(path, header, entries, given, run_opts)
 
 
@@ -467,7 +482,7 @@ def training_stages(configuration):
     """
     values = configuration.values()
     if "stages" not in values:
-        check_effect(configuration.given, [values])
+        configuration.check_effect([values])
         return [configuration]
     stages, only = values["stages"], values["stage"]
     if only is not None and only not in stages:
@@ -488,7 +503,7 @@ def training_stages(configuration):
             given = {k: v for k, v in configuration.given.items() if k != "stages"}
             result.append(stage.with_values({**given, **own}))
         previous = own["output_folder"]
-    check_effect(configuration.given, [stage.values() for stage in result])
+    configuration.check_effect([stage.values() for stage in result])
     return result
 
 

@@ -192,7 +192,8 @@ def test_deviation_in_the_context_is_a_key(unbiased):
 def test_deviation_of_no_context_is_refused():
     options = ["--unbiased_context=True", "--attentive=False"]
     with pytest.raises(InputError, match="unbiased_context has no effect"):
-        build("ltdnn_wavlm", f"--ssl_hub={SMALL}", *options)
+        path = str(ROOT / "hparams" / "ltdnn_wavlm.yaml")
+        training_stages(read_configuration([path, *options], demo=False))
 
 
 def test_plain_statistics_in_place_of_attention():

@@ -228,5 +228,7 @@ def test_a_key_that_nothing_refers_to_is_refused(system, option):
     path = str(ROOT / "hparams" / f"{system}.yaml")
     key = option.split("=")[0]
     with pytest.raises(InputError, match=f"{key} has no effect with .*{system}"):
-        read_configuration([path, f"--{option}"], demo=False)
-    read_configuration([str(ROOT / "hparams" / "ltdnn_wavlm.yaml"), f"--{option}"])
+        training_stages(read_configuration([path, f"--{option}"], demo=False))
+    path = str(ROOT / "hparams" / "ltdnn_wavlm.yaml")
+    options = [f"--{option}", "--freeze=False"]
+    training_stages(read_configuration([path, *options], demo=False))

@@ -19,7 +19,6 @@ from speechbrain_ext.inference.extraction import extract_embeddings, store_path
 from speechbrain_ext.inference.speaker import SpeakerRecognition
 from speechbrain_ext.inference.verification import summary, verification_metrics
 from speechbrain_ext.processing.scoring import cosine_scores
-from speechbrain_ext.schema import check_effect
 from speechbrain_ext.training.finished import check_settings, start_settings
 from speechbrain_ext.training.ivector import (
     SpeechFrames,
@@ -40,7 +39,7 @@ def main(arguments):
     """Trains as a command line says."""
     configuration = read_configuration(arguments, run_options=RUN_OPTIONS_WITHOUT_BRAIN)
     values = configuration.values()
-    check_effect(configuration.given, [values])
+    configuration.check_effect([values])
     refuse_several_processes()
     plda = sibling_configuration(
         configuration,
