@@ -857,7 +857,7 @@ def references(entry):
     Example
     -------
     >>> path = getfixture("tmpdir") / "train.yaml"
-    >>> path.write_text("lr: 0.1\nmin_lr: !ref <lr> / 10 + 0 * <lr>\n", "utf-8")
+    >>> path.write_text("lr: 0.1\\nmin_lr: !ref <lr> / 10 + 0 * <lr>\\n", "utf-8")
     >>> _, entries = compose(path)
     >>> references(entries["min_lr"])
     ['lr']

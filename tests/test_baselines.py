@@ -215,7 +215,7 @@ def test_plain_statistics_in_place_of_attention():
 def test_settings_of_the_grids(grid, monkeypatch):
     monkeypatch.chdir(ROOT)
     settings = read_grid(ROOT / "hparams" / "grids" / f"{grid}.yaml")
-    for path, overrides in settings.values():
+    for path, overrides, _ in settings.values():
         given = [f"--{key}={option_text(value)}" for key, value in overrides.items()]
         for stage in training_stages(read_configuration([path, *given], demo=False)):
             for key, value in overrides.items():

@@ -286,6 +286,10 @@ def test_rows_of_lists_and_steps_stand_beside_the_papers(tmp_path):
     chain = run / "scoring_chain"
     write_metrics(chain / "vox1-h" / "AS-norm", trials="vox1-h", scores="AS-norm")
     write_metrics(chain / "trials" / "cosine", trials=None, scores="cosine")
+    # Scores that are no cosines have no threshold of the training's.
+    metrics = json.loads((chain / "vox1-h" / "AS-norm" / "metrics.json").read_text())
+    del metrics["EER_star"]
+    (chain / "vox1-h" / "AS-norm" / "metrics.json").write_text(json.dumps(metrics))
     latency = {"encoder": {"2": 1.0}, "back_end": {"2": 2.0}}
     rows = table_rows("lap", [run], latency, over_trials=12.34)
     found = [(row["trials"], row["scores"], row["paper EER %"]) for row in rows]
@@ -294,6 +298,7 @@ def test_rows_of_lists_and_steps_stand_beside_the_papers(tmp_path):
         ("vox1-o", "cosine", "0.37"),
         ("vox1-h", "AS-norm", "1.01"),
     ]
+    assert rows[2]["EER* %"] == ""
     assert rows[0]["EER* %"] == "2.10" and rows[0]["ms for 2 s"] == "3"
     assert rows[0]["ms, median over the test"] == "12.3"
 
