@@ -21,7 +21,7 @@ FRAMES = int(HOURS * 3600 * 100 * SPEECH)
 BATCH, SECONDS = 15, 8  # about max_batch_duration
 
 
-def processor_seconds(function, repeats=3):
+def processor_seconds(function, repeats=2):
     """The fewest of some runs, and before them one that does not count."""
     seconds = []
     for _ in range(repeats + 1):
