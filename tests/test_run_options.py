@@ -14,9 +14,9 @@ from speechbrain_ext.config import (
     REFUSED_RUN_OPTIONS,
     RUN_OPTIONS_WITHOUT_BRAIN,
     read_configuration,
-    references,
     training_stages,
 )
+from speechbrain_ext.config.entries import references_of
 from speechbrain_ext.schema import BY_REFERENCE
 from speechbrain_ext.training.brains import StepBrain
 from speechbrain_ext.utils.errors import InputError
@@ -209,7 +209,7 @@ def test_each_key_of_a_yaml_reaches_something():
     lost = set()
     for path in sorted((ROOT / "hparams").glob("*.yaml")):
         entries = read_configuration([str(path)], demo=False).entries
-        referred = {key for entry in entries.values() for key in references(entry)}
+        referred = {key for entry in entries.values() for key in references_of(entry)}
         lost |= set(entries) - referred - read - {"__set_seed"}
     assert lost == BY_REFERENCE
 
