@@ -18,17 +18,20 @@ from speechbrain_ext.nnet.gaussian_mixture import GaussianMixture
 HPARAMS = Path(__file__).parents[1] / "hparams" / "ivector.yaml"
 HOURS, UTTERANCES, SPEECH = 340, 148_642, 0.8
 FRAMES = int(HOURS * 3600 * 100 * SPEECH)
-BATCH, SECONDS = 15, 8  # about max_batch_duration
+BATCH, SECONDS = 4, 8
 
 
-def processor_seconds(function, repeats=2):
-    """The fewest of some runs, and before them one that does not count."""
+def seconds_of_a_batch(function):
+    """Processor time of the second of two batches.
+
+    What a pass takes beside its batches, seconds, is left out.
+    """
     seconds = []
-    for _ in range(repeats + 1):
+    for n_batches in (1, 1, 2):  # the first does not count
         start = time.process_time()
-        function()
+        function(n_batches)
         seconds.append(time.process_time() - start)
-    return min(seconds[1:])
+    return seconds[2] - seconds[1]
 
 
 @torch.no_grad()
@@ -49,39 +52,45 @@ def main():
         short, whole = frames[:1, :5].repeat(16, 1, 1), torch.ones(16)
         extractor.em_step([(short, whole)] * (n_utterances // 16))
 
-    of_block = processor_seconds(lambda: total_variability(2)) - processor_seconds(
-        lambda: total_variability(1)
-    )
     passes = hparams["ubm_iterations"], hparams["tv_iterations"]
     stages = {
-        "MFCCs": (lambda: encoder(wavs, lengths), FRAMES, 1 + sum(passes)),
+        "MFCCs": (
+            lambda n: [encoder(wavs, lengths) for _ in range(n)],
+            FRAMES,
+            1 + sum(passes),
+        ),
         "start of the UBM": (
-            lambda: diagonal.em_step([flat]),
+            lambda n: diagonal.em_step([flat] * n),
             hparams["n_ubm_frames"],
             hparams["ubm_start_iterations"],
         ),
-        "UBM": (lambda: ubm.em_step([flat]), FRAMES, passes[0]),
+        "UBM": (lambda n: ubm.em_step([flat] * n), FRAMES, passes[0]),
         "statistics": (
-            lambda: extractor.statistics(frames, lengths), FRAMES, passes[1],
+            lambda n: [extractor.statistics(frames, lengths) for _ in range(n)],
+            FRAMES,
+            passes[1],
         ),
-    }  # fmt: skip
+    }
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads\n")
     print("| stage | a second does | of | passes | hours |")
-    print("|---|---|---|---|---|")
+    print("|---|---|---|---|---|", flush=True)
     total = 0.0
     for name, (function, n_frames, n_passes) in stages.items():
-        rate = len(flat) / processor_seconds(function)
-        hours = n_passes * n_frames / rate / 3600
-        total += hours
-        print(
-            f"| {name} | {rate:,.0f} frames | {n_frames:,} | {n_passes} | {hours:.1f} |"
-        )
-    rate = extractor.UTTERANCES_AT_ONCE / of_block
-    hours = passes[1] * UTTERANCES / rate / 3600
-    print(
-        f"| total variability | {rate:,.0f} utterances | {UTTERANCES:,} | {passes[1]} "
-        f"| {hours:.1f} |\n\nTogether {total + hours:.0f} hours"
+        total += row(name, len(flat), seconds_of_a_batch(function), n_frames, n_passes)
+    seconds, at_once = (
+        seconds_of_a_batch(total_variability),
+        extractor.UTTERANCES_AT_ONCE,
     )
+    total += row("total variability *", at_once, seconds, UTTERANCES, passes[1])
+    print(f"\nTogether {total:.0f} hours; * utterances, not frames")
+
+
+def row(name, n, seconds, n_of_corpus, n_passes):
+    """Prints a stage, and gives its hours on the corpus."""
+    hours = n_passes * n_of_corpus / (n / seconds) / 3600
+    cells = [name, f"{n / seconds:,.0f}", f"{n_of_corpus:,}", n_passes, f"{hours:.1f}"]
+    print(f"| {' | '.join(map(str, cells))} |", flush=True)
+    return hours
 
 
 if __name__ == "__main__":

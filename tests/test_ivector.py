@@ -1,5 +1,6 @@
 """I-vectors against loops in NumPy; EM; the front end; the recipe."""
 
+import copy
 import json
 
 import numpy as np
@@ -10,6 +11,7 @@ from conftest import ROOT, run
 from speechbrain_ext.inference.speaker import SpeakerRecognition
 from speechbrain_ext.lobes import IVectorExtractor, SpeechMFCC
 from speechbrain_ext.nnet.gaussian_mixture import GaussianMixture
+from speechbrain_ext.utils.fingerprints import model_fingerprint
 
 SCRIPT = ROOT / "recipes/VoxCeleb/train_ivector.py"
 COVARIANCES = ["diagonal", "full"]
@@ -162,6 +164,22 @@ def test_i_vectors_follow_a_change_of_the_total_variability():
     assert torch.equal(extractor(frames), other(frames))
     doubled = extractor.double()(frames.double())
     assert torch.allclose(doubled.float(), other(frames), atol=1e-4)
+
+
+def test_what_is_kept_is_no_part_of_the_model():
+    extractor, frames = extractor_of("full")
+    frames = frames.view(20, 20, 3)
+    fresh = copy.deepcopy(extractor)
+    before = model_fingerprint(fresh)
+    expected = extractor(frames)
+    assert model_fingerprint(extractor) == before
+    used = copy.deepcopy(extractor)
+    assert torch.equal(used(frames), expected)
+    used.ubm.means.add_(0.1)
+    used.ubm.covariances.mul_(1.5)
+    assert not torch.allclose(used(frames), expected, atol=1e-3)
+    used.load_state_dict(fresh.state_dict())
+    assert torch.equal(used(frames), expected)
 
 
 @pytest.mark.parametrize("covariance", COVARIANCES)

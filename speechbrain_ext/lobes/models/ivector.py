@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from speechbrain_ext.nnet.derived import Derived
 from speechbrain_ext.nnet.gaussian_mixture import GaussianMixture
 from speechbrain_ext.nnet.masking import frame_mask
 from speechbrain_ext.nnet.symmetric import from_upper_triangles, upper_triangles
@@ -54,7 +55,8 @@ class IVectorExtractor(nn.Module):
         # Together they move a mean by as much as its component's spread.
         loadings = torch.randn(n_components, in_channels, emb_dim) / emb_dim**0.5
         self.loadings = nn.Parameter(loadings, requires_grad=False)
-        self._products_of_loadings = None
+        # Most of the work of a few utterances
+        self._products = Derived(_products)
 
     def forward(self, frames, lengths=None):
         """Embeds a batch.
@@ -120,7 +122,9 @@ class IVectorExtractor(nn.Module):
             By how much w raises the log-likelihood of the frames over that of the
             UBM's means, of shape (batch,).
         """
-        precision = from_upper_triangles(counts @ self._products(), self.emb_dim)
+        precision = from_upper_triangles(
+            counts @ self._products(self.loadings), self.emb_dim
+        )
         precision.diagonal(dim1=1, dim2=2).add_(1.0)
         linear = torch.einsum("bcd,cdr->br", deviations, self.loadings)
         factor = torch.linalg.cholesky(precision)
@@ -128,18 +132,6 @@ class IVectorExtractor(nn.Module):
         log_det = 2 * factor.diagonal(dim1=1, dim2=2).log().sum(1)
         gain = 0.5 * ((linear * mean).sum(1) - log_det)
         return mean, torch.cholesky_inverse(factor), gain
-
-    def _products(self):
-        """T_c' T_c of each component, of shape (component, pair of dimensions).
-
-        They are most of the work of a few utterances, and kept until T changes.
-        """
-        key = (self.loadings.data_ptr(), self.loadings._version)
-        if self._products_of_loadings is None or self._products_of_loadings[0] != key:
-            # Component by component, as their squares take twice the memory.
-            products = torch.stack([upper_triangles(t.T @ t) for t in self.loadings])
-            self._products_of_loadings = key, products
-        return self._products_of_loadings[1]
 
     @torch.no_grad()
     def em_step(self, batches):
@@ -191,3 +183,10 @@ class IVectorExtractor(nn.Module):
                 waiting, n_waiting = [], 0
         if waiting:
             yield map(torch.cat, zip(*waiting))
+
+
+@torch.no_grad()
+def _products(loadings):
+    """T_c' T_c of each component, of shape (component, pair of dimensions)."""
+    # Component by component, as all squares together take twice the memory.
+    return torch.stack([upper_triangles(t.T @ t) for t in loadings])
