@@ -192,6 +192,8 @@ KEYS = {
     "projected_channels": COUNT,
     "dilations": COUNTS,
     "attentive": SWITCH,
+    "unbiased_context": SWITCH,
+    "mean_layer": Kind(int, "a whole number"),
     "adapter_channels": COUNT,
     "ecapa_channels": COUNT,
     "ecapa_attention_channels": COUNT,
@@ -389,6 +391,16 @@ TOGETHER = [
 # Keys of earlier releases, which have no effect any more, and what they are called now
 RENAMED_KEYS = {"span_drop": "fea_augment"}
 
+# Keys that some YAMLs inherit and do not refer to; no code reads them by name, so that
+# they have no effect there
+BY_REFERENCE = frozenset(
+    {
+        "add_noise", "drop_chunk", "drop_freq", "encoder_channels", "encoder_lr",
+        "first_iteration", "frame_channels", "frame_pooling", "layer_pooling",
+        "n_heads", "pooled_channels", "warmup",
+    }
+)  # fmt: skip
+
 # For keys that a user gives: values of other keys with which they have no effect, and
 # the remedy
 WITHOUT_EFFECT = {
@@ -421,6 +433,7 @@ WITHOUT_EFFECT = {
         {"separate_heads": False},
         "the targets say it; give --separate_heads=True for another one",
     ),
+    "unbiased_context": ({"attentive": False}, "give --attentive=True"),
     "penalty": ({"top_k": 0}, "give a --top_k above 0"),
     "margin_course": ({"margin_steps": 0}, "give --margin_steps above 0"),
     "test_folder": ({"trials_from": None}, "give --trials_from, the kind of corpus"),

@@ -17,8 +17,8 @@ from speechbrain_ext.lobes.encoders.factory import load_encoder
 from speechbrain_ext.lobes.encoders.random_encoder import save_random_encoder
 from speechbrain_ext.lobes.features import NormalizedFbank, NormalizedMFCC
 from speechbrain_ext.lobes.models.lap import LAP_ASTP
-from speechbrain_ext.lobes.models.last_layer_mean import LastLayerMean
 from speechbrain_ext.lobes.models.layer_adapters import LayerAdapterMFA
+from speechbrain_ext.lobes.models.layer_mean import LayerMean
 from speechbrain_ext.lobes.models.layer_pooled import LayerPooled
 from speechbrain_ext.lobes.models.ltdnn import LTDNN, ConvReLUNorm
 from speechbrain_ext.lobes.models.mhfa import MHFA
@@ -60,7 +60,7 @@ ON_LAYERS = {
         MaskedECAPA(CHANNELS, channels=[16] * 4 + [48], lin_neurons=8),
     ),
     "layer-adapters": lambda: LayerAdapterMFA(CHANNELS, N_LAYERS, 8, 8),
-    "mean": LastLayerMean,
+    "mean": LayerMean,
 }  # fmt: skip
 ON_FRAMES = {
     "student": lambda: KDStudent(N_MELS, channels=32, emb_dim=16),
