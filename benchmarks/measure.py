@@ -37,7 +37,8 @@ def read_options(description: str, repeats: int, **defaults) -> argparse.Namespa
     repeats : int
         How often each job is run where the user does not say.
     **defaults
-        The benchmark's own settings, options of the types of their defaults.
+        The benchmark's own settings, options of the types of their defaults; False is
+        a switch.
 
     Returns
     -------
@@ -49,7 +50,10 @@ def read_options(description: str, repeats: int, **defaults) -> argparse.Namespa
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     for name, default in defaults.items():
-        parser.add_argument(f"--{name}", type=type(default), default=default)
+        if default is False:
+            parser.add_argument(f"--{name}", action="store_true")
+        else:
+            parser.add_argument(f"--{name}", type=type(default), default=default)
     parser.add_argument("--repeats", type=int, default=repeats)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--json", help="file to write the results to")
@@ -81,8 +85,12 @@ class Times:
 
     def clock(self, device: str = "cpu") -> list:
         """The seconds that count: of the processor if it is one thread of one."""
-        one_thread = device == "cpu" and torch.get_num_threads() == 1
-        return self.cpu if one_thread else self.wall
+        return self.cpu if _one_thread(device) else self.wall
+
+    def times(self, factor: float) -> "Times":
+        """Of a job so many times as large, of which this was a part."""
+        wall, cpu = ([factor * s for s in part] for part in (self.wall, self.cpu))
+        return Times(wall, cpu, self.result)
 
     def seconds(self, device: str = "cpu") -> float:
         """Median of the seconds that count."""
@@ -111,9 +119,9 @@ def alternate(
     times = {name: Times([], []) for name in jobs}
     for round_ in range(repeats + (repeats > 1)):
         for name, job in jobs.items():
-            start = _now(device)
+            start = _read_clocks(device)
             result = job()
-            end = _now(device)
+            end = _read_clocks(device)
             if round_ or repeats == 1:
                 times[name].wall.append(end[0] - start[0])
                 times[name].cpu.append(end[1] - start[1])
@@ -121,10 +129,20 @@ def alternate(
     return times
 
 
-def _now(device: str) -> tuple[float, float]:
+def _read_clocks(device: str) -> tuple[float, float]:
     if device.startswith("cuda"):
         torch.cuda.synchronize(device)
     return time.perf_counter(), time.process_time()
+
+
+def now(device: str = "cpu") -> float:
+    """Reading of the clock that counts, after what runs on a GPU has ended."""
+    wall, cpu = _read_clocks(device)
+    return cpu if _one_thread(device) else wall
+
+
+def _one_thread(device: str) -> bool:
+    return device == "cpu" and torch.get_num_threads() == 1
 
 
 def ratio(rival: Times, ours: Times, device: str = "cpu") -> dict[str, float]:
@@ -332,11 +350,10 @@ def report(
     dict
         What the JSON has.
     """
-    one_thread = device == "cpu" and torch.get_num_threads() == 1
     results = {
         "benchmark": name,
         "machine": machine(device),
-        "clock": "processor" if one_thread else "wall",
+        "clock": "processor" if _one_thread(device) else "wall",
         "repeats": options.repeats,
         **facts,
         "floors": floors and dataclasses.asdict(floors),
