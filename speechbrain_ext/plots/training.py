@@ -118,7 +118,7 @@ def plot_learning_curves(curves, path):
     2
     """
     figure, all_axes = new_figure(
-        1, len(curves), figsize=(4 * len(curves), 3.2), layout="constrained"
+        1, len(curves), figsize=(4 * len(curves), 4), layout="constrained"
     )
     for axes, (trials, systems) in zip(np.atleast_1d(all_axes), curves.items()):
         for number, (system, points) in enumerate(systems.items()):
@@ -129,10 +129,13 @@ def plot_learning_curves(curves, path):
             low, high = list(map(min, eers)), list(map(max, eers))
             axes.fill_between(minutes, low, high, alpha=0.2, **style)
         axes.set_xscale("log")
-        axes.set_yscale("log")
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter("{x:g}")
+        axes.set_ylim(bottom=0)
         axes.set_title(trials)
         axes.set_xlabel("processor minutes of training")
         axes.set_ylabel("EER, %")
         axes.grid(which="both", alpha=0.3)
-        axes.legend()
+        labelled = axes.get_legend_handles_labels()
+    figure.legend(*labelled, loc="outside upper center", ncols=2)
     return save_figure(figure, path)
