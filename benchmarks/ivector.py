@@ -21,17 +21,12 @@ FRAMES = int(HOURS * 3600 * 100 * SPEECH)
 BATCH, SECONDS = 4, 8
 
 
-def seconds_of_a_batch(function):
-    """Processor time of the second of two batches.
-
-    What a pass takes beside its batches, seconds, is left out.
-    """
-    seconds = []
-    for n_batches in (1, 1, 2):  # the first does not count
-        start = time.process_time()
-        function(n_batches)
-        seconds.append(time.process_time() - start)
-    return seconds[2] - seconds[1]
+def processor_seconds(function):
+    """Processor time of a run, after one that does not count."""
+    function()
+    start = time.process_time()
+    function()
+    return time.process_time() - start
 
 
 @torch.no_grad()
@@ -45,52 +40,48 @@ def main():
     frames = torch.randn(BATCH, int(SECONDS * 100 * SPEECH), encoder.channels)
     flat = frames.flatten(0, 1)
     diagonal = GaussianMixture(encoder.channels, ubm.n_components)
-
-    def total_variability(n_blocks):
-        """So many blocks of utterances of five frames, whose statistics are cheap."""
-        n_utterances = n_blocks * extractor.UTTERANCES_AT_ONCE
-        short, whole = frames[:1, :5].repeat(16, 1, 1), torch.ones(16)
-        extractor.em_step([(short, whole)] * (n_utterances // 16))
-
+    for mixture in (diagonal, ubm):
+        # What a pass takes beside its batches is a matter of seconds.
+        mixture._maximise = lambda *sums: None
+    counts, deviations = extractor.statistics(frames, lengths)
+    many = counts.repeat(8, 1), deviations.repeat(8, 1, 1)
     passes = hparams["ubm_iterations"], hparams["tv_iterations"]
-    stages = {
-        "MFCCs": (
-            lambda n: [encoder(wavs, lengths) for _ in range(n)],
-            FRAMES,
-            1 + sum(passes),
-        ),
-        "start of the UBM": (
-            lambda n: diagonal.em_step([flat] * n),
-            hparams["n_ubm_frames"],
-            hparams["ubm_start_iterations"],
-        ),
-        "UBM": (lambda n: ubm.em_step([flat] * n), FRAMES, passes[0]),
-        "statistics": (
-            lambda n: [extractor.statistics(frames, lengths) for _ in range(n)],
-            FRAMES,
-            passes[1],
-        ),
-    }
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads\n")
     print("| stage | a second does | of | passes | hours |")
     print("|---|---|---|---|---|", flush=True)
     total = 0.0
-    for name, (function, n_frames, n_passes) in stages.items():
-        total += row(name, len(flat), seconds_of_a_batch(function), n_frames, n_passes)
-    seconds, at_once = (
-        seconds_of_a_batch(total_variability),
-        extractor.UTTERANCES_AT_ONCE,
-    )
-    total += row("total variability *", at_once, seconds, UTTERANCES, passes[1])
+    for name, function, n, n_of_corpus, n_passes in (
+        ("MFCCs", lambda: encoder(wavs, lengths), len(flat), FRAMES, 1 + sum(passes)),
+        (
+            "start of the UBM",
+            lambda: diagonal.em_step([flat]),
+            len(flat),
+            hparams["n_ubm_frames"],
+            hparams["ubm_start_iterations"],
+        ),
+        ("UBM", lambda: ubm.em_step([flat]), len(flat), FRAMES, passes[0]),
+        (
+            "statistics",
+            lambda: extractor.statistics(frames, lengths),
+            len(flat),
+            FRAMES,
+            passes[1],
+        ),
+        # The sums for T are as large a product as that of the posteriors.
+        (
+            "total variability *",
+            lambda: [extractor.posterior(*many) for _ in range(2)],
+            len(many[0]),
+            UTTERANCES,
+            passes[1],
+        ),
+    ):
+        rate = n / processor_seconds(function)
+        hours = n_passes * n_of_corpus / rate / 3600
+        total += hours
+        cells = [name, f"{rate:,.0f}", f"{n_of_corpus:,}", n_passes, f"{hours:.1f}"]
+        print(f"| {' | '.join(map(str, cells))} |", flush=True)
     print(f"\nTogether {total:.0f} hours; * utterances, not frames")
-
-
-def row(name, n, seconds, n_of_corpus, n_passes):
-    """Prints a stage, and gives its hours on the corpus."""
-    hours = n_passes * n_of_corpus / (n / seconds) / 3600
-    cells = [name, f"{n / seconds:,.0f}", f"{n_of_corpus:,}", n_passes, f"{hours:.1f}"]
-    print(f"| {' | '.join(map(str, cells))} |", flush=True)
-    return hours
 
 
 if __name__ == "__main__":
