@@ -21,6 +21,7 @@ from speechbrain_ext.training.pretraining import (
     fit_units,
 )
 from speechbrain_ext.training.recipes import init_process_group, start_training
+from speechbrain_ext.training.steps import training_utterances
 from speechbrain_ext.utils.distributed import on_main_process
 from speechbrain_ext.utils.errors import one_line_errors
 
@@ -37,14 +38,14 @@ def main(arguments):
     paths = manifest_paths(hparams["save_folder"])
     train_data, valid_data = (
         crop_pair_dataset(
-            read_manifest(paths[split]),
+            utterances,
             hparams["sample_rate"],
             hparams["sentence_len"],
             change_voice,
         )
-        for split, change_voice in (
-            ("train", hparams["change_voice"]),
-            ("valid", None),
+        for utterances, change_voice in (
+            (training_utterances(hparams, paths["train"]), hparams["change_voice"]),
+            (read_manifest(paths["valid"]), None),
         )
     )
     loading = {

@@ -30,7 +30,11 @@ from speechbrain_ext.training.recipes import (
     sibling_configuration,
     start_training,
 )
-from speechbrain_ext.training.steps import prepare_data, verify_training
+from speechbrain_ext.training.steps import (
+    prepare_data,
+    training_utterances,
+    verify_training,
+)
 from speechbrain_ext.training.verification import run_verification
 from speechbrain_ext.utils.errors import one_line_errors
 
@@ -58,7 +62,7 @@ def main(arguments):
     paths = prepare_data(hparams)
     frames = SpeechFrames(
         hparams["encoder"],
-        read_manifest(paths["train"]),
+        training_utterances(hparams, paths["train"]),
         hparams["sample_rate"],
         hparams["max_batch_duration"],
         hparams["num_workers"],

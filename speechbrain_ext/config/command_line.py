@@ -20,7 +20,7 @@ from speechbrain_ext.config.keys import HPARAMS, check_known, project_keys
 from speechbrain_ext.schema import KEYS
 from speechbrain_ext.utils.errors import InputError
 
-DATA_YAML = HPARAMS / "data.yaml"
+PREPARE_YAML = HPARAMS / "prepare.yaml"
 DEMO_PRESET = HPARAMS / "presets" / "demo.yaml"
 DEMO_BANNER = """
 ======================================================================

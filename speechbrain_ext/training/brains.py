@@ -31,6 +31,8 @@ from speechbrain_ext.utils.checkpoints import other_architecture
 from speechbrain_ext.utils.distributed import (
     device_of,
     in_all_processes,
+    rank_and_processes,
+    union_of_processes,
     without_wrapper,
 )
 from speechbrain_ext.utils.errors import InputError
@@ -63,6 +65,8 @@ class StepBrain(sb.Brain):
     validate_after, and wav_augment where there is one. Where it has precision or
     eval_precision, these may be "auto".
     """
+
+    _lost_loss = None  # a loss of this step that is not finite
 
     def __init__(
         self,
@@ -115,6 +119,7 @@ class StepBrain(sb.Brain):
             self.hparams.seed,
             rank,
             n_processes,
+            dataset.shard_sizes,
         )
         return make_dataloader(
             dataset,
@@ -353,7 +358,9 @@ class StepBrain(sb.Brain):
                 scheduler.step()
 
     def check_loss_isfinite(self, loss):
-        """Stops all processes at the first loss that is NaN or infinite.
+        """Stops all processes at the first step with a loss that is NaN or infinite.
+
+        Where gradients are accumulated the processes exchange it once a step.
 
         Arguments
         ---------
@@ -365,12 +372,17 @@ class StepBrain(sb.Brain):
         InputError
             If the loss is not finite. Checkpoints are left as they are.
         """
-        if not in_all_processes(torch.isfinite(loss)):
+        if not torch.isfinite(loss):
+            self._lost_loss = loss.item()
+        if self.step % self.grad_accumulation_factor:
+            return
+        lost, self._lost_loss = self._lost_loss, None
+        if not in_all_processes(lost is None):
             raise InputError(
-                f"the loss is {loss.item()} after {self.optimizer_step} "
-                "optimiser steps; training stops and the last checkpoint in "
-                f"'{self.checkpointer.checkpoints_dir}' is kept. Try a lower "
-                "lr, or precision fp32 or bf16 for fp16"
+                f"the loss is {loss.item() if lost is None else lost} after "
+                f"{self.optimizer_step} optimiser steps; training stops and the last "
+                f"checkpoint in '{self.checkpointer.checkpoints_dir}' is kept. Try a "
+                "lower lr, or precision fp32 or bf16 for fp16"
             )
 
     def end_validation(self, valid_stats, summary, meta, min_key):
@@ -444,26 +456,6 @@ def vectors_without_decay(group):
     ]
 
 
-def rank_and_processes():
-    """The number of this process and how many train together.
-
-    Returns
-    -------
-    rank : int
-        Number of the process, from 0.
-    n_processes : int
-        1 without torchrun.
-
-    Example
-    -------
-    >>> rank_and_processes()
-    (0, 1)
-    """
-    if not is_distributed_initialized():
-        return 0, 1
-    return torch.distributed.get_rank(), torch.distributed.get_world_size()
-
-
 def forget_steps(path, first):
     """Drops the lines that a killed run has logged after its last checkpoint.
 
@@ -514,7 +506,8 @@ class SpeakerBrain(StepBrain):
     Arguments
     ---------
     valid_trials : Trials
-        Validation trials, whose utterances the `valid_set` of `fit` gives.
+        Validation trials, whose utterances the `valid_set` of `fit` gives, in
+        each of several processes all of them or its own share.
     *args
         Handed on to `speechbrain.Brain`.
     **kwargs
@@ -549,11 +542,15 @@ class SpeakerBrain(StepBrain):
         trains_encoder = training and (
             self.optimizer_step >= self.hparams.encoder_frozen_steps
         )
+        encoder, model = self.modules.encoder, self.modules.embedding_model
+        if not training:
+            # Wrapped ones exchange their buffers at each batch, of which the
+            # processes have different numbers.
+            encoder, model = without_wrapper(encoder), without_wrapper(model)
         with torch.set_grad_enabled(trains_encoder):
-            features, lengths = self.modules.encoder(wavs, lengths)
+            features, lengths = encoder(wavs, lengths)
         if training and self.hparams.fea_augment:
             features, lengths = self.hparams.fea_augment(features, lengths)
-        model = self.modules.embedding_model
         if training:
             return self.modules.classifier(model(features, lengths))
         if self.layer_weights is None and attends_to_layers(model):
@@ -631,7 +628,8 @@ class SpeakerBrain(StepBrain):
             return
         if self.layer_weights is not None:
             layer_usage([self.layer_weights])  # warns if it has collapsed
-        scores = cosine_scores(self.valid_embeddings, self.valid_trials)
+        embeddings = union_of_processes(self.valid_embeddings)
+        scores = cosine_scores(embeddings, self.valid_trials)
         metrics = verification_metrics(self.valid_trials, scores)
         if isinstance(self.hparams.epoch_counter, EpochCounterWithStopper):
             # One decision: scores of two GPUs may differ in the last digit.
