@@ -1,39 +1,32 @@
 """Times the stages of an i-vector training at the sizes of hparams/ivector.yaml.
 
-    python benchmarks/ivector.py
+    python benchmarks/ivector.py --threads 1
 
 and says what they make of VoxCeleb1: its 148,642 utterances of training speakers
-are 340 hours, of which four fifths are taken to be speech. Processor time, so that
-other work on the machine does not count; with one thread it is the hours of one core.
+are 340 hours, of which four fifths are taken to be speech. With one thread it is
+processor time, and the hours are those of one core. What a pass takes beside its
+batches, seconds, is left out.
 """
 
-import time
-from pathlib import Path
-
 import torch
+from measure import alternate, read_options, report
 
-from speechbrain_ext.config import read_configuration
+from speechbrain_ext.config import HPARAMS, read_configuration
 from speechbrain_ext.nnet.gaussian_mixture import GaussianMixture
 
-HPARAMS = Path(__file__).parents[1] / "hparams" / "ivector.yaml"
 HOURS, UTTERANCES, SPEECH = 340, 148_642, 0.8
 FRAMES = int(HOURS * 3600 * 100 * SPEECH)
 BATCH, SECONDS = 4, 8
-
-
-def processor_seconds(function):
-    """Processor time of a run, after one that does not count."""
-    function()
-    start = time.process_time()
-    function()
-    return time.process_time() - start
+TINY = ["--ubm_components=16", "--emb_dim=8"]
 
 
 @torch.no_grad()
 def main():
-    """Prints a Markdown table."""
+    """Measures and reports."""
+    options = read_options(__doc__, repeats=2)
     torch.manual_seed(0)
-    hparams = read_configuration([str(HPARAMS)], demo=False).build()
+    arguments = [str(HPARAMS / "ivector.yaml"), *(TINY if options.tiny else [])]
+    hparams = read_configuration(arguments, demo=False).build()
     encoder, extractor = hparams["encoder"], hparams["embedding_model"]
     ubm = extractor.ubm
     wavs, lengths = torch.randn(BATCH, SECONDS * 16000), torch.ones(BATCH)
@@ -41,47 +34,41 @@ def main():
     flat = frames.flatten(0, 1)
     diagonal = GaussianMixture(encoder.channels, ubm.n_components)
     for mixture in (diagonal, ubm):
-        # What a pass takes beside its batches is a matter of seconds.
         mixture._maximise = lambda *sums: None
     counts, deviations = extractor.statistics(frames, lengths)
     many = counts.repeat(8, 1), deviations.repeat(8, 1, 1)
-    passes = hparams["ubm_iterations"], hparams["tv_iterations"]
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads\n")
-    print("| stage | a second does | of | passes | hours |")
-    print("|---|---|---|---|---|", flush=True)
-    total = 0.0
-    for name, function, n, n_of_corpus, n_passes in (
-        ("MFCCs", lambda: encoder(wavs, lengths), len(flat), FRAMES, 1 + sum(passes)),
-        (
-            "start of the UBM",
-            lambda: diagonal.em_step([flat]),
-            len(flat),
-            hparams["n_ubm_frames"],
-            hparams["ubm_start_iterations"],
-        ),
-        ("UBM", lambda: ubm.em_step([flat]), len(flat), FRAMES, passes[0]),
-        (
-            "statistics",
-            lambda: extractor.statistics(frames, lengths),
-            len(flat),
-            FRAMES,
-            passes[1],
-        ),
+    jobs = {
+        "MFCCs": lambda: encoder(wavs, lengths),
+        "start of the UBM": lambda: diagonal.em_step([flat]),
+        "UBM": lambda: ubm.em_step([flat]),
+        "statistics": lambda: extractor.statistics(frames, lengths),
         # The sums for T are as large a product as that of the posteriors.
-        (
-            "total variability *",
-            lambda: [extractor.posterior(*many) for _ in range(2)],
-            len(many[0]),
-            UTTERANCES,
-            passes[1],
+        "total variability": lambda: [extractor.posterior(*many) for _ in range(2)],
+    }
+    ubm_passes, tv_passes = hparams["ubm_iterations"], hparams["tv_iterations"]
+    work = {
+        "MFCCs": (len(flat), FRAMES, 1 + ubm_passes + tv_passes),
+        "start of the UBM": (
+            len(flat), hparams["n_ubm_frames"], hparams["ubm_start_iterations"],
         ),
-    ):
-        rate = n / processor_seconds(function)
-        hours = n_passes * n_of_corpus / rate / 3600
-        total += hours
-        cells = [name, f"{rate:,.0f}", f"{n_of_corpus:,}", n_passes, f"{hours:.1f}"]
-        print(f"| {' | '.join(map(str, cells))} |", flush=True)
-    print(f"\nTogether {total:.0f} hours; * utterances, not frames")
+        "UBM": (len(flat), FRAMES, ubm_passes),
+        "statistics": (len(flat), FRAMES, tv_passes),
+        "total variability": (len(many[0]), UTTERANCES, tv_passes),
+    }  # fmt: skip
+    rows = []
+    for name, times in alternate(jobs, options.repeats).items():
+        n, n_of_corpus, n_passes = work[name]
+        rate = n / times.seconds()
+        rows.append(
+            {
+                "stage": name,
+                "a second": rate,
+                "of": n_of_corpus,
+                "passes": n_passes,
+                "hours": n_passes * n_of_corpus / rate / 3600,
+            }
+        )
+    report("ivector", rows, options, hours=sum(row["hours"] for row in rows))
 
 
 if __name__ == "__main__":
