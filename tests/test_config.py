@@ -320,8 +320,10 @@ def test_values_that_do_not_go_together(options, message):
     "path, options, message",
     [
         (ECAPA, ["--encoder_lr=0.1"], None),
-        (LAP, ["--encoder_lr=0.1"], None),
-        (LAP, ["--encoder_lr=0.1", "--stage=frozen"], "encoder_lr has no effect"),
+        (LAP, ["--lr=0.1"], None),
+        (LAP, ["--layer_lr_decay=0.9"], None),
+        (LAP, ["--layer_lr_decay=0.9", "--stage=frozen"], "layer_lr_decay has no effe"),
+        (LAP, ["--encoder_lr=0.1"], "encoder_lr has no effect with .*lap_wavlm.yaml"),
         (LAP, ["--noise_url=http://x"], "noise_url has no effect with noise_folder"),
         (LAP, ["--top_k=0", "--penalty=0.1"], "penalty has no effect with top_k: 0"),
         (ECAPA, ["--noise_annotation=a.csv"], "noise_annotation has no effect"),

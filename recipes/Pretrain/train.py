@@ -15,7 +15,6 @@ from speechbrain.dataio.dataloader import make_dataloader
 from speechbrain_ext.config import read_configuration
 from speechbrain_ext.dataio.datasets import crop_pair_dataset
 from speechbrain_ext.dataio.manifests import manifest_paths, read_manifest
-from speechbrain_ext.schema import check_effect
 from speechbrain_ext.training.pretraining import (
     PretrainingBrain,
     export_encoder,
@@ -30,7 +29,7 @@ from speechbrain_ext.utils.errors import one_line_errors
 def main(arguments):
     """Prepares the data, clusters the targets, trains, saves the encoder."""
     configuration = read_configuration(arguments)
-    check_effect(configuration.given, [configuration.values()])
+    configuration.check_effect()
     init_process_group(configuration.run_opts)
     hparams = start_training(configuration)
 

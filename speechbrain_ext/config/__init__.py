@@ -7,6 +7,8 @@ the YAML of a corpus, the preset, the stage and the command line.
 from speechbrain_ext.config.building import not_built, resolve, select_keys
 from speechbrain_ext.config.command_line import (
     PREPARE_YAML,
+    REFUSED_RUN_OPTIONS,
+    RUN_OPTIONS_WITHOUT_BRAIN,
     parse_value,
     read_configuration,
 )
@@ -18,6 +20,8 @@ from speechbrain_ext.config.stages import training_stages
 __all__ = [
     "HPARAMS",
     "PREPARE_YAML",
+    "REFUSED_RUN_OPTIONS",
+    "RUN_OPTIONS_WITHOUT_BRAIN",
     "Configuration",
     "check_known",
     "compose",

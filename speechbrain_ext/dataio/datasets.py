@@ -10,6 +10,7 @@ from speechbrain.augment.time_domain import SpeedPerturb
 from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.dataio.dataloader import SaveableDataLoader
 from speechbrain.dataio.dataset import DynamicItemDataset
+from speechbrain.dataio.encoder import CategoricalEncoder
 from speechbrain.dataio.sampler import DynamicBatchSampler
 from torch.utils.data import Sampler
 
@@ -148,6 +149,34 @@ def speaker_classes(utterances, speeds=(100,)):
     return sorted(
         speaker_class(speaker, speed) for speaker in speakers for speed in set(speeds)
     )
+
+
+def speaker_encoder(speakers):
+    """An encoder of names of speakers, or of other classes.
+
+    SpeechBrain's own way to fill it looks for a free index from 0 on, name by name,
+    which takes minutes for 100,000 speakers.
+
+    Arguments
+    ---------
+    speakers : list of str
+        Different names; the first one becomes 0.
+
+    Returns
+    -------
+    speechbrain.dataio.encoder.CategoricalEncoder
+        The encoder.
+
+    Example
+    -------
+    >>> speaker_encoder(["ann", "bob"]).encode_sequence_torch(["bob"])
+    tensor([1])
+    """
+    label_encoder = CategoricalEncoder()
+    label_encoder.ind2lab = dict(enumerate(speakers))
+    label_encoder.lab2ind = {name: index for index, name in enumerate(speakers)}
+    label_encoder.expect_len(len(speakers))
+    return label_encoder
 
 
 def read_random_crop(wav, duration, sample_rate, crop_duration):
@@ -409,8 +438,7 @@ def embedding_loader(utterances, sample_rate, max_batch_duration, num_workers=0)
     Returns
     -------
     SaveableDataLoader
-        Gives batches with the keys id and sig, longest first, so that a lack
-        of memory shows at once.
+        Gives batches with the keys id and sig, as of `loader_by_duration`.
     """
     dataset = DynamicItemDataset(
         {name: {"start": None, **item} for name, item in utterances.items()}
@@ -428,6 +456,26 @@ def embedding_loader(utterances, sample_rate, max_batch_duration, num_workers=0)
 
     dataset.add_dynamic_item(whole_utterance)
     dataset.set_output_keys(["id", "sig"])
+    return loader_by_duration(dataset, max_batch_duration, num_workers)
+
+
+def loader_by_duration(dataset, max_batch_duration, num_workers=0):
+    """Whole utterances in padded batches of similar duration.
+
+    Arguments
+    ---------
+    dataset : DynamicItemDataset
+        Data set whose items have a duration (seconds).
+    max_batch_duration : float
+        As of `embedding_loader`.
+    num_workers : int
+        Processes that read the items.
+
+    Returns
+    -------
+    SaveableDataLoader
+        Gives batches, longest first, so that a lack of memory shows at once.
+    """
     sampler = DynamicBatchSampler(
         dataset,
         max_batch_length=max_batch_duration,

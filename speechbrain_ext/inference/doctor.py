@@ -21,6 +21,7 @@ OPTIONAL = {
     "faiss-cpu": "search",
     "silero-vad": "vad",
     "pyarrow": "parquet",
+    "ray": "ray",
     "onnxruntime": "onnx",
     "peft": "lora",
     "pyroomacoustics": "rooms",

@@ -106,7 +106,9 @@ class TeacherFrames(nn.Module):
         return (frames.transpose(1, 2) if self.channels_first else frames), lengths
 
 
-def trained_teacher_frames(teacher, layers, channels_first=False):
+def trained_teacher_frames(
+    teacher, layers, channels_first=False, *, trust_source=False
+):
     """Frame-level layers of a training's best checkpoint.
 
     Arguments
@@ -117,6 +119,8 @@ def trained_teacher_frames(teacher, layers, channels_first=False):
         See `TeacherFrames`.
     channels_first : bool
         See `TeacherFrames`.
+    trust_source : bool
+        See `SpeakerRecognition.from_training`.
 
     Returns
     -------
@@ -124,11 +128,15 @@ def trained_teacher_frames(teacher, layers, channels_first=False):
         The layers.
     """
     return TeacherFrames(
-        SpeakerRecognition.from_training(teacher), layers, channels_first
+        SpeakerRecognition.from_training(teacher, trust_source=trust_source),
+        layers,
+        channels_first,
     )
 
 
-def pooled_teacher_frames(teacher, layers, pooling, channels_first=False):
+def pooled_teacher_frames(
+    teacher, layers, pooling, channels_first=False, *, trust_source=False
+):
     """A teacher whose embeddings are pooled frame-level layers.
 
     Arguments
@@ -142,13 +150,17 @@ def pooled_teacher_frames(teacher, layers, pooling, channels_first=False):
         dim), such as `MaskedStatisticsPooling`.
     channels_first : bool
         See `TeacherFrames`.
+    trust_source : bool
+        See `SpeakerRecognition.from_training`.
 
     Returns
     -------
     SpeakerRecognition
         Model for `extract_embeddings`.
     """
-    frames = trained_teacher_frames(teacher, layers, channels_first)
+    frames = trained_teacher_frames(
+        teacher, layers, channels_first, trust_source=trust_source
+    )
     return SpeakerRecognition(
         frames, pooling, frames.teacher.sample_rate, threshold=None
     )

@@ -183,6 +183,10 @@ class StepBrain(sb.Brain):
                 {**group, "params": [p for p in group["params"] if p.requires_grad]}
                 for group in given
             ]
+            if self.remove_vector_weight_decay:
+                groups = [
+                    part for group in groups for part in vectors_without_decay(group)
+                ]
             groups = [group for group in groups if group["params"]]
             if not groups:
                 continue
@@ -193,10 +197,12 @@ class StepBrain(sb.Brain):
             try:
                 scheduler = lr_scheduler(optimizer)
             except ZeroDivisionError:
+                n_steps = self.hparams.number_of_steps
+                schedule = getattr(lr_scheduler, "func", lr_scheduler).__name__
                 raise InputError(
-                    f"number_of_steps: {self.hparams.number_of_steps} leaves the "
-                    "one-cycle schedule a warm-up of exactly one step, which "
-                    "PyTorch cannot; take some steps more, or another warmup"
+                    f"number_of_steps: {n_steps} leaves a phase of {schedule} no "
+                    "steps to rise or fall in, which PyTorch cannot; take more steps, "
+                    "or another warmup"
                 ) from None
             for group in optimizer.param_groups:
                 for key in ("lr", "initial_lr", "max_lr", "min_lr"):
@@ -419,6 +425,35 @@ class StepBrain(sb.Brain):
             num_to_keep=self.hparams.keep_checkpoints,
         )
         self._stop_if_asked()
+
+
+def vectors_without_decay(group):
+    """Splits parameters by whether their weights decay, as SpeechBrain does.
+
+    Arguments
+    ---------
+    group : dict
+        A group as torch.optim takes it.
+
+    Returns
+    -------
+    list of dict
+        The group of matrices and the like, and one of vectors, such as biases and
+        norms, without decay.
+
+    Example
+    -------
+    >>> group = {"params": list(torch.nn.Linear(3, 2).parameters()), "lr": 0.1}
+    >>> matrices, vectors = vectors_without_decay(group)
+    >>> matrices["params"][0].shape, vectors["weight_decay"]
+    (torch.Size([2, 3]), 0.0)
+    """
+    vectors = [p for p in group["params"] if p.dim() == 1]
+    others = [p for p in group["params"] if p.dim() != 1]
+    return [
+        {**group, "params": others},
+        {**group, "params": vectors, "weight_decay": 0.0},
+    ]
 
 
 def forget_steps(path, first):

@@ -60,7 +60,10 @@ def start_experiment(configuration, output_folder):
         The folder; gets hyperparams.yaml.
     """
     on_main_process(hold_folder, output_folder)
-    sb.create_experiment_directory(experiment_directory=output_folder)
+    sb.create_experiment_directory(
+        experiment_directory=output_folder,
+        log_config=configuration.run_opts.log_config or sb.core.DEFAULT_LOG_CONFIG,
+    )
     on_main_process(configuration.save, Path(output_folder) / "hyperparams.yaml")
 
 
