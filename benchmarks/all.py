@@ -25,6 +25,7 @@ CPU = (
     ("scoring", []),
     ("score_norm", []),
     ("plda", []),
+    ("ivector", []),
     ("data_loading", []),
     ("training_step", []),
     ("extraction", []),
