@@ -44,16 +44,16 @@ def main(arguments):
     options = parser.parse_args(arguments[:split])
     folder = Path(options.output_folder)
     rows = []
-    for name, (hparams_file, overrides) in read_grid(options.grid).items():
+    for name, entry in read_grid(options.grid).items():
         overrides = {
-            **overrides,
+            **entry.overrides,
             "number_of_steps": options.steps,
             "num_workers": 0,
             "output_folder": folder / name,
         }
         given = [f"--{key}={option_text(value)}" for key, value in overrides.items()]
         configuration = read_configuration(
-            [hparams_file, *arguments[split + 1 :], *given]
+            [entry.hparams, *arguments[split + 1 :], *given]
         )
         init_process_group(configuration.run_opts)
         stage = training_stages(configuration)[0]
