@@ -57,7 +57,7 @@ def main(arguments):
         )
         init_process_group(configuration.run_opts)
         stage = training_stages(configuration)[0]
-        seconds, parameters = step_seconds(stage, options.steps)
+        seconds, parameters = step_seconds(stage)
         rows.append(
             {
                 "system": name,
@@ -69,7 +69,7 @@ def main(arguments):
         write_table(folder / "cost", rows)
 
 
-def step_seconds(configuration, n_steps):
+def step_seconds(configuration):
     """Median processor time of a step, and the parameters of the back end."""
     hparams = start_training(configuration)
     paths = prepare_data(hparams)
