@@ -61,6 +61,11 @@ def main():
         utterances = list(read_manifest(test).values())
         audio = [item["wav"] for item in utterances[: options.n_utterances]]
     phones = read_phones(options.phones) if options.phones else {}
+    if options.phones and not any(Path(path).name in phones for path in audio):
+        raise InputError(
+            f"--phones: '{options.phones}' has none of the recordings; its column id "
+            f"must have their file names, such as '{Path(audio[0]).name}'"
+        )
 
     keeps_maximum = find_layer_maximum(speaker_model.embedding_model) is not None
     weights, wins, with_phones = [], [], []

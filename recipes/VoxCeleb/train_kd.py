@@ -42,6 +42,7 @@ logger = get_logger("train_kd")
 # What teacher and student have in common
 DATA_KEYS = (
     *(field.name for field in dataclasses.fields(DataSettings)),
+    "shards_folder",
     "precision",
     "eval_precision",
     "num_workers",

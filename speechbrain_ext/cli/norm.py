@@ -24,7 +24,9 @@ speechbrain-ext norm scores.txt --embeddings test.scp --cohort train.scp \\
 @click.command(cls=Command, examples=EXAMPLES)
 @click.argument("scores", type=InputFile())
 @click.option(
-    "--embeddings", required=True, help="Of the trials; .safetensors, .npz, .scp, .ark."
+    "--embeddings",
+    required=True,
+    help="Of the trials; .safetensors, .parquet, .npz, .scp, .ark.",
 )
 @click.option(
     "--score_norm", type=click.Choice(SCORE_NORMS), default="s-norm",

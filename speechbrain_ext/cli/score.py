@@ -70,7 +70,7 @@ speechbrain-ext score test.scp --trials trials.txt --output out \\
 def command(
     embeddings, trials, output, cohort, utt2spk, enrolments, average, as_json, **backend
 ):  # fmt: skip
-    """Score a trial list from EMBEDDINGS (.safetensors, .npz, .scp or .ark)."""
+    """Score a trial list from EMBEDDINGS (safetensors, Parquet, npz, scp or ark)."""
     from speechbrain_ext.cli.backend_options import make_backend, read_cohort
     from speechbrain_ext.dataio.embeddings import read_embeddings
     from speechbrain_ext.dataio.enrolments import match_models, read_enrolments

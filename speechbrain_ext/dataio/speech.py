@@ -56,6 +56,32 @@ def doubt_about(path, min_speech=None):
     return None
 
 
+def doubts_about(utterances, min_speech=None):
+    """Says of which utterances the recordings are too short or too quiet, and why.
+
+    Arguments
+    ---------
+    utterances : dict
+        Utterances as `find_recordings` gives them.
+    min_speech : float
+        As of `doubt_about`.
+
+    Returns
+    -------
+    dict
+        The reason, for each of their ids.
+
+    Raises
+    ------
+    InputError
+        As of `doubt_about`.
+    """
+    doubts = {
+        name: doubt_about(item["wav"], min_speech) for name, item in utterances.items()
+    }
+    return {name: doubt for name, doubt in doubts.items() if doubt is not None}
+
+
 def speech_seconds(path, enough=math.inf):
     """Seconds of speech that silero-vad finds in a recording.
 

@@ -34,7 +34,7 @@ from tqdm import tqdm
 from speechbrain_ext.dataio.manifests import manifest_paths, read_manifest
 from speechbrain_ext.inference.speaker import SpeakerRecognition
 from speechbrain_ext.plots.training import plot_costs
-from speechbrain_ext.training.grids import over_seeds, read_metrics
+from speechbrain_ext.training.grids import eer_star_over_seeds, over_seeds, read_metrics
 from speechbrain_ext.utils.cache_keys import make_once, stable_hash
 from speechbrain_ext.utils.errors import InputError
 from speechbrain_ext.utils.files import write_json
@@ -407,7 +407,7 @@ def _row(name, training, metrics, trials, scores):
     cell = [training.get("stage"), training["ssl_hub"], training["dataset"], trials]
     published = published_figures(training["system"], *cell)
     ours = {
-        "EER* %": over_seeds([100 * run["EER_star"] for run in metrics], 2),
+        "EER* %": eer_star_over_seeds(metrics),
         "EER %": over_seeds([100 * run["EER"] for run in metrics], 2),
         "minDCF 0.01": over_seeds([run["minDCF_0.01"] for run in metrics], 3),
     }
