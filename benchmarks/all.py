@@ -29,6 +29,8 @@ CPU = (
     ("data_loading", []),
     ("training_step", []),
     ("extraction", []),
+    ("search", []),
+    ("onnx_runtime", []),
 )
 GPU_EXTRACTION = ["--max_batch_duration", "300", "--repeats", "2"]
 GPU = (

@@ -46,9 +46,21 @@ def run(name, arguments, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "name", ["metrics", "scoring", "score_norm", "plda", "training_step"]
+    "name",
+    [
+        "metrics",
+        "scoring",
+        "score_norm",
+        "plda",
+        "training_step",
+        "search",
+        # PyTorch's exporter alone takes 15 s.
+        pytest.param("onnx_runtime", marks=pytest.mark.slow),
+    ],
 )
 def test_runs_and_says_where(name, tmp_path, monkeypatch, capsys):
+    for package in {"search": ["faiss"], "onnx_runtime": ["onnx"]}.get(name, []):
+        pytest.importorskip(package)
     results = run(name, [], tmp_path, monkeypatch)
     assert results["benchmark"] == name and results["rows"]
     assert results["machine"]["torch"] == torch.__version__
