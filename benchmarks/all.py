@@ -25,9 +25,12 @@ CPU = (
     ("scoring", []),
     ("score_norm", []),
     ("plda", []),
+    ("search", []),
     ("data_loading", []),
+    ("shards", []),
     ("training_step", []),
     ("extraction", []),
+    ("onnx_runtime", []),
 )
 GPU_EXTRACTION = ["--max_batch_duration", "300", "--repeats", "2"]
 GPU = (
