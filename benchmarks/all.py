@@ -25,6 +25,7 @@ CPU = (
     ("scoring", []),
     ("score_norm", []),
     ("plda", []),
+    ("ivector", []),
     ("search", []),
     ("data_loading", []),
     ("shards", []),
