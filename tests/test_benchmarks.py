@@ -94,6 +94,13 @@ def test_reads_speech(name, speech, tmp_path, monkeypatch):
         assert sum(parts) == pytest.approx(1)
 
 
+def test_reads_shards(tmp_path, monkeypatch):
+    pytest.importorskip("webdataset")
+    rows = run("shards", [], tmp_path, monkeypatch)["rows"]
+    assert [row["from"] for row in rows] == ["files", "shards"]
+    assert all(row["seconds"] > 0 for row in rows)
+
+
 def test_one_graph_serves_all_lengths(tmp_path, monkeypatch):
     (row,) = run("recompilations", [], tmp_path, monkeypatch)["rows"]
     assert row["graphs"] < row["lengths"] / 4
