@@ -1,6 +1,7 @@
 """Grids of trainings and their tables."""
 
 import csv
+import itertools
 import json
 import runpy
 import subprocess
@@ -10,6 +11,7 @@ import pytest
 from conftest import ROOT, TINY_ECAPA
 from processes import run_python
 
+from speechbrain_ext.config import read_configuration
 from speechbrain_ext.training.grids import grid_run, read_grid
 from speechbrain_ext.utils.errors import InputError
 
@@ -55,6 +57,31 @@ def test_grids_of_the_project_fit_their_yamls(monkeypatch):
             overrides["output_folder"] = "out"
             run = grid_run("train.py", hparams_file, ["--data_folder=x"], overrides)
             assert run.command[2] == hparams_file
+
+
+@pytest.mark.parametrize("name", ["kd_targets", "kd_teachers"])
+def test_targets_of_the_grids_are_those_of_the_teachers(name, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    for hparams_file, overrides in read_grid(f"hparams/grids/{name}.yaml").values():
+        values = read_configuration([hparams_file], demo=False).values()
+        assert set(overrides["targets"]) <= set(values["target_models"])
+
+
+def test_grid_of_targets_has_every_cell():
+    grid = read_grid(ROOT / "hparams/grids/kd_targets.yaml")
+    cells = {
+        (*sorted(overrides["targets"]), *sorted(set(overrides) - {"targets"}))
+        for _, overrides in grid.values()
+    }
+    assert len(cells) == len(grid) - 1  # one is of the other student
+    hparams = str(ROOT / "hparams/kd_xvector_fc.yaml")
+    every = list(read_configuration([hparams], demo=False).values()["target_models"])
+    assert len(every) == 8
+    for target in every:
+        assert {(target,), (target, "subtract_target_mean")} <= cells
+    for pair in itertools.combinations(sorted(every), 2):
+        assert pair in cells
+    assert ("lde_aggr", "narrow_bn", "sp_aggr", "utterance", "wide_bn") in cells
 
 
 def test_grid_without_hparams_is_an_error(tmp_path):

@@ -60,11 +60,17 @@ def main(arguments):
             + ", ".join(values["target_models"])
         )
     training_stages(configuration)  # refuses what has no effect
-    # The teacher, and a dictionary on its layers
-    needed = ["teacher"]
-    if "lde_aggr" in values["targets"]:
-        needed.append("lde")
-    parts = [part_configuration(configuration, values, name) for name in needed]
+    teacher = {**values["teacher_overrides"], "output_folder": values["teacher"]}
+    parts = [
+        part_configuration(configuration, values, values["teacher_hparams"], teacher),
+        *(
+            part_configuration(
+                configuration, values, hparams, values["aggregation_overrides"]
+            )
+            for name, hparams in values["aggregations"].items()
+            if name in values["targets"]
+        ),
+    ]
     plda = sibling_configuration(
         configuration,
         "verification_plda.yaml",
@@ -106,15 +112,14 @@ def main(arguments):
     run_verification(plda)
 
 
-def part_configuration(configuration, values, name):
-    """The training of the teacher, or of the dictionary."""
+def part_configuration(configuration, values, hparams, overrides):
+    """The training of the teacher, or of an aggregation of its layers."""
     settings = {
         **{key: values[key] for key in DATA_KEYS},
         **values["teacher_training"],
-        **values[f"{name}_overrides"],
-        "output_folder": values[name],
+        **overrides,
     }
-    return sibling_configuration(configuration, values[f"{name}_hparams"], settings)
+    return sibling_configuration(configuration, hparams, settings)
 
 
 def print_size(teacher, student):
