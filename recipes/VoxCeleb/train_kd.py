@@ -22,7 +22,6 @@ from speechbrain_ext.dataio.manifests import manifest_paths, read_manifest
 from speechbrain_ext.dataio.settings import DataSettings
 from speechbrain_ext.inference.extraction import extract_embeddings
 from speechbrain_ext.inference.speaker import SpeakerRecognition
-from speechbrain_ext.training.distillation import TargetEmbeddings
 from speechbrain_ext.training.finished import (
     check_settings,
     is_finished,
@@ -105,7 +104,8 @@ def main(arguments):
 
     # Student: of the dimension of its targets, unless it has heads for them
     if not values["separate_heads"]:
-        dim = sum(TargetEmbeddings(folder, values["targets"]).sizes.values())
+        targets = configuration.build(["target_embeddings"])["target_embeddings"]
+        dim = sum(targets.sizes.values())
         configuration = configuration.with_values({"emb_dim": dim})
     train.train(configuration)
     print_size(values["teacher"], values["output_folder"])
