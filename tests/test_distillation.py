@@ -481,7 +481,7 @@ def test_what_is_done_is_not_done_again(distilled):
     assert (
         done.stderr.strip()
         .splitlines()[-1]
-        .startswith("error: targets: no middle; the teacher has utterance, frame_1")
+        .startswith("error: targets: no middle; the teacher has utterance, sp_aggr")
     )
 
 
