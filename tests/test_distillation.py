@@ -508,7 +508,15 @@ def test_other_students_and_teachers(distilled, tmp_path, name):
     done = run(RECIPES / "train_kd.py", ROOT / f"hparams/{name}.yaml", options, folder)
     assert done.returncode == 0, done.stderr[-3000:]
     assert (tmp_path / "student/verification_plda/metrics.json").is_file()
-    student = SpeakerRecognition.from_training(tmp_path / "student")
+    student, teacher = (
+        SpeakerRecognition.from_training(folder)
+        for folder in (tmp_path / "student", options["teacher"])
+    )
+    sizes = n_parameters(student), n_parameters(teacher)
+    assert (
+        f"The student has {sizes[0]:,} parameters, "
+        f"{100 * (1 - sizes[0] / sizes[1]):.0f} % fewer than its teacher's {sizes[1]:,}"
+    ) in done.stderr
     # Without heads the embedding has the targets' dimensions, 16 and 16 channels.
     dim = 24 if name in TINY_TEACHERS else 32
     assert student.encode_batch(torch.randn(1, 16000)).shape[2] == dim
@@ -620,5 +628,5 @@ def test_deployment_table(distilled, tmp_path):
     sizes = [float(row["MB"]) for row in rows[5:]]
     assert sizes == sorted(sizes, reverse=True)
     for row in rows:
-        assert float(row["latency ms"]) > 0
+        assert float(row["latency ms"]) > 0 and float(row["processor ms"]) > 0
         assert float(row["lowest cosine"]) > 0.999
