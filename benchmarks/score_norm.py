@@ -5,21 +5,18 @@
 The loop does what `get_verification_scores` in SpeechBrain's VoxCeleb recipe
 does: for each trial it repeats both embeddings to the cohort's size and
 compares them with the whole cohort. It is timed on 200 trials. Then 600,000
-trials over 150,000 utterances, the size of VoxCeleb1-E and -H, in one go.
+trials over 150,000 utterances, the size of VoxCeleb1-E and -H, in one go. The floor is
+the product of all utterances with the cohort.
 """
 
-import resource
-import statistics
-import time
-
 import torch
+from measure import alternate, measure_floors, peak_bytes, ratio, read_options, report
 
 from speechbrain_ext.dataio.trials import Trials
 from speechbrain_ext.processing.score_norm import normalize_scores
 from speechbrain_ext.processing.scoring import cosine_scores
 
-REPEATS = 3
-DIM, N_COHORT, COHORT_SIZE = 192, 6000, 300
+DIM, N_COHORT, COHORT_SIZE, N_LOOP = 192, 6000, 300, 200
 
 
 def loop_over_trials(embeddings, trials, cohort, kind, cohort_size):
@@ -68,33 +65,49 @@ def ours(embeddings, trials, cohort):
     return normalize_scores(scores, trials, embeddings, cohort, "s-norm", COHORT_SIZE)
 
 
-def seconds(function, *arguments):
-    """Median time."""
-    times = []
-    for _ in range(REPEATS):
-        start = time.perf_counter()
-        function(*arguments)
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
-
-
 def main():
-    """Prints a Markdown table."""
+    """Measures and reports."""
+    options = read_options(__doc__, repeats=3, n_utterances=150_000, n_trials=600_000)
+    n_utterances, n_trials, n_cohort, n_loop = (
+        (300, 1200, 400, 20)
+        if options.tiny
+        else (options.n_utterances, options.n_trials, N_COHORT, N_LOOP)
+    )
+    floors = measure_floors(tiny=options.tiny)
     generator = torch.Generator().manual_seed(1)
-    cohort = torch.randn(N_COHORT, DIM, generator=generator)
-    few = draw_case(200, 200)
-    many = draw_case(150_000, 600_000)
-    loop = seconds(loop_over_trials, *few, cohort, "s-norm", COHORT_SIZE) / 200
-    whole = seconds(ours, *many, cohort)
-    each = whole / 600_000
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(f"{torch.get_num_threads()} threads, cohort of {N_COHORT}, "
-          f"top {COHORT_SIZE}, median of {REPEATS}\n")  # fmt: skip
-    print("| | trials | seconds | ms a trial | ratio |")
-    print("|---|---|---|---|---|")
-    print(f"| loop over trials | 200 | {200 * loop:.2f} | {1e3 * loop:.3f} | 1 |")
-    print(f"| here | 600,000 | {whole:.1f} | {1e3 * each:.4f} | {loop / each:.0f} |")
-    print(f"\npeak memory {peak:.1f} GiB")
+    cohort = torch.randn(n_cohort, DIM, generator=generator)
+    few = draw_case(n_loop, n_loop)
+    many = draw_case(n_utterances, n_trials)
+    times = alternate(
+        {
+            "loop": lambda: loop_over_trials(*few, cohort, "s-norm", COHORT_SIZE),
+            "here": lambda: ours(*many, cohort),
+        },
+        options.repeats,
+    )
+    loop, here = times["loop"], times["here"]
+    if not torch.allclose(ours(*few, cohort), loop.result.double(), atol=1e-4):
+        raise SystemExit("the scores differ from those of the loop")
+    flop = 2 * DIM * n_cohort * n_utterances
+    rows = [
+        {
+            "job": "loop over the trials",
+            "trials": n_loop,
+            "seconds": loop.seconds(),
+            "ms a trial": 1e3 * loop.seconds() / n_loop,
+        },
+        {
+            "job": "here",
+            "trials": n_trials,
+            "seconds": here.seconds(),
+            "ms a trial": 1e3 * here.seconds() / n_trials,
+            "ratio a trial": ratio(loop.times(n_trials / n_loop), here),
+            "of_floor": floors.seconds(flop) / here.seconds(),
+            "peak_bytes": peak_bytes(lambda: ours(*many, cohort)),
+        },
+    ]
+    report("score_norm", rows, options, floors, utterances=n_utterances,
+           cohort=n_cohort, highest=COHORT_SIZE)  # fmt: skip
 
 
 if __name__ == "__main__":

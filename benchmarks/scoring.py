@@ -1,27 +1,20 @@
-"""Times the scoring of all pairs of a test set, and what it ends with.
+"""Times the scoring and evaluation of all pairs of a test set.
 
-    python benchmarks/scoring.py [--n_utterances 2500] [--json scoring.json]
+    python benchmarks/scoring.py [--n_utterances 2500]
 
-All pairs are scored, and EER and minDCF read off one curve. Beside the seconds
-stand those of the processor, which other work on the machine changes little,
-and the floor: the FLOP of the cosines over the rate of a small matrix product
-in this run.
+All pairs are scored, and EER and minDCF read off one curve. The plain loop compares
+the first of the pairs one by one, as SpeechBrain's recipe does; the ratio is of the
+times of a pair. The floor is the matrix product of the cosines, in float64.
 """
 
-import argparse
-import json
-import statistics
-import time
-
 import torch
+from measure import alternate, measure_floors, ratio, read_options, report
 
 from speechbrain_ext.dataio.trials import Trials
 from speechbrain_ext.metrics.detection import DetectionCurve
 from speechbrain_ext.processing.scoring import cosine_scores
-from speechbrain_ext.utils.precision import matrix_rate
 
-REPEATS = 3
-DIM, N_SPEAKERS = 192, 40
+DIM, N_SPEAKERS, N_LOOP = 192, 40, 2000
 
 
 def draw_case(n_utterances):
@@ -38,53 +31,61 @@ def draw_case(n_utterances):
         [names[i] for i in enrol.tolist()],
         [names[i] for i in test.tolist()],
     )
-    return dict(zip(names, speakers[speaker_of] + 2 * own)), trials, labels.bool()
+    return dict(zip(names, speakers[speaker_of] + 2 * own)), trials
 
 
-def timed(function, *arguments):
-    """Median seconds by the clock and of the processor, and the result."""
-    times = []
-    for _ in range(REPEATS):
-        starts = time.perf_counter(), time.process_time()
-        result = function(*arguments)
-        ends = time.perf_counter(), time.process_time()
-        times.append([end - start for start, end in zip(starts, ends)])
-    return *map(statistics.median, zip(*times)), result
+def loop_over_trials(embeddings, trials):
+    """Cosines, trial by trial."""
+    similarity = torch.nn.CosineSimilarity(dim=-1, eps=1e-6)
+    return torch.stack(
+        [
+            similarity(embeddings[enrol], embeddings[test])
+            for enrol, test in zip(trials.enrol, trials.test)
+        ]
+    )
 
 
-def evaluate(scores, is_target):
+def evaluate(trials, scores):
     """EER and minDCF off one curve."""
-    curve = DetectionCurve(scores[is_target], scores[~is_target])
+    curve = DetectionCurve(*trials.split_by_label(scores))
     return curve.eer()[0], curve.min_dcf()[0]
 
 
 def main():
-    """Prints a Markdown table, and writes JSON where asked to."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--n_utterances", type=int, default=2500)
-    parser.add_argument("--json", help="file to write")
-    arguments = parser.parse_args()
-    embeddings, trials, is_target = draw_case(arguments.n_utterances)
-    floor = 2 * DIM * len(trials) / matrix_rate(torch.float32)
-    score_wall, score_cpu, scores = timed(cosine_scores, embeddings, trials)
-    metrics_wall, metrics_cpu, (eer, _) = timed(evaluate, scores, is_target)
+    """Measures and reports."""
+    options = read_options(__doc__, repeats=3, n_utterances=2500)
+    embeddings, trials = draw_case(60 if options.tiny else options.n_utterances)
+    floors = measure_floors(dtype=torch.float64, tiny=options.tiny)
+    few = Trials(None, trials.enrol[:N_LOOP], trials.test[:N_LOOP])
+    scores = cosine_scores(embeddings, trials)
+    times = alternate(
+        {
+            "loop": lambda: loop_over_trials(embeddings, few),
+            "cosine scores": lambda: cosine_scores(embeddings, trials),
+            "EER and minDCF": lambda: evaluate(trials, scores),
+            "both": lambda: evaluate(trials, cosine_scores(embeddings, trials)),
+        },
+        options.repeats,
+    )
+    if not torch.allclose(times["loop"].result.double(), scores[:N_LOOP], atol=1e-5):
+        raise SystemExit("the scores differ from those of the loop")
+    whole = times["loop"].times(len(trials) / len(few))
+    floor = floors.seconds(2 * DIM * len(embeddings) ** 2)
     rows = [
-        {"job": "cosine scores", "seconds": score_wall, "cpu_seconds": score_cpu,
-         "of_floor": floor / score_cpu},
-        {"job": "EER and minDCF", "seconds": metrics_wall,
-         "cpu_seconds": metrics_cpu, "of_floor": None},
-    ]  # fmt: skip
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, "
-          f"{len(trials):,} pairs, median of {REPEATS}, "
-          f"EER {100 * eer:.2f} %\n")  # fmt: skip
-    print("| job | seconds | of the processor | of the floor |\n|---|---|---|---|")
-    for row in rows:
-        share = "-" if row["of_floor"] is None else f"{100 * row['of_floor']:.2f} %"
-        print(f"| {row['job']} | {row['seconds']:.2f} | {row['cpu_seconds']:.2f} "
-              f"| {share} |")  # fmt: skip
-    if arguments.json:
-        with open(arguments.json, "w", encoding="utf-8") as file:
-            json.dump({"n_pairs": len(trials), "rows": rows}, file, indent=2)
+        {
+            "job": "cosine scores, loop over the trials (of a part)",
+            "seconds": whole.seconds(),
+            "ratio": ratio(whole, times["cosine scores"]),
+        }
+    ]
+    for job in ("cosine scores", "EER and minDCF", "both"):
+        seconds = times[job].seconds()
+        row = {"job": job, "seconds": seconds}
+        if job == "cosine scores":
+            row["of_floor"] = floor / seconds
+        rows.append(row)
+    report("scoring", rows, options, floors, pairs=len(trials),
+           utterances=len(embeddings))  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ MOVED = {
         "write_manifest": "dataio.manifests",
     },
     "lobes.models.cls_encoder": "lobes.encoders.cls_encoder",
+    "lobes.models.last_layer_mean": {"LastLayerMean": "lobes.models.layer_mean"},
     "lobes.models.small_wavlm": "lobes.encoders.small_wavlm",
     "lobes.models.ssl_encoder": "lobes.encoders.ssl_encoder",
     "lobes.models.teacher_frames": "inference.teacher_frames",
@@ -95,6 +96,7 @@ MOVED = {
 RENAMED = {
     "lobes.AttentiveStatisticsPooling": "ChannelAttentiveStatisticsPooling",
     "lobes.models.ecapa.ECAPA_TDNN": "MaskedECAPA",
+    "lobes.models.layer_mean.LastLayerMean": "LayerMean",
     "nnet.pooling.AttentiveStatisticsPooling": "ChannelAttentiveStatisticsPooling",
 }
 

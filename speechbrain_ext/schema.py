@@ -20,7 +20,7 @@ class Kind(NamedTuple):
     type : type
         Type in a form that pydantic takes.
     description : str
-        After "must be".
+        What a message says after "must be".
     is_text : bool
         Whether text on the command line stays as it is, as 001 does.
     is_list : bool
@@ -33,7 +33,7 @@ class Kind(NamedTuple):
     is_list: bool = False
 
     def or_null(self):
-        """The same, or null."""
+        """Gives the kind that takes null too."""
         return self._replace(
             type=self.type | None, description=f"{self.description}, or null"
         )
@@ -109,6 +109,8 @@ KEYS = {
     "min_duration": FROM_ZERO,
     "allow_broken": SWITCH,
     "sample_rate": _whole(1000),
+    "shards": COUNT.or_null(),
+    "shards_folder": TEXT.or_null(),
     # Training
     "train_log": TEXT,
     "start_from": TEXT.or_null(),
@@ -178,6 +180,7 @@ KEYS = {
     "lora_rank": COUNT_OR_ZERO,
     "lora_alpha": ABOVE_ZERO,
     "lora_targets": TEXTS.or_null(),
+    "hidden_state_cache": TEXT.or_null(),
     # Embedding models
     "emb_dim": COUNT,
     "n_heads": COUNT,
@@ -189,6 +192,8 @@ KEYS = {
     "projected_channels": COUNT,
     "dilations": COUNTS,
     "attentive": SWITCH,
+    "unbiased_context": SWITCH,
+    "mean_layer": Kind(int, "a whole number"),
     "adapter_channels": COUNT,
     "ecapa_channels": COUNT,
     "ecapa_attention_channels": COUNT,
@@ -344,6 +349,35 @@ TOGETHER = [
         "contrast_layer {0} is not among the {1} layers; give a lower one",
     ),
     (
+        ("hidden_state_cache", "freeze"),
+        lambda cache, freeze: cache is None or freeze,
+        "hidden states of an encoder that is trained change; leave the cache out, or "
+        "give it to the stage with freeze: True alone",
+    ),
+    (
+        ("hidden_state_cache", "lora_rank"),
+        lambda cache, rank: cache is None or rank == 0,
+        "hidden states of an encoder that LoRA trains change; leave the cache out, or "
+        "give lora_rank 0",
+    ),
+    (
+        ("hidden_state_cache", "augment"),
+        lambda cache, augment: cache is None or not augment,
+        "waveforms of which the hidden states are stored cannot be augmented; leave "
+        "the cache out, or give augment False (fea_augment, of hidden states, works)",
+    ),
+    (
+        ("hidden_state_cache", "speeds"),
+        lambda cache, speeds: cache is None or set(speeds) == {100},
+        "waveforms of which the hidden states are stored have one speed; leave the "
+        "cache out, or give speeds [100]",
+    ),
+    (
+        ("hidden_state_cache", "shards_folder"),
+        lambda cache, shards: None in (cache, shards),
+        "hidden states are read in place of shards; leave the cache or the shards out",
+    ),
+    (
         ("ubm_components", "n_ubm_frames"),
         lambda n_components, n_frames: n_components <= n_frames,
         "{0} components cannot start at {1} frames; raise n_ubm_frames",
@@ -358,9 +392,20 @@ TOGETHER = [
 # Keys of earlier releases, which have no effect any more, and what they are called now
 RENAMED_KEYS = {"span_drop": "fea_augment"}
 
+# Keys that some YAMLs inherit and do not refer to; no code reads them by name, so that
+# they have no effect there
+BY_REFERENCE = frozenset(
+    {
+        "add_noise", "drop_chunk", "drop_freq", "encoder_channels", "encoder_lr",
+        "first_iteration", "frame_channels", "frame_pooling", "layer_pooling",
+        "n_heads", "pooled_channels", "warmup",
+    }
+)  # fmt: skip
+
 # For keys that a user gives: values of other keys with which they have no effect, and
 # the remedy
 WITHOUT_EFFECT = {
+    "shards_folder": ({"shards": None}, "give --shards, their number"),
     "encoder_lr": ({"freeze": True}, "give --freeze=False to train the encoder"),
     "layer_lr_decay": ({"freeze": True}, "give --freeze=False to train the encoder"),
     "encoder_frozen_steps": (
@@ -389,6 +434,7 @@ WITHOUT_EFFECT = {
         {"separate_heads": False},
         "the targets say it; give --separate_heads=True for another one",
     ),
+    "unbiased_context": ({"attentive": False}, "give --attentive=True"),
     "penalty": ({"top_k": 0}, "give a --top_k above 0"),
     "margin_course": ({"margin_steps": 0}, "give --margin_steps above 0"),
     "test_folder": ({"trials_from": None}, "give --trials_from, the kind of corpus"),

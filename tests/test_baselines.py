@@ -181,6 +181,21 @@ def test_masked_frames_get_the_learned_vector():
     assert not (seen[1] == 7.0).all(dim=2).any()
 
 
+@pytest.mark.parametrize("unbiased", [True, False])
+def test_deviation_in_the_context_is_a_key(unbiased):
+    hparams = build(
+        "ltdnn_wavlm", f"--ssl_hub={SMALL}", f"--unbiased_context={unbiased}"
+    )
+    assert hparams["embedding_model"].astp.frame_pooling.unbiased is unbiased
+
+
+def test_deviation_of_no_context_is_refused():
+    options = ["--unbiased_context=True", "--attentive=False"]
+    with pytest.raises(InputError, match="unbiased_context has no effect"):
+        path = str(ROOT / "hparams" / "ltdnn_wavlm.yaml")
+        training_stages(read_configuration([path, *options], demo=False))
+
+
 def test_plain_statistics_in_place_of_attention():
     model = LTDNN(24, 5, conv_channels=16, pooled_channels=24, attentive=False)
     frames = torch.randn(2, 9, 24)
@@ -200,7 +215,7 @@ def test_plain_statistics_in_place_of_attention():
 def test_settings_of_the_grids(grid, monkeypatch):
     monkeypatch.chdir(ROOT)
     settings = read_grid(ROOT / "hparams" / "grids" / f"{grid}.yaml")
-    for path, overrides in settings.values():
+    for path, overrides, _ in settings.values():
         given = [f"--{key}={option_text(value)}" for key, value in overrides.items()]
         for stage in training_stages(read_configuration([path, *given], demo=False)):
             for key, value in overrides.items():

@@ -10,8 +10,9 @@ import torch
 
 from speechbrain_ext.cli import main
 from speechbrain_ext.dataio.embedding_store import EmbeddingStore
+from speechbrain_ext.dataio.enrolments import write_enrolments
 from speechbrain_ext.dataio.scores import read_scores
-from speechbrain_ext.dataio.trials import Trials, draw_trials, write_trials
+from speechbrain_ext.dataio.trials import Trials, draw_trials, read_trials, write_trials
 from speechbrain_ext.metrics.detection import EER
 from speechbrain_ext.utils.errors import InputError
 
@@ -120,6 +121,14 @@ def test_plda_and_det(files, capsys):
         "--output", "cosine")  # fmt: skip
     run(files, "det", "plda/scores.txt", "cosine/scores.txt", "--output", "both")
     assert (files / "both.png").is_file() and (files / "both.pdf").is_file()
+    for name, start in (("one.PNG", b"\x89PNG"), ("one.svg", b"<?xml"), ("v.2", None)):
+        run(files, "det", "plda/scores.txt", "--output", f"figures/{name}")
+        if start is not None:
+            (written,) = (files / "figures").iterdir()
+            assert written.read_bytes().startswith(start)
+            assert written.name == name.lower()
+            written.unlink()
+    assert {p.name for p in (files / "figures").iterdir()} == {"v.2.png", "v.2.pdf"}
     with pytest.raises(SystemExit, match="two systems are called 'scores'"):
         run(files, "det", "plda/scores.txt", "cosine/scores.txt",
             "--by", "file", "--output", "both")  # fmt: skip
@@ -314,6 +323,32 @@ def test_norm_subtracts_the_mean(files):
     assert torch.equal(first, second)
 
 
+def test_norm_of_scores_of_models(files):
+    trials = read_trials(files / "trials.txt")
+    model_of = dict.fromkeys(trials.enrol)
+    enrolled = {f"model {n}": [n, sorted(set(trials.test))[i]]
+                for i, n in enumerate(model_of)}  # fmt: skip
+    write_enrolments(files / "models.txt", enrolled)
+    models = [f"model {name}" for name in trials.enrol]
+    write_trials(files / "of_models.txt", Trials(trials.labels, models, trials.test))
+    cohort = ["--cohort", "cohort.safetensors", "--cohort_size", "10"]
+    test = ["test.safetensors", "--trials", "of_models.txt", "--enrolments",
+            "models.txt"]  # fmt: skip
+    run(files, "score", *test, "--output", "as", "--score_norm", "s-norm", *cohort)
+    run(files, "score", *test, "--output", "plain")
+    norm = ["norm", "plain/scores.txt", "--embeddings", "test.safetensors", *cohort,
+            "--output", "normalized.txt"]  # fmt: skip
+    run(files, *norm, "--enrolments", "models.txt")
+    _, first = read_scores(files / "as" / "scores.txt")
+    _, second = read_scores(files / "normalized.txt")
+    assert torch.equal(first, second)
+    with pytest.raises(SystemExit, match="have no embedding: model"):
+        run(files, *norm)
+    write_enrolments(files / "few.txt", dict(list(enrolled.items())[:1]))
+    with pytest.raises(SystemExit, match="models of the trials are not enrolled"):
+        run(files, *norm, "--enrolments", "few.txt")
+
+
 def test_trials_without_labels(files, capsys):
     run(files, "score", "test.scp", "--trials", "trials.txt", "--output", "with")
     trials, expected = read_scores(files / "with" / "scores.txt")
@@ -334,7 +369,7 @@ def test_trials_without_labels(files, capsys):
         _, expected = read_scores(files / "with" / file)
         unlabelled, scores = read_scores(files / "without" / file, need_labels=False)
         assert unlabelled.labels is None and torch.equal(scores, expected)
-    with pytest.raises(SystemExit, match="line 1: 3 fields"):
+    with pytest.raises(SystemExit, match="line 1: no label"):
         run(files, "eval", "without/scores.txt")
 
 

@@ -11,15 +11,19 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from conftest import write_voice
+from conftest import SHARED, write_voice
+from processes import run_python
 
 from speechbrain_ext.cli import COMMANDS, commands, main, options
 from speechbrain_ext.cli import export as export_command
 from speechbrain_ext.cli import lay_out_corpus as layout_command
 from speechbrain_ext.cli import random_encoder as encoder_command
+from speechbrain_ext.dataio import speech
+from speechbrain_ext.dataio.audio import read_crop
 from speechbrain_ext.dataio.corpora import layouts
 from speechbrain_ext.dataio.embedding_store import EmbeddingStore
 from speechbrain_ext.dataio.embeddings import read_embeddings
+from speechbrain_ext.dataio.speech import doubt_about, speech_seconds
 from speechbrain_ext.inference.export import ENCODERS, export_model
 from speechbrain_ext.inference.sources import load_model
 from speechbrain_ext.lobes.encoders.random_encoder import FAMILIES
@@ -143,6 +147,46 @@ def test_recordings_that_say_little(speakers, model_folder, tmp_path, capsys):
     assert status == 2 and f"error: '{silent}': it has 0.00 s of speech" in err
 
 
+def test_speech_of_people_is_found(model_folder, tmp_path, capsys, monkeypatch):
+    pytest.importorskip("silero_vad")
+    corpus = SHARED / "corpus" / "librispeech_sample" / "audio"
+    recordings = sorted(corpus.glob("*/*.opus"))[:2]
+    if not recordings:
+        pytest.skip(f"needs the real speech of {corpus}")
+    monkeypatch.setattr(speech, "BLOCK", 8.0)
+    rng = np.random.default_rng(0)
+    for recording in recordings:
+        wav = read_crop(recording, 16000, 0.0, 6.0).numpy()
+        alone, late = tmp_path / "alone.wav", tmp_path / "late.wav"
+        soundfile.write(alone, wav, 16000)
+        # After more than a block of nothing but faint noise
+        noise = 1e-4 * rng.normal(size=10 * 16000)
+        soundfile.write(late, np.concatenate([noise, wav]), 16000)
+        seconds = speech_seconds(alone)
+        assert 2.0 < seconds <= 6.0
+        assert speech_seconds(late) == pytest.approx(seconds, abs=0.5)
+        assert doubt_about(late, 1.5) is None
+        assert "of speech, less than 6.5 s" in doubt_about(late, 6.5)
+    command = ["embed", str(model_folder), *map(str, recordings)]
+    command += ["--output", str(tmp_path / "e.safetensors"), "--min_speech", "2"]
+    _, status, err = output_of(capsys, *command)
+    assert (status, err) == (0, "")
+    assert len(EmbeddingStore.load(tmp_path / "e.safetensors").ids) == 2
+
+
+def test_no_more_speech_is_sought_than_is_needed(tmp_path, monkeypatch):
+    blocks, path = [], tmp_path / "long.wav"
+    soundfile.write(path, np.zeros(150 * 16000), 16000)
+
+    def find(block, model, sampling_rate):
+        blocks.append(len(block) / sampling_rate)
+        return [{"start": 0, "end": sampling_rate}]
+
+    monkeypatch.setattr(speech, "_silero", lambda: (find, None))
+    assert speech_seconds(path) == 3.0 and blocks == [60.0, 60.0, 30.0]
+    assert doubt_about(path, 1.5) is None and len(blocks) == 3 + 2
+
+
 def test_broken_files_are_named_before_the_work(
     speakers, model_folder, tmp_path, capsys
 ):
@@ -194,6 +238,20 @@ def test_verify(kind, speakers, request, capsys):
     lines, _, err = output_of(capsys, "verify", source, *files)
     assert "threshold 0.4321, from EER of the validation trials of folder" in lines[0]
     assert err == ""  # quiet when piped
+
+
+def test_programs_that_are_piped_print_the_result_alone(
+    training, model_folder, speakers, tmp_path
+):
+    voices = [speakers / "ann/0.wav", speakers / "eve/0.wav"]
+    for arguments, result in (
+        (["verify", model_folder, *voices, "--json"], '{"first": '),
+        (["export", training, tmp_path / "model"], str(tmp_path / "model")),
+        (["info", training], "encoder: SSLEncoder"),
+    ):
+        done = run_python(["-m", "speechbrain_ext", *arguments])
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.startswith(result)
 
 
 def test_gallery(speakers, model_folder, tmp_path, capsys):
@@ -254,6 +312,50 @@ def test_gallery_of_another_model(speakers, model_folder, tmp_path):
         gallery.enrol("bob", ["1.wav"], embedding, [1.2], model.fingerprint)
 
 
+def test_index_of_a_gallery(own_model, tmp_path, monkeypatch):
+    pytest.importorskip("faiss")
+    from speechbrain_ext.inference.gallery import INDEX, Gallery
+    from speechbrain_ext.processing.search import EmbeddingSearch
+
+    built = []
+    build = EmbeddingSearch.build_index
+    monkeypatch.setattr(
+        EmbeddingSearch, "build_index", lambda self: built.append(build(self))
+    )
+    monkeypatch.setattr(EmbeddingSearch, "searches_worth_an_index", 3)
+    model, folder = load_model(own_model), tmp_path / "gallery"
+    torch.manual_seed(0)
+    voices, gallery = torch.randn(30, 12), Gallery(folder)
+    for i, voice in enumerate(voices):
+        name = f"speaker {i // 2}"
+        gallery.enrol(name, [f"{i}.wav"], voice[None], [2.0], model.fingerprint)
+
+    def names(gallery, n_recordings):
+        found = gallery.identify(model, voices[:n_recordings], [2.0] * n_recordings)
+        return [candidates[0].name for candidates in found]
+
+    # Few searches are not worth an index; all that one program makes may be.
+    assert names(gallery, 1) == names(gallery, 1) == ["speaker 0"]
+    assert not built and not (folder / INDEX).exists()
+    assert names(gallery, 2) == ["speaker 0"] * 2
+    assert names(gallery, 4) == ["speaker 0"] * 2 + ["speaker 1"] * 2
+    assert len(built) == 1 and stat.S_IMODE(os.stat(folder / INDEX).st_mode) == 0o600
+    # The next program finds it from its first search.
+    assert names(Gallery(folder), 1) == ["speaker 0"]
+    assert len(built) == 1
+    # Nobody who was deleted, here or by another program, is left in it.
+    Gallery(folder).delete("speaker 0")
+    assert not (folder / INDEX).exists()
+    assert "speaker 0" not in names(gallery, 4) and len(built) == 2
+    # An index that is of another gallery counts for nothing.
+    kept = (folder / INDEX).read_bytes()
+    gallery.rename("speaker 1", "anna")
+    gallery.delete("speaker 2")
+    (folder / INDEX).write_bytes(kept)
+    assert names(Gallery(folder), 4)[2:] == ["anna", "anna"]
+    assert len(built) == 3
+
+
 @pytest.mark.parametrize(
     "given, point",
     [
@@ -268,16 +370,24 @@ def test_tune(given, point, speakers, own_model, tmp_path, capsys):
     trials = tmp_path / "trials.txt"
     trials.write_text("".join(f"{int(a[:3] == b[:3])} {a} {b}\n" for a, b in pairs))
     command = ["tune", str(own_model), str(trials), "--data_folder", str(speakers)]
-    before = (own_model / "calibration.json").read_text()
+    names_of_files = ("calibration.json", "README.md")
+    before = [(own_model / name).read_text() for name in names_of_files]
     lines, status, err = output_of(capsys, *command, *given, "--json", "--dry_run")
     assert status == 0, err
-    assert (own_model / "calibration.json").read_text() == before
+    assert [(own_model / name).read_text() for name in names_of_files] == before
     _, status, _ = output_of(capsys, *command, *given)
     assert status == 0
     model = load_model(own_model)
     record = json.loads(lines[0])
     assert model.threshold == pytest.approx(record["threshold"])
     assert point in model.scoring.threshold_from
+    # The model card says so too, and is otherwise as it was.
+    card = (own_model / "README.md").read_text()
+    written = f"one speaker above {model.threshold:.4f}, which is from: "
+    assert written + point in " ".join(card.split()) and "0.4321" not in card
+    kept = [text.partition("## Decisions") for text in (card, before[1])]
+    assert kept[0][0] == kept[1][0]
+    assert kept[0][2].partition("\n## ")[2] == kept[1][2].partition("\n## ")[2]
     scores = {
         pair: model.verify_files(*(speakers / name for name in pair)).score.item()
         for pair in pairs

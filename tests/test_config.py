@@ -10,8 +10,8 @@ from ruamel.yaml import YAML
 
 from speechbrain_ext import cli
 from speechbrain_ext.config import (
-    DATA_YAML,
     HPARAMS,
+    PREPARE_YAML,
     parse_value,
     read_configuration,
     training_stages,
@@ -111,7 +111,7 @@ def test_model_of_a_composed_yaml_is_loaded(small_parts):
 
 
 def test_config_leaves_what_must_be_given(capsys):
-    cli.main(["config", str(DATA_YAML)])
+    cli.main(["config", str(PREPARE_YAML)])
     assert "save_folder: !PLACEHOLDER" in capsys.readouterr().out
 
 
@@ -320,8 +320,10 @@ def test_values_that_do_not_go_together(options, message):
     "path, options, message",
     [
         (ECAPA, ["--encoder_lr=0.1"], None),
-        (LAP, ["--encoder_lr=0.1"], None),
-        (LAP, ["--encoder_lr=0.1", "--stage=frozen"], "encoder_lr has no effect"),
+        (LAP, ["--lr=0.1"], None),
+        (LAP, ["--layer_lr_decay=0.9"], None),
+        (LAP, ["--layer_lr_decay=0.9", "--stage=frozen"], "layer_lr_decay has no effe"),
+        (LAP, ["--encoder_lr=0.1"], "encoder_lr has no effect with .*lap_wavlm.yaml"),
         (LAP, ["--noise_url=http://x"], "noise_url has no effect with noise_folder"),
         (LAP, ["--top_k=0", "--penalty=0.1"], "penalty has no effect with top_k: 0"),
         (ECAPA, ["--noise_annotation=a.csv"], "noise_annotation has no effect"),
@@ -355,7 +357,7 @@ def test_reading_leaves_no_files(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     training_stages(read(LAP))
-    read(DATA_YAML, "--save_folder=save").build()
+    read(PREPARE_YAML, "--save_folder=save").build()
     assert list(Path(tmp_path).iterdir()) == []
 
 

@@ -13,6 +13,7 @@ import types
 import pytest
 import speechbrain as sb
 import torch
+from conftest import write_voice
 from speechbrain.augment.augmenter import Augmenter
 from speechbrain.augment.time_domain import AddNoise, DropChunk
 from speechbrain.dataio.batch import PaddedBatch
@@ -24,6 +25,8 @@ from torch import nn
 from speechbrain_ext.augment.span_drop import SpanDrop
 from speechbrain_ext.dataio.datasets import StepSampler
 from speechbrain_ext.dataio.trials import Trials
+from speechbrain_ext.inference.extraction import extract_embeddings
+from speechbrain_ext.inference.speaker import SpeakerRecognition
 from speechbrain_ext.lobes.encoders.small_wavlm import save_small_wavlm
 from speechbrain_ext.lobes.encoders.ssl_encoder import SSLEncoder
 from speechbrain_ext.lobes.features import NormalizedFbank
@@ -39,12 +42,14 @@ from speechbrain_ext.utils.distributed import (
     in_all_processes,
     on_main_process,
     together,
+    union_of_processes,
 )
 from speechbrain_ext.utils.errors import InputError
 
 WORLD = 2
 SECONDS = 120  # after which an exchange that one process does not join fails
 CHANNELS, LAYERS = 32, 3  # of the encoder
+DURATIONS = (0.4, 0.9, 0.5, 0.7, 0.6)  # seconds, of utterances to embed
 
 
 # --- What is trained
@@ -311,6 +316,64 @@ def validate(folder, rank=0, world=1):
     return {"warnings": warnings, "validated": brain.validated}
 
 
+def share_validation(folder, rank=0, world=1):
+    """A validation whose processes have different numbers of batches."""
+    brain = build(folder, "L-TDNN")
+    brain.on_fit_start()
+    brain.on_stage_start(sb.Stage.VALID)
+    brain.modules.eval()
+    numbers = range(4) if world == 1 else [[0], [1, 2, 3]][rank]
+    for number in numbers:
+        brain.evaluate_batch(batch_of(0, number, 4), sb.Stage.VALID)
+    own = list(brain.valid_embeddings)
+    brain.train_loss = 0.0
+    brain.on_stage_end(sb.Stage.VALID, 0.0, 1)
+    return {
+        "own": own,
+        "embeddings": union_of_processes(brain.valid_embeddings),
+        "validated": brain.validated,
+    }
+
+
+def extract(folder, rank=0, world=1):
+    """Embeddings of five utterances, and which of them this process embedded."""
+    embedded = []
+
+    class Noted(SpeakerRecognition):
+        def encode_batch(self, wavs, lengths):
+            embedded.extend((wavs.shape[1] * lengths).round().int().tolist())
+            return super().encode_batch(wavs, lengths)
+
+    modules = build(folder, "L-TDNN").modules
+    model = Noted(modules.encoder, modules.embedding_model, 16000)
+    utterances = {
+        str(i): {"wav": str(folder / f"{i}.wav"), "speaker": "a", "duration": duration}
+        for i, duration in enumerate(DURATIONS)
+    }
+    store = extract_embeddings(model, utterances, folder / f"of_{world}.safetensors")
+    return {"ids": store.ids, "embeddings": store.embeddings, "embedded": embedded}
+
+
+def count_exchanges(folder, rank=0, world=1):
+    """All-reduces of a step, by the number of batches that it accumulates."""
+    counts = {}
+    for accumulation in (1, 4):
+        brain = build(folder, "MHFA")
+        brain.grad_accumulation_factor = accumulation
+        brain.on_fit_start()
+        brain.modules.train()
+        brain.step = accumulation  # DDP's first step has exchanges of its own
+        brain.fit_batch(batch_of(0, rank, world))
+        with torch.profiler.profile() as profile:
+            for number in range(accumulation):
+                brain.step += 1
+                brain.fit_batch(batch_of(number, rank, world))
+        counts[accumulation] = sum(
+            "all_reduce" in event.name for event in profile.events()
+        )
+    return counts
+
+
 def fail(folder, rank=0, world=1):
     """What each process gets where one of them fails."""
 
@@ -357,6 +420,9 @@ JOBS = {
     },
     "normalise": normalise,
     "validate": validate,
+    "share validation": share_validation,
+    "extract": extract,
+    "count exchanges": count_exchanges,
     "fail": fail,
 }
 
@@ -387,6 +453,8 @@ def one_of_two(rank, folder):
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ddp")
     save_small_wavlm(folder / "wavlm", n_layers=2, channels=CHANNELS, n_bands=8)
+    for i, duration in enumerate(DURATIONS):
+        write_voice(folder / f"{i}.wav", i, 0, duration)
     torch.multiprocessing.start_processes(
         one_of_two, [folder], nprocs=WORLD, start_method="forkserver"
     )
@@ -448,6 +516,36 @@ def test_collapse_is_named(folder, of_two):
         assert any("has collapsed" in warning for warning in result["warnings"])
     assert second["warnings"] == []  # said once
     assert first["validated"] == second["validated"]
+
+
+def test_validation_is_shared(folder, of_two):
+    first, second = of_two("share validation")
+    one = share_validation(folder)
+    assert (first["own"], second["own"]) == (["0"], ["1", "2", "3"])
+    for result in (first, second):
+        assert result["validated"] == one["validated"]
+        assert result["embeddings"].keys() == one["embeddings"].keys()
+        for name, embedding in one["embeddings"].items():
+            torch.testing.assert_close(result["embeddings"][name], embedding)
+
+
+def test_two_processes_extract_the_embeddings_of_one(folder, of_two):
+    first, second = of_two("extract")
+    one = extract(folder)
+    n_samples = [round(16000 * duration) for duration in DURATIONS]
+    assert sorted(one["embedded"]) == sorted(n_samples)
+    assert len(first["embedded"]) == 3 and len(second["embedded"]) == 2
+    assert sorted(first["embedded"] + second["embedded"]) == sorted(n_samples)
+    for result in (first, second):
+        assert result["ids"] == one["ids"] == ["0", "1", "2", "3", "4"]
+        torch.testing.assert_close(
+            result["embeddings"], one["embeddings"], rtol=1e-5, atol=1e-5
+        )
+
+
+def test_accumulated_batches_are_not_exchanged(of_two):
+    for counts in of_two("count exchanges"):
+        assert counts[4] == counts[1] > 0
 
 
 def test_one_failure_stops_both(of_two):

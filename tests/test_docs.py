@@ -13,9 +13,11 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/**/*.md")]
 COMMAND = re.compile(r"^ *(?:python|torchrun \S+) (recipes/\w+/\w+\.py .*)$", re.M)
 CORPUS_OF = {"VCTK": "vctk", "LibriSpeech": "librispeech", "CNCeleb": "cnceleb"}
-# A file of SpeechBrain's repository, and one that stands for any system's
+# Files of SpeechBrain's repository, and one that stands for any system's
 ELSEWHERE = {
     "recipes/VoxCeleb/SpeakerRec/hparams/train_ecapa_tdnn.yaml",
+    "hparams/train_ecapa_tdnn.yaml",
+    "hparams/verification_ecapa.yaml",
     "hparams/SYSTEM.yaml",
 }
 

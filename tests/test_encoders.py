@@ -266,7 +266,12 @@ def test_log_mel_energies_are_those_of_the_feature_extractor(whisper_folder, n_s
     expected = encoder.feature_extractor(
         wav.numpy(), sampling_rate=16000, return_tensors="pt", padding="do_not_pad"
     ).input_features[0]
-    torch.testing.assert_close(encoder.log_mel(wav).T, expected, atol=1e-5, rtol=0)
+    alone = encoder.log_mel(wav.unsqueeze(0), torch.tensor([n_samples]))
+    torch.testing.assert_close(alone[0].T, expected, atol=1e-5, rtol=0)
+    padded = torch.nn.functional.pad(wav, (0, 1000), value=7.0).repeat(2, 1)
+    counts = torch.tensor([n_samples, n_samples + 1000])
+    in_batch = encoder.log_mel(padded, counts)[0, : expected.shape[1]]
+    torch.testing.assert_close(in_batch.T, expected, atol=1e-5, rtol=0)
 
 
 def test_real_whisper_gives_the_hidden_states_of_transformers(real_whisper):
@@ -308,7 +313,8 @@ def test_real_whisper_on_short_utterances(real_whisper):
     theirs.embed_positions = positions
     with torch.no_grad():
         expected = theirs(
-            encoder.log_mel(wav).T.unsqueeze(0), output_hidden_states=True
+            encoder.log_mel(wav.unsqueeze(0), torch.tensor([len(wav)])).mT,
+            output_hidden_states=True,
         ).hidden_states
     assert (cut - torch.stack(expected)).abs().max() <= 1e-4
 
@@ -321,9 +327,9 @@ def test_whisper_encodes_longer_utterances_in_windows(tmp_path):
     wav = batch()[0][0].unsqueeze(0)
     hidden_states, _ = encoder(wav)
     assert hidden_states.shape[2] == 30
-    mel = encoder.log_mel(wav[0])
+    mel = encoder.log_mel(wav, torch.tensor([wav.shape[1]]))
     for start, end in ((0, 40), (40, 60)):
-        window = encoder.model(mel[start:end].T[None], torch.tensor([end - start]))
+        window = encoder.model(mel[:, start:end].mT, torch.tensor([end - start]))
         part = hidden_states[:, :, start // 2 : end // 2]
         torch.testing.assert_close(part, torch.stack(window))
 

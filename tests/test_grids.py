@@ -6,6 +6,7 @@ import json
 import runpy
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from conftest import ROOT, TINY_ECAPA
@@ -14,6 +15,8 @@ from processes import run_python
 from speechbrain_ext.config import read_configuration
 from speechbrain_ext.training.grids import grid_run, read_grid
 from speechbrain_ext.utils.errors import InputError
+from speechbrain_ext.utils.files import write_json
+from speechbrain_ext.utils.tables import write_table
 
 GRID = ROOT / "recipes" / "VoxCeleb" / "train_grid.py"
 
@@ -50,13 +53,111 @@ def test_each_setting_is_trained_once_for_each_seed(corpus, tmp_path, monkeypatc
     assert (tmp_path / "out/narrow/2/finished.json").is_file()
 
 
+def write_results(folder, **metrics):
+    write_json(
+        folder / "metrics.json",
+        {
+            "EER": 0.02, "EER_95": [0.01, 0.03], "minDCF_0.01": 0.2,
+            "minDCF_0.05": 0.1, **metrics,
+        },
+    )  # fmt: skip
+
+
+def fake_recipe(command, check):
+    """Leaves what the trainings and chains of a grid leave."""
+    options = dict(part[2:].split("=", 1) for part in command[3:])
+    folder = Path(options["output_folder"])
+    taken.append((Path(command[1]).name, folder))
+    if command[1].endswith("scoring_chain.py"):
+        assert options["trained_model"] == str(folder.parent)
+        write_results(folder / "trials" / "AS-norm", EER=0.018)
+        write_results(
+            folder / "trials" / "quality-aware_calibration",
+            Cllr=0.071, **{"actDCF_0.01": 0.25},
+        )  # fmt: skip
+        rows = [
+            {"trials": "trials", "scores": scores}
+            for scores in ("AS-norm", "quality-aware calibration")
+        ]
+        write_table(folder / "chain", rows)
+        return
+    write_results(
+        folder / "test", EER_star=0.021, parameters={"embedding_model": 3},
+        train_minutes=1, EER=0.01 * int(options["seed"]),
+    )  # fmt: skip
+    (folder / "test/scores.txt").write_text("a b 1 0.9\na c 0 0.1\n", "utf-8")
+
+
+taken = []
+
+
+def test_scores_go_through_a_chain_that_the_grid_names(tmp_path, monkeypatch):
+    taken.clear()
+    ltdnn = ROOT / "hparams" / "ltdnn_wavlm.yaml"
+    chain = ROOT / "hparams" / "verification_chain.yaml"
+    grid = tmp_path / "grid.yaml"
+    grid.write_text(
+        f"frozen: {{hparams: {ltdnn}}}\n"
+        f"joint: {{hparams: {ltdnn}, freeze: False, scoring_chain: {chain}}}\n",
+        "utf-8",
+    )
+    main = runpy.run_path(str(GRID))["main"]
+    out = tmp_path / "out"
+    arguments = [str(grid), f"--output_folder={out}", "--seeds", "1", "2"]
+    arguments += ["--", "--data_folder=x", "--dataset=folder"]
+    monkeypatch.setattr("subprocess.run", fake_recipe)
+    main(arguments)
+    chains = [("scoring_chain.py", out / f"joint/{s}/scoring_chain") for s in (1, 2)]
+    trainings = [
+        ("train.py", out / name / str(s))
+        for name in ("frozen", "joint")
+        for s in (1, 2)
+    ]
+    assert taken == [*trainings, *chains]
+    with open(out / "grid.csv", encoding="utf-8") as file:
+        rows = {row["system"]: row for row in csv.DictReader(file)}
+    names = ["frozen", "joint", "joint, AS-norm", "joint, quality-aware calibration"]
+    assert list(rows) == names
+    calibrated = rows[names[-1]]
+    assert calibrated["EER %"] == "2.00 (2.00 to 2.00)" and not calibrated["EER* %"]
+    assert calibrated["Cllr"] == "0.071 (0.071 to 0.071)"
+    assert rows["joint"]["Cllr"] == "" and rows["joint"]["EER %"].startswith("1.50 (")
+
+    # Nothing is done twice; a chain of other settings is refused
+    main(arguments)
+    assert len(taken) == 6
+    other = tmp_path / "other.yaml"
+    other.write_text(f"extends: {chain}\ncohort_size: 5\n", "utf-8")
+    grid.write_text(grid.read_text("utf-8").replace(str(chain), str(other)), "utf-8")
+    with pytest.raises(InputError, match="scoring_chain.* other settings .cohort_size"):
+        main(arguments)
+
+
+def test_a_chain_that_is_not_there_stops_the_grid_at_its_start(tmp_path, monkeypatch):
+    taken.clear()
+    ltdnn = ROOT / "hparams" / "ltdnn_wavlm.yaml"
+    grid = tmp_path / "grid.yaml"
+    grid.write_text(f"joint: {{hparams: {ltdnn}, scoring_chain: nowhere.yaml}}\n")
+    main = runpy.run_path(str(GRID))["main"]
+    monkeypatch.setattr("subprocess.run", fake_recipe)
+    with pytest.raises(InputError, match="nowhere.yaml"):
+        main(
+            [str(grid), f"--output_folder={tmp_path / 'out'}", "--", "--data_folder=x"]
+        )
+    assert not taken
+
+
 def test_grids_of_the_project_fit_their_yamls(monkeypatch):
     monkeypatch.chdir(ROOT)
+    chains = set()
     for path in sorted((ROOT / "hparams" / "grids").glob("*.yaml")):
-        for hparams_file, overrides in read_grid(path).values():
+        for hparams_file, overrides, chain in read_grid(path).values():
             overrides["output_folder"] = "out"
             run = grid_run("train.py", hparams_file, ["--data_folder=x"], overrides)
             assert run.command[2] == hparams_file
+            chains.add(chain)
+    for chain in chains - {None}:
+        read_configuration([chain], demo=False).check()
 
 
 @pytest.mark.parametrize("name", ["kd_targets", "kd_teachers"])

@@ -1,5 +1,6 @@
 """I-vectors against loops in NumPy; EM; the front end; the recipe."""
 
+import copy
 import json
 
 import numpy as np
@@ -10,6 +11,7 @@ from conftest import ROOT, run
 from speechbrain_ext.inference.speaker import SpeakerRecognition
 from speechbrain_ext.lobes import IVectorExtractor, SpeechMFCC
 from speechbrain_ext.nnet.gaussian_mixture import GaussianMixture
+from speechbrain_ext.utils.fingerprints import model_fingerprint
 
 SCRIPT = ROOT / "recipes/VoxCeleb/train_ivector.py"
 COVARIANCES = ["diagonal", "full"]
@@ -123,6 +125,61 @@ def test_i_vectors_against_loops(covariance):
             linear += loadings.T @ inverse @ deviation
         expected = np.linalg.solve(precision, linear)
         assert np.allclose(embeddings[utterance, 0], expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("at_once", [1, 3, 256])
+def test_one_em_step_of_the_total_variability_against_loops(at_once, monkeypatch):
+    extractor, frames = extractor_of("full")
+    monkeypatch.setattr(extractor, "UTTERANCES_AT_ONCE", at_once)
+    frames = frames.view(10, 40, 3) + torch.randn(10, 1, 3)
+    lengths = torch.linspace(0.5, 1.0, 10)
+    before = extractor.loadings.clone().double().numpy()
+    counts, deviations = map(
+        lambda x: x.double().numpy(), extractor.statistics(frames, lengths)
+    )
+    extractor.em_step(zip(frames.split(2), lengths.split(2)))
+    cross, second, covariance = np.zeros((4, 3, 2)), np.zeros((4, 2, 2)), 0
+    for n, f in zip(counts, deviations):
+        precision = np.eye(2) + sum(n[c] * before[c].T @ before[c] for c in range(4))
+        spread = np.linalg.inv(precision)
+        w = spread @ sum(before[c].T @ f[c] for c in range(4))
+        square = spread + np.outer(w, w)
+        covariance = covariance + square / len(counts)
+        for c in range(4):
+            cross[c] += np.outer(f[c], w)
+            second[c] += n[c] * square
+    factor = np.linalg.cholesky(covariance)
+    for c in range(4):
+        expected = cross[c] @ np.linalg.inv(second[c]) @ factor
+        assert np.allclose(extractor.loadings[c], expected, atol=1e-4)
+
+
+def test_i_vectors_follow_a_change_of_the_total_variability():
+    extractor, frames = extractor_of("full")
+    other, _ = extractor_of("full")
+    other.loadings.mul_(2)
+    frames = frames.view(20, 20, 3)
+    extractor(frames)
+    extractor.load_state_dict(other.state_dict())
+    assert torch.equal(extractor(frames), other(frames))
+    doubled = extractor.double()(frames.double())
+    assert torch.allclose(doubled.float(), other(frames), atol=1e-4)
+
+
+def test_what_is_kept_is_no_part_of_the_model():
+    extractor, frames = extractor_of("full")
+    frames = frames.view(20, 20, 3)
+    fresh = copy.deepcopy(extractor)
+    before = model_fingerprint(fresh)
+    expected = extractor(frames)
+    assert model_fingerprint(extractor) == before
+    used = copy.deepcopy(extractor)
+    assert torch.equal(used(frames), expected)
+    used.ubm.means.add_(0.1)
+    used.ubm.covariances.mul_(1.5)
+    assert not torch.allclose(used(frames), expected, atol=1e-3)
+    used.load_state_dict(fresh.state_dict())
+    assert torch.equal(used(frames), expected)
 
 
 @pytest.mark.parametrize("covariance", COVARIANCES)

@@ -1,8 +1,12 @@
 """Which layers the maximum keeps."""
 
+import json
+import runpy
+
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
 
 from speechbrain_ext.analysis.layer_wins import (
     find_layer_maximum,
@@ -11,6 +15,7 @@ from speechbrain_ext.analysis.layer_wins import (
     wins_by_phone_class,
 )
 from speechbrain_ext.lobes.models.lap import LAP_ASTP
+from speechbrain_ext.utils.errors import InputError
 
 
 def test_a_layer_that_stands_out_wins():
@@ -70,3 +75,24 @@ def test_frames_before_the_first_phone_do_not_count():
     assert not classes and n_frames == 3
     assert shares == pytest.approx([0, 1 / 3, 1 / 3, 1 / 3])
     assert wins_by_phone_class([]) == {}
+
+
+def test_plot_by_classes_of_phones(training, voices, tmp_path, monkeypatch):
+    script = ROOT / "recipes" / "VoxCeleb" / "plot_layer_attention.py"
+    main = runpy.run_path(str(script))["main"]
+    for other_plot in ("plot_layer_attention", "plot_layer_usage"):
+        main.__globals__[other_plot] = lambda *args: None
+    phones = tmp_path / "phones.csv"
+    arguments = [training, voices[0], "--phones", phones, "--output_folder", tmp_path]
+    monkeypatch.setattr("sys.argv", ["plot", *map(str, arguments)])
+    name = voices[0].name
+    phones.write_text(f"id,start,phone\n{name},0.1,AA1\n{name},0.5,S\n", "utf-8")
+    main()
+    wins = json.loads((tmp_path / "layer_wins.json").read_text("utf-8"))
+    assert set(wins) == {"all", "vowel", "fricative"}
+    for shares, n_frames in wins.values():
+        assert sum(shares) == pytest.approx(1) and n_frames > 10
+    assert (tmp_path / "layer_wins.png").stat().st_size > 3000
+    phones.write_text("id,start,phone\nanother.wav,0.1,AA1\n", "utf-8")
+    with pytest.raises(InputError, match=f"none of the recordings.*'{name}'"):
+        main()

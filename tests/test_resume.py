@@ -21,6 +21,7 @@ from trainings import fit, pretraining, speaker_training, state_of
 from speechbrain_ext.dataio.datasets import (
     StepSampler,
 )
+from speechbrain_ext.utils import signals
 from speechbrain_ext.utils.checkpoints import AtomicCheckpointer
 from speechbrain_ext.utils.errors import InputError
 from speechbrain_ext.utils.locks import hold_folder
@@ -279,7 +280,15 @@ def test_signal_in_a_validation_ends_after_it(corpus, tmp_path):
     assert brain.checkpointer.find_checkpoint(min_key="EER").meta["step"] == 4
 
 
-def test_second_signal_ends_at_once():
+def test_signal_that_is_handed_on_is_the_same_request():
+    with stop_request() as stop:
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)  # by torchrun, after Slurm's own
+        assert stop.signum == signal.SIGTERM
+
+
+def test_second_signal_ends_at_once(monkeypatch):
+    monkeypatch.setattr(signals, "ONE_REQUEST", 0)
     with pytest.raises(SystemExit) as ended:
         with stop_request() as stop:
             signal.raise_signal(signal.SIGINT)

@@ -1,6 +1,6 @@
 """Score normalisation against SpeechBrain's loop over the trials."""
 
-import importlib.util
+import importlib
 from pathlib import Path
 
 import pytest
@@ -15,10 +15,14 @@ from speechbrain_ext.processing.score_norm import (
 from speechbrain_ext.processing.scoring import cosine_scores
 from speechbrain_ext.utils.errors import InputError
 
-BENCHMARK = Path(__file__).resolve().parents[1] / "benchmarks" / "score_norm.py"
-spec = importlib.util.spec_from_file_location("benchmark", BENCHMARK)
-benchmark = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(benchmark)
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def benchmark():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(BENCHMARKS)
+        yield importlib.import_module("score_norm")
 
 
 @pytest.fixture
@@ -34,7 +38,7 @@ def case():
 
 @pytest.mark.parametrize("kind", ["z-norm", "t-norm", "s-norm"])
 @pytest.mark.parametrize("cohort_size", [None, 7])
-def test_same_numbers_as_the_loop_over_trials(case, kind, cohort_size):
+def test_same_numbers_as_the_loop_over_trials(benchmark, case, kind, cohort_size):
     embeddings, trials, cohort = case
     ours = normalize_scores(
         cosine_scores(embeddings, trials),

@@ -1,5 +1,8 @@
 """Nearest embeddings: the same with and without an index."""
 
+import os
+import stat
+
 import pytest
 import torch
 
@@ -57,6 +60,33 @@ def test_beyond_the_exact_size(embeddings, expected):
     # What is found has its exact score.
     exact = torch.nn.functional.cosine_similarity(queries, embeddings[found_rows[:, 0]])
     torch.testing.assert_close(found[:, 0], exact, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("exact_up_to", [10**6, 1000])
+def test_index_is_kept_for_its_embeddings(exact_up_to, embeddings, tmp_path):
+    faiss = pytest.importorskip("faiss")
+    path, queries = tmp_path / "index.safetensors", embeddings[:9] + 0.1
+    built = EmbeddingSearch(embeddings, exact_up_to)
+    assert not built.has_index and not built.load_index(path)
+    built.build_index()
+    built.save_index(path)
+    assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
+    loaded = EmbeddingSearch(embeddings, exact_up_to)
+    assert loaded.load_index(path) and loaded.has_index
+    for found, expected in zip(loaded.nearest(queries), built.nearest(queries)):
+        assert torch.equal(found, expected)
+    # Of other embeddings, of the other kind, of another faiss, of no index
+    changed = embeddings.clone()
+    changed[-1, -1] += 1
+    assert not EmbeddingSearch(changed, exact_up_to).load_index(path)
+    assert not EmbeddingSearch(embeddings[:-1], exact_up_to).load_index(path)
+    other = 1000 if exact_up_to > 1000 else 10**6
+    assert not EmbeddingSearch(embeddings, other).load_index(path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(faiss, "__version__", "0.0")
+        assert not EmbeddingSearch(embeddings, exact_up_to).load_index(path)
+    path.write_bytes(path.read_bytes()[:-1000])
+    assert not EmbeddingSearch(embeddings, exact_up_to).load_index(path)
 
 
 def test_fewer_than_asked_for_and_what_cannot_be_searched():

@@ -7,12 +7,14 @@ import torch
 from conftest import ROOT, TINY, TRAIN, run
 from transformers import WavLMModel
 
+from speechbrain_ext.config import read_configuration
 from speechbrain_ext.lobes.encoders.cls_encoder import CLSEncoder, FirstFrame
 from speechbrain_ext.lobes.encoders.random_encoder import save_random_encoder
 from speechbrain_ext.lobes.encoders.small_wavlm import save_small_wavlm
 from speechbrain_ext.lobes.encoders.ssl_encoder import SSLEncoder
-from speechbrain_ext.lobes.models.last_layer_mean import LastLayerMean
+from speechbrain_ext.lobes.models.layer_mean import LayerMean
 from speechbrain_ext.utils.checkpoints import best_checkpoint
+from speechbrain_ext.utils.errors import InputError
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +27,7 @@ def wavlm(tmp_path_factory):
 @pytest.mark.parametrize("family", ["wav2vec2", "hubert", "wavlm"])
 @pytest.mark.parametrize(
     "encoder_class, embedding_model",
-    [(SSLEncoder, LastLayerMean()), (CLSEncoder, FirstFrame())],
+    [(SSLEncoder, LayerMean()), (CLSEncoder, FirstFrame())],
 )
 def test_embeddings_do_not_depend_on_padding(
     encoder_class, embedding_model, family, norm, tmp_path
@@ -42,6 +44,25 @@ def test_embeddings_do_not_depend_on_padding(
     for i, n in enumerate((16000, 9600)):
         alone = embedding_model(*encoder(wavs[i : i + 1, :n]))
         assert (padded[i] - alone[0]).abs().max() < 1e-4
+
+
+def test_mean_of_any_layer():
+    hidden_states = torch.randn(4, 2, 5, 3)
+    for layer, expected in ((-1, 3), (0, 0), (2, 2)):
+        mean = LayerMean(layer, n_layers=4)(hidden_states)
+        torch.testing.assert_close(mean.squeeze(1), hidden_states[expected].mean(1))
+    for layer in (4, -5):
+        with pytest.raises(InputError, match=f"mean_layer: {layer}, .* states 0 to 3"):
+            LayerMean(layer, n_layers=4)
+
+
+def test_layer_of_the_mean_is_a_key(wavlm):
+    options = [f"--ssl_hub={wavlm}", "--mean_layer=1"]
+    path = str(ROOT / "hparams" / "ssl_mean_wavlm.yaml")
+    hparams = read_configuration([path, *options], demo=False).build()
+    assert hparams["embedding_model"].layer == 1
+    with pytest.raises(InputError, match="mean_layer: 7"):
+        read_configuration([path, *options, "--mean_layer=7"], demo=False).build()
 
 
 def test_inserted_frame_is_constant_and_sees_the_utterance(wavlm):

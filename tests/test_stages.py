@@ -5,13 +5,18 @@ import logging
 import re
 
 import pytest
+import speechbrain as sb
 import torch
 from conftest import ROOT, TINY, TRAIN, run, write_corpus
 from processes import run_python
 
 from speechbrain_ext.analysis.layer_attention import layer_usage
 from speechbrain_ext.config import read_configuration, training_stages
-from speechbrain_ext.dataio.datasets import speaker_classes, training_dataset
+from speechbrain_ext.dataio.datasets import (
+    speaker_classes,
+    speaker_encoder,
+    training_dataset,
+)
 from speechbrain_ext.inference.speaker import SpeakerRecognition
 from speechbrain_ext.lobes.encoders.small_wavlm import save_small_wavlm
 from speechbrain_ext.lobes.encoders.ssl_encoder import SSLEncoder
@@ -227,3 +232,15 @@ def test_decay_without_layers_is_refused(wrap):
     with pytest.raises(InputError, match="layer_lr_decay: 0.5, but Sequential has"):
         layer_groups(encoder, 0.5)
     assert [len(group["params"]) for group in layer_groups(encoder, 1.0)] == [2]
+
+
+def test_speaker_encoder_is_speechbrains_without_its_search():
+    """A free index is not looked for from 0 on, name by name."""
+    names = [f"id{i}" for i in range(50)]
+    expected = sb.dataio.encoder.CategoricalEncoder()
+    expected.update_from_iterable(names)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delattr(sb.dataio.encoder.CategoricalEncoder, "_next_index")
+        own = speaker_encoder(names)
+    assert (own.lab2ind, own.ind2lab) == (expected.lab2ind, expected.ind2lab)
+    assert own.encode_sequence_torch(["id7"]).tolist() == [7] and len(own) == 50

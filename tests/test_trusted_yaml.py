@@ -1,12 +1,17 @@
 """What a YAML from elsewhere may run."""
 
+import json
+import re
+import runpy
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from ruamel.yaml import YAML
 
+from speechbrain_ext import cli
 from speechbrain_ext.config import compose, read_configuration, resolve, select_keys
 from speechbrain_ext.inference.speaker import MODEL_KEYS, SpeakerRecognition
 from speechbrain_ext.inference.trusted_yaml import (
@@ -16,7 +21,8 @@ from speechbrain_ext.inference.trusted_yaml import (
 )
 from speechbrain_ext.utils.errors import InputError
 
-HPARAMS = Path(__file__).resolve().parents[1] / "hparams"
+ROOT = Path(__file__).resolve().parents[1]
+HPARAMS = ROOT / "hparams"
 HOSTILE = {
     "apply": "!apply:os.system [touch {ran}]",
     "python tag": "!!python/object/apply:os.system [touch {ran}]",
@@ -36,6 +42,8 @@ HOSTILE = {
     "pickle": "!apply:torch.load [x.pt]",
     "hub code": "!new:speechbrain.integrations.huggingface.wavlm.WavLM "
     "{{source: x, save_path: y, trust_remote_code: True}}",
+    "another folder": "!apply:speechbrain_ext.inference.teacher_frames."
+    "trained_teacher_frames {{teacher: x, layers: [a], trust_source: True}}",
 }
 
 
@@ -98,6 +106,97 @@ def test_folders_of_trainings_and_models(key, value, training, model_folder, tmp
         with pytest.raises(InputError, match="would run .*os.system"):
             load(folder)
         assert not ran.exists()
+
+
+class LoadedError(InputError):
+    """A model would be loaded, and the test needs no more."""
+
+
+@pytest.fixture
+def of_a_package(training, tmp_path, monkeypatch):
+    """A training whose YAML calls what is not on the list."""
+    folder = shutil.copytree(training, tmp_path / "results" / "training")
+    file = folder / "hyperparams.yaml"
+    line, call = "^sample_rate: 16000", "sample_rate: !apply:math.ceil [15999.5]"
+    text, n_changed = re.subn(line, call, file.read_text(), flags=re.MULTILINE)
+    assert n_changed == 1
+    file.write_text(text)
+    metrics = json.loads((folder / "test" / "metrics.json").read_text())
+    parameters = {"embedding_model": 1, "encoder": 1}
+    metrics.update(system="ltdnn_wavlm", seed=1, parameters=parameters, ssl_hub="x")
+    (folder / "test" / "metrics.json").write_text(json.dumps(metrics))
+    from_training = SpeakerRecognition.from_training
+
+    def load(output_folder, device="cpu", trust_source=False):
+        if trust_source:
+            raise LoadedError("it is trusted")
+        return from_training(output_folder, device)
+
+    monkeypatch.setattr(SpeakerRecognition, "from_training", load)
+    return folder
+
+
+SCRIPTS = (
+    "plot_head_weights",
+    "plot_layer_attention",
+    "deployment_table",
+    "export_onnx",
+)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_scripts_ask_before_they_trust(script, of_a_package, voices, monkeypatch):
+    path = ROOT / "recipes" / "VoxCeleb" / f"{script}.py"
+    monkeypatch.syspath_prepend(path.parent)
+    arguments = [str(path), str(of_a_package), "--output_folder", str(of_a_package)]
+    if script == "plot_head_weights":
+        arguments += ["--audio", str(voices[0])]
+    main = runpy.run_path(str(path))["main"]
+    for options, error, message in (
+        ([], InputError, "sample_rate would run math.ceil"),
+        (["--trust_source"], LoadedError, "it is trusted"),
+    ):
+        monkeypatch.setattr(sys, "argv", [*arguments, *options])
+        with pytest.raises(error, match=message):
+            main()
+
+
+@pytest.mark.parametrize("name", ["kd_xvector_fc", "kd_ecapa_tdnn", "kd_ltdnn_tdnn"])
+def test_teachers_are_asked_about_before_they_are_trusted(name, of_a_package):
+    data = ["--dataset=folder", f"--data_folder={of_a_package}"]
+    configuration = read_configuration(
+        [str(HPARAMS / f"{name}.yaml"), f"--teacher={of_a_package}", *data]
+    )
+    assert configuration.values()["trust_source"] is False
+    models = configuration.build(["target_models"])["target_models"]
+    of_the_teacher = {n: model for n, model in models.items() if n != "lde_aggr"}
+    for model in of_the_teacher.values():
+        with pytest.raises(InputError, match="sample_rate would run math.ceil"):
+            model(trust_source=False)
+        with pytest.raises(LoadedError):
+            model(trust_source=True)
+
+
+def test_commands_ask_before_they_trust(of_a_package, voices, tmp_path):
+    source, voice = str(of_a_package), str(voices[0])
+    trials = tmp_path / "trials.txt"
+    trials.write_text(f"1 {voice} {voices[1]}\n0 {voice} {voices[2]}\n")
+    gallery = ["--gallery", str(tmp_path / "gallery")]
+    for arguments in (
+        ["embed", source, voice, "--output", str(tmp_path / "e.safetensors")],
+        ["verify", source, voice, voice],
+        ["enrol", source, "ann", voice, *gallery],
+        ["identify", source, voice, *gallery],
+        ["tune", source, str(trials), "--dry_run"],
+        ["export", source, str(tmp_path / "model")],
+        ["info", source],
+        ["results-table", str(of_a_package.parent)],
+        ["demo", source],
+    ):
+        with pytest.raises(SystemExit, match="sample_rate would run math.ceil"):
+            cli.main(arguments)
+        with pytest.raises(SystemExit, match="it is trusted"):
+            cli.main([*arguments, "--trust_source"])
 
 
 def test_old_paths_and_layers_are_allowed():

@@ -150,11 +150,11 @@ def run_options(accumulation):
 
 def speaker_training(
     corpus, folder, n_steps=7, per_epoch=4, batch_size=4, accumulation=1,
-    distil=False, num_workers=0,
+    distil=False, num_workers=0, utterances=None,
 ):  # fmt: skip
     """A Brain and what its `fit` takes."""
     torch.manual_seed(0)
-    utterances = utterances_of(corpus)
+    utterances = utterances or utterances_of(corpus)
     speeds = [100] if distil else [90, 100, 110]
     speakers = speaker_classes(utterances, speeds)
     labels = sb.dataio.encoder.CategoricalEncoder()

@@ -15,13 +15,13 @@ from speechbrain.dataio.dataloader import make_dataloader
 from speechbrain_ext.config import read_configuration
 from speechbrain_ext.dataio.datasets import crop_pair_dataset
 from speechbrain_ext.dataio.manifests import manifest_paths, read_manifest
-from speechbrain_ext.schema import check_effect
 from speechbrain_ext.training.pretraining import (
     PretrainingBrain,
     export_encoder,
     fit_units,
 )
 from speechbrain_ext.training.recipes import init_process_group, start_training
+from speechbrain_ext.training.steps import training_utterances
 from speechbrain_ext.utils.distributed import on_main_process
 from speechbrain_ext.utils.errors import one_line_errors
 
@@ -29,7 +29,7 @@ from speechbrain_ext.utils.errors import one_line_errors
 def main(arguments):
     """Prepares the data, clusters the targets, trains, saves the encoder."""
     configuration = read_configuration(arguments)
-    check_effect(configuration.given, [configuration.values()])
+    configuration.check_effect()
     init_process_group(configuration.run_opts)
     hparams = start_training(configuration)
 
@@ -38,14 +38,14 @@ def main(arguments):
     paths = manifest_paths(hparams["save_folder"])
     train_data, valid_data = (
         crop_pair_dataset(
-            read_manifest(paths[split]),
+            utterances,
             hparams["sample_rate"],
             hparams["sentence_len"],
             change_voice,
         )
-        for split, change_voice in (
-            ("train", hparams["change_voice"]),
-            ("valid", None),
+        for utterances, change_voice in (
+            (training_utterances(hparams, paths["train"]), hparams["change_voice"]),
+            (read_manifest(paths["valid"]), None),
         )
     )
     loading = {

@@ -26,7 +26,7 @@ from verify_onnx import FILES, OnnxSpeakerModel
 from speechbrain_ext.dataio.manifests import manifest_paths, read_manifest
 from speechbrain_ext.dataio.trials import read_trials
 from speechbrain_ext.inference.onnx import export_onnx
-from speechbrain_ext.inference.speaker import SpeakerRecognition
+from speechbrain_ext.inference.sources import add_trust_option, load_model
 from speechbrain_ext.lobes.encoders.encoder import Encoder
 from speechbrain_ext.metrics.detection import EER
 from speechbrain_ext.processing.scoring import cosine_scores
@@ -45,13 +45,14 @@ def main():
     )
     parser.add_argument("--names", nargs="+", help="of the models")
     parser.add_argument("--output_folder", required=True)
+    add_trust_option(parser)
     add_debug_option(parser)
     options = parser.parse_args()
     names = model_names(options.names, options.trained_models)
     torch.set_num_threads(1)
     rows, teacher_parameters = [], None
     for name, folder in zip(names, map(Path, options.trained_models)):
-        speaker_model = SpeakerRecognition.from_training(folder)
+        speaker_model = load_model(folder, "cpu", trust_source=options.trust_source)
         parameters = sum(p.numel() for p in speaker_model.parameters())
         teacher_parameters = teacher_parameters or parameters
         n_multiplications = multiplications(speaker_model)
@@ -101,12 +102,12 @@ def main():
 
 
 def onnx_embedding(model):
-    """From tensors to tensors with an exported model."""
+    """Makes a function from waveform to embedding of an exported model."""
     return lambda wav: torch.from_numpy(model.embed(wav.numpy()))
 
 
 def multiplications(speaker_model):
-    """Millions of multiplications of the networks for a second of speech."""
+    """Counts the networks' millions of multiplications for a second of speech."""
     wav = torch.rand(1, 10 * speaker_model.sample_rate)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         features, _ = speaker_model.encoder(wav)
@@ -118,8 +119,10 @@ def multiplications(speaker_model):
 
 
 def measure(speaker_model, folder, embed, description):
-    """EER of the test trials, medians of seconds, processor seconds and real-time
-    factors, embeddings."""
+    """Measures EER and medians of seconds, processor seconds and real-time factor.
+
+    Gives the embeddings too.
+    """
     paths = manifest_paths(folder / "save")
     trials = read_trials(paths["test_trials"])
     utterances = read_manifest(paths["test"])

@@ -11,7 +11,7 @@ threshold. verify_onnx.py uses them.
 import argparse
 
 from speechbrain_ext.inference.onnx import export_onnx
-from speechbrain_ext.inference.sources import load_model
+from speechbrain_ext.inference.sources import add_trust_option, load_model
 from speechbrain_ext.utils.errors import add_debug_option, one_line_errors
 
 
@@ -25,9 +25,12 @@ def main():
         help="output_folder of a training, or exported folder, or its name on the hub",
     )
     parser.add_argument("--output_folder", required=True)
+    add_trust_option(parser)
     add_debug_option(parser)
     options = parser.parse_args()
-    speaker_model = load_model(options.trained_model, device="cpu")
+    speaker_model = load_model(
+        options.trained_model, "cpu", trust_source=options.trust_source
+    )
     for path in export_onnx(speaker_model, options.output_folder):
         print(path)
 

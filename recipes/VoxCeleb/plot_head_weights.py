@@ -14,7 +14,7 @@ from pathlib import Path
 
 from speechbrain_ext.analysis.frame_attention import frame_weights
 from speechbrain_ext.dataio.manifests import manifest_paths, read_manifest
-from speechbrain_ext.inference.speaker import SpeakerRecognition
+from speechbrain_ext.inference.sources import add_trust_option, load_model
 from speechbrain_ext.plots.attention import plot_cumulative_weights, plot_frame_weights
 from speechbrain_ext.training.recipes import model_names
 from speechbrain_ext.utils.errors import add_debug_option, one_line_errors
@@ -30,6 +30,7 @@ def main():
     parser.add_argument("--audio", help="audio file")
     parser.add_argument("--n_heads", type=int, default=8, help="to show over time")
     parser.add_argument("--output_folder", required=True)
+    add_trust_option(parser)
     add_debug_option(parser)
     options = parser.parse_args()
     names = model_names(options.names, options.trained_models)
@@ -40,7 +41,7 @@ def main():
 
     weights = {}
     for name, folder in zip(names, options.trained_models):
-        speaker_model = SpeakerRecognition.from_training(folder)
+        speaker_model = load_model(folder, "cpu", trust_source=options.trust_source)
         wav = speaker_model.load_audio(audio)
         weights[name] = frame_weights(speaker_model, wav)
     folder, sample_rate = Path(options.output_folder), speaker_model.sample_rate

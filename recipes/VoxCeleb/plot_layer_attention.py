@@ -25,7 +25,7 @@ from speechbrain_ext.analysis.layer_wins import (
 )
 from speechbrain_ext.analysis.probing import read_phones
 from speechbrain_ext.dataio.manifests import manifest_paths, read_manifest
-from speechbrain_ext.inference.speaker import SpeakerRecognition
+from speechbrain_ext.inference.sources import add_trust_option, load_model
 from speechbrain_ext.plots.attention import (
     plot_layer_attention,
     plot_layer_usage,
@@ -45,11 +45,14 @@ def main():
     parser.add_argument("--n_utterances", type=int, default=20)
     parser.add_argument("--phones", help="CSV: id, the file's name; start; phone")
     parser.add_argument("--output_folder", required=True)
+    add_trust_option(parser)
     add_debug_option(parser)
     options = parser.parse_args()
     output_folder = Path(options.output_folder)
 
-    speaker_model = SpeakerRecognition.from_training(options.trained_model)
+    speaker_model = load_model(
+        options.trained_model, "cpu", trust_source=options.trust_source
+    )
     if not speaker_model.has_layer_weights:
         raise InputError(f"the model in '{options.trained_model}' has no layers")
     audio = options.audio
@@ -58,6 +61,11 @@ def main():
         utterances = list(read_manifest(test).values())
         audio = [item["wav"] for item in utterances[: options.n_utterances]]
     phones = read_phones(options.phones) if options.phones else {}
+    if options.phones and not any(Path(path).name in phones for path in audio):
+        raise InputError(
+            f"--phones: '{options.phones}' has none of the recordings; its column id "
+            f"must have their file names, such as '{Path(audio[0]).name}'"
+        )
 
     keeps_maximum = find_layer_maximum(speaker_model.embedding_model) is not None
     weights, wins, with_phones = [], [], []

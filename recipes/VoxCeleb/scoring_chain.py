@@ -15,7 +15,7 @@ from pathlib import Path
 
 from speechbrain.utils.distributed import if_main_process
 
-from speechbrain_ext.config import read_configuration
+from speechbrain_ext.config import RUN_OPTIONS_WITHOUT_BRAIN, read_configuration
 from speechbrain_ext.inference.extraction import extract_embeddings, store_path
 from speechbrain_ext.inference.verification import TrialSet
 from speechbrain_ext.schema import check_effect
@@ -34,7 +34,7 @@ from speechbrain_ext.utils.tables import write_table
 def main(arguments):
     """Loads the model, embeds all utterances, and scores each list and step."""
     # Hyperparameters, those of each step with its changes
-    configuration = read_configuration(arguments)
+    configuration = read_configuration(arguments, run_options=RUN_OPTIONS_WITHOUT_BRAIN)
     init_process_group(configuration.run_opts)
     hparams = configuration.values()
     folder = Path(hparams["output_folder"])

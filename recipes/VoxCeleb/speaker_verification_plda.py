@@ -9,10 +9,12 @@ scores.txt, metrics.json and plots to output_folder.
 
 import sys
 
-from speechbrain_ext.config import read_configuration
+from speechbrain_ext.config import RUN_OPTIONS_WITHOUT_BRAIN, read_configuration
 from speechbrain_ext.training.verification import run_verification
 from speechbrain_ext.utils.errors import one_line_errors
 
 if __name__ == "__main__":
     with one_line_errors():
-        run_verification(read_configuration(sys.argv[1:]))
+        run_verification(
+            read_configuration(sys.argv[1:], run_options=RUN_OPTIONS_WITHOUT_BRAIN)
+        )

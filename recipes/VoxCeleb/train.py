@@ -12,8 +12,10 @@ import sys
 
 from speechbrain_ext.config import read_configuration, training_stages
 from speechbrain_ext.dataio.trials import read_trials
+from speechbrain_ext.lobes.encoders.stored_states import StoredStates
 from speechbrain_ext.training.recipes import init_process_group, start_training
 from speechbrain_ext.training.steps import (
+    hidden_state_datasets,
     prepare_data,
     speaker_datasets,
     speaker_modules,
@@ -41,13 +43,21 @@ def train_stage(configuration):
     # Hyperparameters: all that the YAML describes is built here
     hparams = start_training(configuration)
 
-    # Data: manifests and trial lists, speakers, crops and whole utterances
+    # Data: manifests and trial lists, speakers
     paths = prepare_data(hparams)
     speakers = training_speakers(hparams, paths["train"])
-    train_data, valid_loader = speaker_datasets(hparams, paths, speakers)
 
     # Modules: encoder, embedding model, and a classifier of the speakers
     modules = speaker_modules(hparams, speakers)
+
+    # Crops and whole utterances, or an encoder's hidden states of them
+    if hparams.get("hidden_state_cache") is None:
+        train_data, valid_loader = speaker_datasets(hparams, paths, speakers)
+    else:
+        train_data, valid_loader = hidden_state_datasets(
+            hparams, paths, speakers, modules["encoder"], configuration.run_opts
+        )
+        modules = {**modules, "encoder": StoredStates()}
 
     # Brain: validation is verification, and its EER chooses the checkpoint
     brain = hparams["brain_class"](

@@ -6,9 +6,10 @@
 
 What follows `--` goes to train.py, or to the recipe that --script names. A run
 whose results are there is not run again; where it was run with other settings,
-the grid stops before it starts anything. Writes grid.md and grid.csv, the mean
-and range over the seeds, and the DET curves of the first seed, det.png and
-det.pdf.
+the grid stops before it starts anything. A setting that names a scoring_chain, a
+YAML of scoring_chain.py, has its trials scored by that too, and a row for each of its
+steps. Writes grid.md and grid.csv, the mean and range over the seeds, and the DET
+curves of the first seed, det.png and det.pdf.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from speechbrain_ext.config import read_configuration
 from speechbrain_ext.dataio.scores import read_scores
 from speechbrain_ext.plots.detection import plot_det
 from speechbrain_ext.training.finished import (
@@ -26,6 +28,8 @@ from speechbrain_ext.training.finished import (
     start_settings,
 )
 from speechbrain_ext.training.grids import (
+    chain_folder,
+    chain_rows,
     grid_row,
     grid_run,
     read_grid,
@@ -35,6 +39,7 @@ from speechbrain_ext.utils.errors import add_debug_option, one_line_errors
 from speechbrain_ext.utils.tables import write_table
 
 TRAIN = Path(__file__).with_name("train.py")
+SCORING_CHAIN = Path(__file__).with_name("scoring_chain.py")
 
 
 def main(arguments):
@@ -56,30 +61,54 @@ def main(arguments):
         name: [
             grid_run(
                 options.script,
-                hparams_file,
+                entry.hparams,
                 arguments[split + 1 :],
-                {**overrides, "seed": seed, "output_folder": folder / name / str(seed)},
+                {
+                    **entry.overrides,
+                    "seed": seed,
+                    "output_folder": folder / name / str(seed),
+                },
             )
             for seed in options.seeds
         ]
-        for name, (hparams_file, overrides) in grid.items()
+        for name, entry in grid.items()
     }
     for run in itertools.chain(*runs.values()):
         check_settings(run.output_folder, run.settings)
+    for entry in grid.values():
+        if entry.scoring_chain is not None:
+            read_configuration([entry.scoring_chain], demo=False).check()
 
     rows, systems = [], {}
     for name, runs_of_seeds in runs.items():
         for run in runs_of_seeds:
-            if not is_finished(run.output_folder):
-                start_settings(run.output_folder, run.settings)
-                subprocess.run(run.command, check=True)
-                mark_finished(run.output_folder)
+            take(run)
         folders = [run.output_folder for run in runs_of_seeds]
         rows.append(grid_row(name, folders))
+        if grid[name].scoring_chain is not None:
+            for output_folder in folders:
+                take(chain_run(grid[name].scoring_chain, output_folder))
+            rows += chain_rows(name, folders)
         write_table(folder / "grid", rows)
         trials, scores = read_scores(results_folder(folders[0]) / "scores.txt")
         systems[name] = trials.split_by_label(scores)
         plot_det(folder / "det", systems)
+
+
+def take(run):
+    """Takes a run that is not finished."""
+    check_settings(run.output_folder, run.settings)
+    if not is_finished(run.output_folder):
+        start_settings(run.output_folder, run.settings)
+        subprocess.run(run.command, check=True)
+        mark_finished(run.output_folder)
+
+
+def chain_run(hparams_file, output_folder):
+    """The scoring chain of a training that is finished."""
+    folder = chain_folder(output_folder)
+    overrides = {"trained_model": folder.parent, "output_folder": folder}
+    return grid_run(SCORING_CHAIN, hparams_file, [], overrides)
 
 
 if __name__ == "__main__":

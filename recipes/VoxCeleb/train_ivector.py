@@ -12,14 +12,13 @@ import sys
 
 from speechbrain.utils.distributed import infer_device
 
-from speechbrain_ext.config import read_configuration
+from speechbrain_ext.config import RUN_OPTIONS_WITHOUT_BRAIN, read_configuration
 from speechbrain_ext.dataio.manifests import read_manifest
 from speechbrain_ext.dataio.trials import read_trials
 from speechbrain_ext.inference.extraction import extract_embeddings, store_path
 from speechbrain_ext.inference.speaker import SpeakerRecognition
 from speechbrain_ext.inference.verification import summary, verification_metrics
 from speechbrain_ext.processing.scoring import cosine_scores
-from speechbrain_ext.schema import check_effect
 from speechbrain_ext.training.finished import check_settings, start_settings
 from speechbrain_ext.training.ivector import (
     SpeechFrames,
@@ -31,16 +30,20 @@ from speechbrain_ext.training.recipes import (
     sibling_configuration,
     start_training,
 )
-from speechbrain_ext.training.steps import prepare_data, verify_training
+from speechbrain_ext.training.steps import (
+    prepare_data,
+    training_utterances,
+    verify_training,
+)
 from speechbrain_ext.training.verification import run_verification
 from speechbrain_ext.utils.errors import one_line_errors
 
 
 def main(arguments):
     """Trains as a command line says."""
-    configuration = read_configuration(arguments)
+    configuration = read_configuration(arguments, run_options=RUN_OPTIONS_WITHOUT_BRAIN)
     values = configuration.values()
-    check_effect(configuration.given, [values])
+    configuration.check_effect([values])
     refuse_several_processes()
     plda = sibling_configuration(
         configuration,
@@ -59,7 +62,7 @@ def main(arguments):
     paths = prepare_data(hparams)
     frames = SpeechFrames(
         hparams["encoder"],
-        read_manifest(paths["train"]),
+        training_utterances(hparams, paths["train"]),
         hparams["sample_rate"],
         hparams["max_batch_duration"],
         hparams["num_workers"],

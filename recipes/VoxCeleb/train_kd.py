@@ -41,6 +41,7 @@ logger = get_logger("train_kd")
 # What teacher and student have in common
 DATA_KEYS = (
     *(field.name for field in dataclasses.fields(DataSettings)),
+    "shards_folder",
     "precision",
     "eval_precision",
     "num_workers",
@@ -95,7 +96,7 @@ def main(arguments):
     folder.mkdir(parents=True, exist_ok=True)
     for name in values["targets"]:
         extract_embeddings(
-            target_models[name]().to(device),
+            target_models[name](trust_source=values["trust_source"]).to(device),
             utterances,
             folder / f"{name}.safetensors",
             values["max_batch_duration"],
@@ -108,12 +109,12 @@ def main(arguments):
         dim = sum(targets.sizes.values())
         configuration = configuration.with_values({"emb_dim": dim})
     train.train(configuration)
-    print_size(values["teacher"], values["output_folder"])
+    print_size(values["teacher"], values["output_folder"], values["trust_source"])
     run_verification(plda)
 
 
 def part_configuration(configuration, values, hparams, overrides):
-    """The training of the teacher, or of an aggregation of its layers."""
+    """Makes the configuration of the teacher's training, or an aggregation's."""
     settings = {
         **{key: values[key] for key in DATA_KEYS},
         **values["teacher_training"],
@@ -122,12 +123,12 @@ def part_configuration(configuration, values, hparams, overrides):
     return sibling_configuration(configuration, hparams, settings)
 
 
-def print_size(teacher, student):
+def print_size(teacher, student, trust_source):
     """Says how much smaller than its teacher a student is."""
-    # Both have just been run.
     models = [
-        SpeakerRecognition.from_training(folder, trust_source=True)
-        for folder in (student, teacher)
+        # The student has just been trained here.
+        SpeakerRecognition.from_training(student, trust_source=True),
+        SpeakerRecognition.from_training(teacher, trust_source=trust_source),
     ]
     sizes = [sum(p.numel() for p in model.parameters()) for model in models]
     logger.info(

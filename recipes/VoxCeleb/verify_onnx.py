@@ -49,6 +49,7 @@ class OnnxSpeakerModel:
         self.sample_rate = about["sample_rate"]
         self.threshold = about["threshold"]
         self.shortest = about["shortest"]
+        self.longest = about.get("longest")  # of Whisper
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = n_threads
         self.session = onnxruntime.InferenceSession(
@@ -107,6 +108,12 @@ class OnnxSpeakerModel:
             raise SystemExit(
                 f"error: '{path}' has {n_samples} samples, and the model takes "
                 f"{self.shortest} or more"
+            )
+        if self.longest is not None and n_samples > self.longest:
+            raise SystemExit(
+                f"error: '{path}' has {n_samples} samples, and the model takes at "
+                f"most {self.longest}; cut it: ffmpeg -i '{path}' -t "
+                f"{self.longest // self.sample_rate} cut.wav"
             )
         return wav[:, 0]
 

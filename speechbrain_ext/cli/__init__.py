@@ -4,14 +4,14 @@ The modules of this package import nothing heavy before a command runs, so that 
 and shell completion are there at once.
 """
 
+import contextlib
 import importlib
-import logging
 import sys
-import warnings
 
 import click
 
 from speechbrain_ext import __version__
+from speechbrain_ext.cli.quiet import quiet_libraries
 from speechbrain_ext.utils.errors import one_line_errors
 
 # In the order of the help
@@ -67,7 +67,7 @@ def main(arguments=None):
     Arguments
     ---------
     arguments : list of str
-        Of the command line; those of the program if None.
+        Arguments of the command line; those of the program if None.
 
     Raises
     ------
@@ -77,12 +77,11 @@ def main(arguments=None):
     """
     arguments = sys.argv[1:] if arguments is None else [str(a) for a in arguments]
     debug = "--debug" in arguments
-    if not debug:
-        # Advice of libraries to programmers
-        warnings.simplefilter("ignore")
-        logging.getLogger("speechbrain").setLevel(logging.ERROR)
     try:
-        with one_line_errors(debug):
+        with contextlib.ExitStack() as stack:
+            if not debug:
+                stack.enter_context(quiet_libraries())
+            stack.enter_context(one_line_errors(debug))
             status = commands.main(
                 arguments, prog_name="speechbrain-ext", standalone_mode=False
             )

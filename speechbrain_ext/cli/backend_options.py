@@ -23,23 +23,23 @@ def make_backend(
     Arguments
     ---------
     subtract_mean : bool
-        As of `CosineBackend`.
+        See `CosineBackend`.
     score_norm : str
-        As of `CosineBackend`.
+        See `CosineBackend`.
     cohort_size : int
-        As of `CosineBackend`.
+        See `CosineBackend`.
     population_std : bool
-        Not `unbiased_std` of `CosineBackend`.
+        Whether `unbiased_std` of `CosineBackend` is off.
     raw_cohort : bool
-        Not `unit_length_cohort` of `CosineBackend`.
+        Whether `unit_length_cohort` of `CosineBackend` is off.
     plda : bool
         Whether PLDA, not cosine.
     lda_dim : int or str
-        As of `PLDABackend`.
+        See `PLDABackend`.
     adapt : bool
-        As of `PLDABackend`.
+        See `PLDABackend`.
     backend : str
-        YAML of another back end, in place of all other
+        YAML of another back end, in place of all other options.
 
     Returns
     -------

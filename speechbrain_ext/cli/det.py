@@ -9,13 +9,17 @@ from speechbrain_ext.utils.errors import InputError
 
 EXAMPLES = """
 speechbrain-ext det ltdnn/scores.txt ecapa/scores.txt --output figures/det
+speechbrain-ext det ltdnn/scores.txt --output det.svg
 """
 
 
 @click.command(cls=Command, examples=EXAMPLES)
 @click.argument("scores", nargs=-1, required=True, type=InputFile())
 @click.option(
-    "--output", required=True, help="Path of the figure, written as PNG and PDF."
+    "--output",
+    required=True,
+    help="Path of the figure: .png, .pdf, .svg and so on; without extension, PNG and "
+    "PDF are written.",
 )
 @click.option(
     "--by", type=click.Choice(["file", "folder"]), default="folder",
@@ -26,6 +30,7 @@ def command(scores, output, by, as_json):
     """Draw the DET curves of several score files SCORES in one figure."""
     from speechbrain_ext.dataio.scores import read_scores
     from speechbrain_ext.plots.detection import plot_det
+    from speechbrain_ext.plots.figures import format_of
 
     systems = {}
     for path in scores:
@@ -38,8 +43,10 @@ def command(scores, output, by, as_json):
                 + ("folder" if by == "file" else "file")
             )
         systems[name] = trials.split_by_label(values)
-    output = Path(output)
-    if output.suffix in (".png", ".pdf"):
-        output = output.with_suffix("")
-    for path in plot_det(output, systems):
+    extension = format_of(output)
+    if extension is None:
+        paths = plot_det(output, systems)
+    else:
+        paths = plot_det(Path(output).with_suffix(""), systems, [extension])
+    for path in paths:
         show(path, {"file": str(path)}, as_json)

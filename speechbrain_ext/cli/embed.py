@@ -1,6 +1,8 @@
 """speechbrain-ext embed."""
 
+import functools
 import json
+import os
 import tempfile
 import time
 from pathlib import Path
@@ -19,6 +21,8 @@ from speechbrain_ext.cli.options import (
 )
 from speechbrain_ext.cli.recordings import (
     embed_many,
+    note_doubts,
+    note_without_embedding,
     require_whole,
     standard_input_lines,
 )
@@ -27,6 +31,7 @@ from speechbrain_ext.utils.errors import InputError
 EXAMPLES = """
 speechbrain-ext embed ltdnn recordings --output embeddings.safetensors
 speechbrain-ext embed user/model 'calls/**/*.wav' --output calls.csv --min_speech 0.5
+speechbrain-ext embed ltdnn /data/VoxCeleb2 --engine ray --output embeddings.parquet
 find . -name '*.flac' | speechbrain-ext embed ltdnn - --output embeddings.scp
 """
 
@@ -36,8 +41,8 @@ find . -name '*.flac' | speechbrain-ext embed ltdnn - --output embeddings.scp
 @click.argument("recordings", nargs=-1, required=True)
 @click.option(
     "--output",
-    help="File to write: .safetensors, .csv, .scp (with .ark) or .parquet; "
-    "- prints CSV.",
+    help="File to write: .safetensors, .csv, .scp (with .ark) or .parquet, which is "
+    "a folder with --engine ray; - prints CSV.",
 )
 @recording_options
 @click.option(
@@ -50,37 +55,183 @@ find . -name '*.flac' | speechbrain-ext embed ltdnn - --output embeddings.scp
     type=int,
     default=0,
     show_default=True,
-    help="Processes that read audio.",
+    help="Processes that read audio; with --engine ray, of each worker.",
+)
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="This machine, or the machines of a Ray cluster; needs speechbrain_ext[ray].",
 )
 @as_json
 def command(
     source, device, revision, trust_source, recordings, output, window_length,
-    window_overlap, min_speech, skip_broken, num_workers, as_json,
+    window_overlap, min_speech, skip_broken, num_workers, engine, as_json,
 ):  # fmt: skip
     """Embed RECORDINGS: files, folders, patterns, or - for a list on standard input.
 
     What is in a .safetensors file already is not embedded again, and a run that was
     killed goes on where it was. Without --output, --json prints the embeddings.
+    --engine ray embeds on all machines of a Ray cluster (RAY_ADDRESS, the one that
+    runs here, or a new one of this machine), a worker on each GPU, into a folder of
+    Parquet files, where the same holds.
     """
-    from speechbrain_ext.dataio.embedding_files import (
-        check_can_write,
-        write_embeddings,
-    )
+    from speechbrain_ext.dataio.embedding_files import check_can_write
     from speechbrain_ext.dataio.recordings import find_recordings
 
     if output is None and not as_json:
         raise InputError("give --output, or --json to print the embeddings")
     if output == "-" and as_json:
         raise InputError("--json and --output - both print; leave one out")
-    if output not in (None, "-"):
+    if engine == "ray":
+        check_for_ray(output)
+    elif output not in (None, "-"):
         check_can_write(output)
     utterances, broken = find_recordings(standard_input_lines(recordings))
     if not skip_broken or not utterances:
         require_whole(broken)
     for path, reason in broken.items():
         note(f"warning: '{path}': {reason}; left out")
-    model = load(source, device, revision, trust_source)
+    if Path(source).exists():
+        source = os.path.abspath(source)
+    load_model = functools.partial(
+        load, source, revision=revision, trust_source=trust_source
+    )
+    settings = window_length, window_overlap, min_speech, num_workers
     start = time.monotonic()
+    if engine == "ray":
+        left_out = embed_on_ray(load_model, utterances, output, *settings, device)
+        durations = [
+            item["duration"] for n, item in utterances.items() if n not in set(left_out)
+        ]
+    else:
+        model = load_model(device)
+        start = time.monotonic()
+        store, left_out = embed_here(model, utterances, output, *settings)
+        durations = store.durations
+        if output is None:
+            print_embeddings(store)
+        if output in (None, "-"):
+            return
+    taken = time.monotonic() - start
+    seconds = sum(durations)
+    show(
+        f"{output}: {len(durations)} recordings, {seconds:.0f} s of speech in "
+        f"{taken:.1f} s, {seconds / taken:.0f} s a second",
+        {
+            "file": output,
+            "recordings": len(durations),
+            "left_out": [*broken, *(utterances[name]["wav"] for name in left_out)],
+            "seconds": seconds,
+            "seconds_per_second": seconds / taken,
+        },
+        as_json,
+    )
+
+
+def check_for_ray(output):
+    """Says what cannot be written by --engine ray.
+
+    Arguments
+    ---------
+    output : str
+        Of the command line.
+
+    Raises
+    ------
+    InputError
+        If it is no folder for Parquet, or Ray is not installed.
+    """
+    from speechbrain_ext.inference.ray_extraction import import_ray
+
+    if output is None or not output.lower().endswith(".parquet"):
+        raise InputError(
+            "--engine ray writes a folder of Parquet files; give --output with a name "
+            "that ends with .parquet"
+        )
+    import_ray()
+
+
+def embed_on_ray(
+    load_model, utterances, output, window_length, window_overlap, min_speech,
+    num_workers, device,
+):  # fmt: skip
+    """Embeds by a cluster.
+
+    Arguments
+    ---------
+    load_model : callable
+        As of `extract_on_ray`.
+    utterances : dict
+        As of `find_recordings`.
+    output : str
+        Folder to write.
+    window_length : float
+        As of `extract_on_ray`.
+    window_overlap : float
+        As of `extract_on_ray`.
+    min_speech : float
+        As of `extract_on_ray`.
+    num_workers : int
+        As of `extract_on_ray`.
+    device : str
+        As of `extract_on_ray`.
+
+    Returns
+    -------
+    list of str
+        Ids of what was left out.
+
+    Raises
+    ------
+    InputError
+        If nothing is left.
+    """
+    from speechbrain_ext.inference.ray_extraction import extract_on_ray
+
+    doubts, without_embedding = extract_on_ray(
+        load_model, utterances, output, window_length, window_overlap, min_speech,
+        num_workers, device,
+    )  # fmt: skip
+    left_out = note_doubts(utterances, doubts, min_speech)
+    left_out += note_without_embedding(utterances, without_embedding)
+    if len(left_out) == len(utterances):
+        raise InputError("no recording has enough speech, or an embedding")
+    return left_out
+
+
+def embed_here(
+    model, utterances, output, window_length, window_overlap, min_speech, num_workers
+):
+    """Embeds on this machine and writes the file.
+
+    Arguments
+    ---------
+    model : SpeakerRecognition
+        The model.
+    utterances : dict
+        As of `find_recordings`.
+    output : str
+        File to write, - for standard output, or None.
+    window_length : float
+        As of `embed_many`.
+    window_overlap : float
+        As of `embed_many`.
+    min_speech : float
+        As of `embed_many`.
+    num_workers : int
+        As of `embed_many`.
+
+    Returns
+    -------
+    store : EmbeddingStore
+        Of what was embedded.
+    left_out : list of str
+        Ids of what was not.
+    """
+    from speechbrain_ext.dataio.embedding_files import write_embeddings
+
     with tempfile.TemporaryDirectory() as folder:
         if output in (None, "-"):
             path = Path(folder) / "embeddings.safetensors"
@@ -93,33 +244,27 @@ def command(
             model, utterances, path, window_length, window_overlap, min_speech,
             num_workers,
         )  # fmt: skip
-    taken = time.monotonic() - start
-    if output is None:
-        for name, row, duration in zip(
-            store.ids, store.embeddings.tolist(), store.durations
-        ):
-            print(json.dumps({"id": name, "duration": duration, "embedding": row}))
-        return
-    if output == "-":
-        with output_file("-") as file:
-            write_embeddings(f"{file}.csv", store)
-            Path(f"{file}.csv").replace(file)
-        return
-    if path != Path(output):
-        write_embeddings(output, store)
-        path.unlink()
-    elif len(left_out):
-        write_embeddings(output, store)
-    seconds = sum(store.durations)
-    show(
-        f"{output}: {len(store.ids)} recordings, {seconds:.0f} s of speech in "
-        f"{taken:.1f} s, {seconds / taken:.0f} s a second",
-        {
-            "file": output,
-            "recordings": len(store.ids),
-            "left_out": [*broken, *(utterances[name]["wav"] for name in left_out)],
-            "seconds": seconds,
-            "seconds_per_second": seconds / taken,
-        },
-        as_json,
-    )
+        if output == "-":
+            with output_file("-") as file:
+                write_embeddings(f"{file}.csv", store)
+                Path(f"{file}.csv").replace(file)
+        elif output is not None and path != Path(output):
+            write_embeddings(output, store)
+            path.unlink()
+        elif output is not None and left_out:
+            write_embeddings(output, store)
+    return store, left_out
+
+
+def print_embeddings(store):
+    """Prints JSON, one object an embedding.
+
+    Arguments
+    ---------
+    store : EmbeddingStore
+        The embeddings.
+    """
+    for name, row, duration in zip(
+        store.ids, store.embeddings.tolist(), store.durations
+    ):
+        print(json.dumps({"id": name, "duration": duration, "embedding": row}))

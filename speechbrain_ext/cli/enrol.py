@@ -49,7 +49,7 @@ def command(
     gallery.enrol(name, recordings, embeddings, durations, model.fingerprint)
     enrolled = gallery.speakers()[name]
     show(
-        f"{name}: {len(enrolled)} recordings enrolled",
+        f"{name}: {len(enrolled)} recording{'s' * (len(enrolled) > 1)} enrolled",
         {"name": name, "recordings": enrolled},
         as_json,
     )

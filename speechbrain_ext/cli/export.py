@@ -2,7 +2,7 @@
 
 import click
 
-from speechbrain_ext.cli.options import Command, as_json, show
+from speechbrain_ext.cli.options import Command, as_json, show, trust_option
 from speechbrain_ext.utils.errors import InputError
 
 EXAMPLES = """
@@ -44,12 +44,7 @@ ENCODERS = ("weights", "reference")  # as of inference.export, which needs secon
     help="Add app.py and requirements.txt, which make the folder a Hugging Face Space "
     "with the page of `speechbrain-ext demo`.",
 )
-@click.option(
-    "--trust_source",
-    is_flag=True,
-    help="hyperparams.yaml of the training may call "
-    "anything, such as lobes of your own.",
-)
+@trust_option
 @as_json
 def command(results, output, cohort, utt2spk, as_json, **settings):  # fmt: skip
     """Write the best checkpoint of the training RESULTS as the model folder OUTPUT."""

@@ -8,6 +8,7 @@ from speechbrain_ext.cli.options import (
     InputFile,
     as_json,
     cohort_options,
+    enrolments_option,
     note,
     output_file,
     show,
@@ -23,7 +24,9 @@ speechbrain-ext norm scores.txt --embeddings test.scp --cohort train.scp \\
 @click.command(cls=Command, examples=EXAMPLES)
 @click.argument("scores", type=InputFile())
 @click.option(
-    "--embeddings", required=True, help="Of the trials; .safetensors, .npz, .scp, .ark."
+    "--embeddings",
+    required=True,
+    help="Of the trials; .safetensors, .parquet, .npz, .scp, .ark.",
 )
 @click.option(
     "--score_norm", type=click.Choice(SCORE_NORMS), default="s-norm",
@@ -32,11 +35,15 @@ speechbrain-ext norm scores.txt --embeddings test.scp --cohort train.scp \\
 @click.option("--output", required=True, help="Score file to write; - prints it.")
 @click.option("--cohort", required=True, help="Embeddings of the training set.")
 @cohort_options
+@enrolments_option
 @as_json
-def command(scores, embeddings, output, cohort, utt2spk, as_json, **backend):
+def command(
+    scores, embeddings, output, cohort, utt2spk, enrolments, as_json, **backend
+):
     """Normalise the score file SCORES."""
     from speechbrain_ext.cli.backend_options import make_backend, read_cohort
     from speechbrain_ext.dataio.embeddings import read_embeddings
+    from speechbrain_ext.dataio.enrolments import match_models, read_enrolments
     from speechbrain_ext.dataio.scores import read_scores, write_scores
     from speechbrain_ext.inference.verification import summary, verification_metrics
 
@@ -44,8 +51,13 @@ def command(scores, embeddings, output, cohort, utt2spk, as_json, **backend):
         raise InputError("--json and --output - both print; leave one out")
     backend = make_backend(**backend)
     trials, scores = read_scores(scores, need_labels=False)
+    compared, models = trials, None
+    if enrolments is not None:
+        models = read_enrolments(enrolments)
+        compared = match_models(trials, models)
     backend.fit(read_cohort(cohort, utt2spk, backend))
-    normalized = backend.normalize(scores, read_embeddings(embeddings), trials)
+    store = read_embeddings(embeddings)
+    normalized = backend.normalize(scores, store, compared, models)
     with output_file(output) as path:
         write_scores(path, trials, normalized)
     if trials.labels is None:

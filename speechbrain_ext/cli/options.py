@@ -163,7 +163,7 @@ def options(*decorators):
     Arguments
     ---------
     *decorators : callable
-        Of click.
+        Decorators of click.
 
     Returns
     -------
@@ -184,12 +184,16 @@ as_json = click.option(
     help="Print JSON and nothing else, one object a line.",
 )  # fmt: skip
 
+trust_option = click.option(
+    "--trust_source", is_flag=True,
+    help="hyperparams.yaml may call anything, such as lobes of your own.",
+)  # fmt: skip
+
 loading_options = options(
     click.option("--device", help="Where to compute, such as cuda:1 or cpu; default: a "
                  "GPU if there is one."),
     click.option("--revision", help="Branch, tag or commit of a SOURCE on the hub."),
-    click.option("--trust_source", is_flag=True, help="hyperparams.yaml of SOURCE may "
-                 "call anything, such as lobes of your own."),
+    trust_option,
 )  # fmt: skip
 
 model_options = options(click.argument("source"), loading_options)
@@ -204,6 +208,11 @@ recording_options = options(
                  "recording must have, as silero-vad finds it; needs "
                  "speechbrain_ext[vad]. Default: any recording is taken, with a "
                  "warning where it is short or silent."),
+)  # fmt: skip
+
+enrolments_option = click.option(
+    "--enrolments", type=InputFile(), help="'model utterance utterance ...' lines; the "
+    "trials' enrolment ids are models.",
 )  # fmt: skip
 
 cohort_options = options(
@@ -252,7 +261,7 @@ def output_file(path):
     Arguments
     ---------
     path : str
-        Of the command line.
+        Path of the command line.
 
     Yields
     ------

@@ -36,12 +36,12 @@ def require_whole(broken):
     Arguments
     ---------
     broken : dict
-        As of `find_recordings`.
+        See `find_recordings`.
 
     Raises
     ------
     InputError
-        That names the first ones.
+        If there are any; the message names the first ones.
     """
     if broken:
         shown = "; ".join(
@@ -61,16 +61,16 @@ def embed_speech(model, files, window_length, window_overlap, min_speech):
     files : list of str
         Audio files.
     window_length : float
-        As of `SpeakerRecognition.encode_file`.
+        See `SpeakerRecognition.encode_file`.
     window_overlap : float
-        As of `SpeakerRecognition.encode_file`.
+        See `SpeakerRecognition.encode_file`.
     min_speech : float
-        As of `doubt_about`; then less speech is an error, else a warning.
+        See `doubt_about`; where it is given, less speech is an error, else a warning.
 
     Returns
     -------
     embeddings : torch.Tensor
-        Of shape (n_file, dim).
+        Embeddings, of shape (n_file, dim).
     durations : list of float
         In seconds.
 
@@ -111,22 +111,22 @@ def embed_many(
     model : SpeakerRecognition
         The model.
     utterances : dict
-        As of `find_recordings`.
+        See `find_recordings`.
     path : str or Path
         File of the store.
     window_length : float
-        As of `extract_embeddings`.
+        See `extract_embeddings`.
     window_overlap : float
-        As of `extract_embeddings`.
+        See `extract_embeddings`.
     min_speech : float
-        As of `doubt_about`; what has less speech is left out with a warning.
+        See `doubt_about`; what has less speech is left out with a warning.
     num_workers : int
-        As of `extract_embeddings`.
+        See `extract_embeddings`.
 
     Returns
     -------
     store : EmbeddingStore
-        Of what was embedded.
+        Embeddings of the recordings that are kept.
     left_out : list of str
         Ids of what was not.
 
@@ -135,20 +135,11 @@ def embed_many(
     InputError
         If nothing is left.
     """
-    from speechbrain_ext.dataio.speech import doubt_about
+    from speechbrain_ext.dataio.speech import doubts_about
     from speechbrain_ext.inference.extraction import extract_embeddings
 
-    left_out = []
-    for name, item in utterances.items():
-        doubt = doubt_about(item["wav"], min_speech)
-        if doubt is not None:
-            leave = min_speech is not None
-            note(
-                f"warning: '{item['wav']}': {doubt}; "
-                + ("left out" if leave else "its embedding says little")
-            )
-            if leave:
-                left_out.append(name)
+    doubts = doubts_about(utterances, min_speech)
+    left_out = note_doubts(utterances, doubts, min_speech)
     wanted = {n: item for n, item in utterances.items() if n not in set(left_out)}
     if not wanted:
         raise InputError("no recording has enough speech")
@@ -161,13 +152,56 @@ def embed_many(
         window_overlap=window_overlap,
     )
     finite = store.embeddings.isfinite().all(dim=1)
-    for row in (~finite).nonzero().flatten().tolist():
-        name = store.ids[row]
-        note(
-            f"warning: '{wanted[name]['wav']}': the model gives no embedding; left out"
-        )
-        left_out.append(name)
+    not_finite = [store.ids[row] for row in (~finite).nonzero().flatten().tolist()]
+    left_out += note_without_embedding(wanted, not_finite)
     rows = finite.nonzero().flatten()
     if len(rows) == 0:
         raise InputError("the model gives no embedding of any recording (NaN)")
     return store.rows(rows.tolist()), left_out
+
+
+def note_doubts(utterances, doubts, min_speech):
+    """Warns of recordings that say little.
+
+    Arguments
+    ---------
+    utterances : dict
+        As of `find_recordings`.
+    doubts : dict
+        As of `doubts_about`.
+    min_speech : float
+        What has less speech is left out; if None, nothing is.
+
+    Returns
+    -------
+    list of str
+        Ids of what is left out.
+    """
+    leave = min_speech is not None
+    for name, doubt in doubts.items():
+        outcome = "left out" if leave else "its embedding says little"
+        note(f"warning: '{utterances[name]['wav']}': {doubt}; {outcome}")
+    return list(doubts) if leave else []
+
+
+def note_without_embedding(utterances, names):
+    """Warns of recordings that are left out because their embeddings are not finite.
+
+    Arguments
+    ---------
+    utterances : dict
+        As of `find_recordings`.
+    names : list of str
+        Their ids.
+
+    Returns
+    -------
+    list of str
+        The same ids.
+    """
+    for name in names:
+        note(
+            f"warning: '{utterances[name]['wav']}': the model gives no embedding; "
+            "left out"
+        )
+    return names

@@ -2,7 +2,7 @@
 
 import click
 
-from speechbrain_ext.cli.options import Command, as_json, show
+from speechbrain_ext.cli.options import Command, as_json, show, trust_option
 
 EXAMPLES = """
 speechbrain-ext results-table results/tables
@@ -20,13 +20,17 @@ speechbrain-ext results-table results/tables
     is_flag=True,
     help="Measure it on the utterances of each model's test trials too.",
 )
+@trust_option
 @as_json
-def command(results, output_folder, device, latency_over_trials, as_json):
+def command(results, output_folder, device, latency_over_trials, trust_source, as_json):
     """Collect the trainings below RESULTS into one table, beside the papers' figures.
 
     Measures parameters and the latency of each system and encoder.
     """
     from speechbrain_ext.training.results_table import results_table
 
-    for file in results_table(results, output_folder, device, latency_over_trials):
+    files = results_table(
+        results, output_folder, device, latency_over_trials, trust_source
+    )
+    for file in files:
         show(file, {"file": str(file)}, as_json)

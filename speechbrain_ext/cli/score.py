@@ -12,6 +12,7 @@ from speechbrain_ext.cli.options import (
     LDADimension,
     as_json,
     cohort_options,
+    enrolments_option,
     show,
 )
 from speechbrain_ext.utils.errors import InputError
@@ -38,11 +39,7 @@ speechbrain-ext score test.scp --trials trials.txt --output out \\
 @click.option("--output", required=True, help="Folder to write to.")
 @click.option("--cohort", help="Embeddings of the training set.")
 @cohort_options
-@click.option(
-    "--enrolments",
-    type=InputFile(),
-    help="'model utterance utterance ...' lines; the trials' enrolment ids are models.",
-)
+@enrolments_option
 @click.option(
     "--average",
     type=click.Choice(AVERAGES),
@@ -73,7 +70,7 @@ speechbrain-ext score test.scp --trials trials.txt --output out \\
 def command(
     embeddings, trials, output, cohort, utt2spk, enrolments, average, as_json, **backend
 ):  # fmt: skip
-    """Score a trial list from EMBEDDINGS (.safetensors, .npz, .scp or .ark)."""
+    """Score a trial list from EMBEDDINGS (safetensors, Parquet, npz, scp or ark)."""
     from speechbrain_ext.cli.backend_options import make_backend, read_cohort
     from speechbrain_ext.dataio.embeddings import read_embeddings
     from speechbrain_ext.dataio.enrolments import match_models, read_enrolments

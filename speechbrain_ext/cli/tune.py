@@ -47,7 +47,7 @@ speechbrain-ext tune ltdnn trials.txt --p_target 0.01 --c_miss 10
 @click.option("--c_miss", type=COST, help="Its cost of a miss.")
 @click.option("--c_fa", type=COST, help="Its cost of a false alarm.")
 @recording_options
-@click.option("--dry_run", is_flag=True, help="Leave calibration.json as it is.")
+@click.option("--dry_run", is_flag=True, help="Leave the folder as it is.")
 @as_json
 def command(
     source, device, revision, trust_source, trials, data_folder, far, p_target, c_miss,
@@ -55,16 +55,15 @@ def command(
 ):  # fmt: skip
     """Set the threshold of SOURCE on one's own TRIALS ('label enrol test' lines).
 
-    It is written into calibration.json of an exported folder, with the data that it
-    is from and its 95 % bootstrap interval over speakers.
+    It is written into calibration.json and README.md of an exported folder, with the
+    data that it is from and its 95 % bootstrap interval over speakers.
     """
     import tempfile
 
     from speechbrain_ext.dataio.recordings import find_recordings
     from speechbrain_ext.dataio.trials import Trials, read_trials
-    from speechbrain_ext.inference.model_folder import CALIBRATION
     from speechbrain_ext.inference.sources import is_training
-    from speechbrain_ext.inference.tuning import score_trials, tune
+    from speechbrain_ext.inference.tuning import keep_scoring, score_trials, tune
 
     costs = {"p_target": p_target, "c_miss": c_miss, "c_fa": c_fa}
     costs = {name: value for name, value in costs.items() if value is not None}
@@ -105,7 +104,7 @@ def command(
     if not dry_run:
         model.scoring.threshold = tuned.threshold
         model.scoring.threshold_from = threshold_from
-        model.scoring.save(Path(source) / CALIBRATION)
+        keep_scoring(source, model.scoring)
     show(
         f"threshold {tuned.threshold:.4f}, from {threshold_from}: FAR "
         f"{100 * tuned.far:.2f} %, FRR {100 * tuned.frr:.2f} %",
@@ -113,4 +112,4 @@ def command(
         as_json,
     )
     if dry_run:
-        note("calibration.json is as it was")
+        note(f"'{source}' is as it was")

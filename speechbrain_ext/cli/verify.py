@@ -70,12 +70,12 @@ def decided_by(model, threshold):
     model : SpeakerRecognition
         The model.
     threshold : float
-        Of the command line, or None.
+        Threshold of the command line, or None.
 
     Returns
     -------
     dict
-        As of `decision_basis`.
+        See `decision_basis`.
     """
     if threshold is not None:
         return {"threshold": threshold, "threshold_from": "the command line"}

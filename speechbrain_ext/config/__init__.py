@@ -6,7 +6,9 @@ the YAML of a corpus, the preset, the stage and the command line.
 
 from speechbrain_ext.config.building import not_built, resolve, select_keys
 from speechbrain_ext.config.command_line import (
-    DATA_YAML,
+    PREPARE_YAML,
+    REFUSED_RUN_OPTIONS,
+    RUN_OPTIONS_WITHOUT_BRAIN,
     parse_value,
     read_configuration,
 )
@@ -16,8 +18,10 @@ from speechbrain_ext.config.keys import HPARAMS, check_known
 from speechbrain_ext.config.stages import training_stages
 
 __all__ = [
-    "DATA_YAML",
     "HPARAMS",
+    "PREPARE_YAML",
+    "REFUSED_RUN_OPTIONS",
+    "RUN_OPTIONS_WITHOUT_BRAIN",
     "Configuration",
     "check_known",
     "compose",

@@ -20,7 +20,7 @@ from speechbrain_ext.config.keys import HPARAMS, check_known, project_keys
 from speechbrain_ext.schema import KEYS
 from speechbrain_ext.utils.errors import InputError
 
-DATA_YAML = HPARAMS / "data.yaml"
+PREPARE_YAML = HPARAMS / "prepare.yaml"
 DEMO_PRESET = HPARAMS / "presets" / "demo.yaml"
 DEMO_BANNER = """
 ======================================================================
@@ -30,10 +30,19 @@ DEMO_BANNER = """
  with <root>/<speaker>/**/<audio file>
 ======================================================================
 """
+# SpeechBrain's options: those of a Brain that trains, and those of what trains none
+RUN_OPTIONS = frozenset(field.name for field in dataclasses.fields(RunOptions))
+RUN_OPTIONS_WITHOUT_BRAIN = frozenset(
+    {"debug", "device", "distributed_backend", "log_config"}
+)
+REFUSED_RUN_OPTIONS = {
+    "nonfinite_patience": "training stops at the first loss that is not finite",
+    "optimizer_step_limit": "give --number_of_steps, which schedules follow too",
+}
 NULLS = ("null", "Null", "NULL", "~")
 
 
-def read_configuration(arguments, corpus=None, demo=True):
+def read_configuration(arguments, corpus=None, demo=True, run_options=RUN_OPTIONS):
     """Reads a recipe's command line.
 
     Beside SpeechBrain's options and `--key value` overrides of the YAML,
@@ -53,6 +62,8 @@ def read_configuration(arguments, corpus=None, demo=True):
         precedence.
     demo : bool
         Whether the demo runs where there is no data_folder.
+    run_options : collection of str
+        Options of SpeechBrain that the recipe follows.
 
     Returns
     -------
@@ -62,7 +73,8 @@ def read_configuration(arguments, corpus=None, demo=True):
     Raises
     ------
     InputError
-        If a file is missing or is no YAML, or a key is unknown.
+        If a file is missing or is no YAML, a key is unknown, or an option is not
+        taken.
 
     Example
     -------
@@ -81,8 +93,8 @@ def read_configuration(arguments, corpus=None, demo=True):
         )
     path = Path(arguments[0])
     header, entries = compose(path)
-    given, run_options = _split_arguments(arguments[1:], entries, path)
-    _, run_opts, _ = RunOptions.from_command_line_args([str(path), *run_options])
+    given, others = _split_arguments(arguments[1:], entries, path, run_options)
+    _, run_opts, _ = RunOptions.from_command_line_args([str(path), *others])
     preset = given.pop("preset", None)
     given = {
         key: parse_value(key, text, entries[key].value) for key, text in given.items()
@@ -165,12 +177,11 @@ def parse_value(key, text, current=None):
     return value
 
 
-def _split_arguments(arguments, known, path):
+def _split_arguments(arguments, known, path, run_options):
     """Text of each key of the YAML, and the arguments that are SpeechBrain's.
 
     What both have, such as precision, is the YAML's, so that it is on record.
     """
-    run_options = {field.name for field in dataclasses.fields(RunOptions)}
     given, others = {}, []
     rest = list(arguments)
     while rest:
@@ -186,6 +197,8 @@ def _split_arguments(arguments, known, path):
                 check_known(
                     [name], [*known, *run_options, "preset"], f"'{path}' has no key"
                 )
+            if name in REFUSED_RUN_OPTIONS:
+                raise InputError(f"--{name} is not taken: {REFUSED_RUN_OPTIONS[name]}")
             others.append(argument)
             while rest and not rest[0].startswith("--"):
                 others.append(rest.pop(0))

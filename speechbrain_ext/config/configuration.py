@@ -21,7 +21,7 @@ from speechbrain_ext.config.entries import (
     without_comments,
 )
 from speechbrain_ext.config.keys import check_known
-from speechbrain_ext.schema import check_values
+from speechbrain_ext.schema import BY_REFERENCE, check_effect, check_values
 from speechbrain_ext.utils.errors import InputError
 from speechbrain_ext.utils.files import atomic_path
 
@@ -122,6 +122,27 @@ class Configuration:
         }
         values = resolve(self.with_values(missing).text, self.path)
         check_values({k: v for k, v in values.items() if k not in missing}, self.path)
+
+    def check_effect(self, runs=None):
+        """Checks that each key of the command line has an effect.
+
+        Arguments
+        ---------
+        runs : list of dict
+            The values of each stage, or of whatever is run; those of the YAML if None.
+
+        Raises
+        ------
+        InputError
+            If a key has no effect.
+        """
+        check_effect(self.given, [self.values()] if runs is None else runs)
+        referred = {key for e in self.entries.values() for key in references_of(e)}
+        for key in sorted(BY_REFERENCE.intersection(self.given) - referred):
+            raise InputError(
+                f"{key} has no effect with '{self.path}', where nothing refers to it; "
+                "leave it out"
+            )
 
     def build(self, keys=None):
         """Builds what the YAML says.

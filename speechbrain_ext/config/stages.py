@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from speechbrain_ext.schema import check_effect
 from speechbrain_ext.utils.errors import InputError
 
 
@@ -46,7 +45,7 @@ def training_stages(configuration):
     """
     values = configuration.values()
     if "stages" not in values:
-        check_effect(configuration.given, [values])
+        configuration.check_effect([values])
         return [configuration]
     stages, only = values["stages"], values["stage"]
     if only is not None and only not in stages:
@@ -67,5 +66,5 @@ def training_stages(configuration):
             given = {k: v for k, v in configuration.given.items() if k != "stages"}
             result.append(stage.with_values({**given, **own}))
         previous = own["output_folder"]
-    check_effect(configuration.given, [stage.values() for stage in result])
+    configuration.check_effect([stage.values() for stage in result])
     return result

@@ -1,17 +1,23 @@
 """Reading audio files: headers without decoding, crops as mono waveforms.
 
+A crop may also be of a file that is packed into a shard.
+
 libsndfile (SpeechBrain's reader) decodes wav, flac, ogg, opus and mp3; m4a,
 the format of VoxCeleb2, goes through the `ffmpeg` program where it is there.
 """
 
+import contextlib
 import dataclasses
 import functools
+import io
 import json
 import math
 import os
 import shutil
 import stat
 import subprocess
+import tempfile
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +37,7 @@ SAMPLE_RATES = range(4000, 384001)
 MAX_FILTER = 2**25
 FLOATS = ("FLOAT", "DOUBLE")  # samples that can be infinite or NaN
 BLOCK = 2**16  # samples that are checked at a time
+READ_AHEAD = 2**17  # bytes; more at a time is more than Linux reads ahead by default
 MAX_BLOCKS = 256  # all of 17 minutes at 16 kHz in mono
 
 
@@ -61,6 +68,79 @@ class AudioHeader:
     def duration(self):
         """Duration in seconds."""
         return self.n_samples / self.sample_rate
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PackedFile:
+    """An audio file whose bytes are read from a shard.
+
+    Its path stays that of the file, which need not be there.
+
+    Arguments
+    ---------
+    path : str
+        Path of the file.
+    shard : str
+        File that has its bytes among others.
+    start : int
+        Where they start, in bytes.
+    size : int
+        How many they are.
+
+    Example
+    -------
+    >>> shard = getfixture("tmpdir") / "shard"
+    >>> shard.write_binary(b"onetwothree")
+    >>> file = PackedFile("two.wav", str(shard), start=3, size=3)
+    >>> file.read(), os.fspath(file)
+    (b'two', 'two.wav')
+    """
+
+    path: str
+    shard: str
+    start: int
+    size: int
+
+    def __fspath__(self):
+        return self.path
+
+    def __str__(self):
+        return f"{self.path} in {self.shard}"
+
+    def read(self):
+        """Reads the bytes of the file.
+
+        Returns
+        -------
+        bytes
+            As many as its size says.
+
+        Raises
+        ------
+        InputError
+            If the shard ends before.
+        """
+        _read_ahead(self.shard)
+        with open(self.shard, "rb", buffering=0) as file:
+            file.seek(self.start)
+            content = file.read(self.size)
+        if len(content) < self.size:
+            raise InputError("its shard is cut short; copy or write the shard again")
+        return content
+
+
+@functools.lru_cache(maxsize=4)
+def _read_ahead(shard):
+    """Lets the system read a shard from start to end, for files in any order."""
+    if hasattr(os, "posix_fadvise"):  # not on macOS
+        threading.Thread(target=_advise, args=[shard], daemon=True).start()
+
+
+def _advise(shard):
+    # What cannot be opened is an error where it is read.
+    with contextlib.suppress(OSError), open(shard, "rb", buffering=0) as file:
+        for start in range(0, os.fstat(file.fileno()).st_size, READ_AHEAD):
+            os.posix_fadvise(file.fileno(), start, READ_AHEAD, os.POSIX_FADV_WILLNEED)
 
 
 def read_header(path):
@@ -204,7 +284,7 @@ def read_crop(path, sample_rate, start=0.0, duration=None):
 
     Arguments
     ---------
-    path : str or Path
+    path : str or Path or PackedFile
         Audio file.
     sample_rate : int
         Sample rate of the result, in Hz; other files are resampled.
@@ -231,13 +311,15 @@ def read_crop(path, sample_rate, start=0.0, duration=None):
     >>> read_crop(path, sample_rate=16000, start=0.5, duration=0.25).shape
     torch.Size([4000])
     """
-    missing = _why_no_file(path)
+    packed = isinstance(path, PackedFile)
+    missing = None if packed else _why_no_file(path)
     if missing:
         raise InputError(f"'{path}': {missing}")
     try:
         if Path(path).suffix.lower() == ".m4a":
-            return _m4a_crop(path, sample_rate, start, duration)
-        with soundfile.SoundFile(path) as audio:
+            with _unpacked(path) as file:
+                return _m4a_crop(file, sample_rate, start, duration)
+        with soundfile.SoundFile(io.BytesIO(path.read()) if packed else path) as audio:
             audio.seek(min(round(start * audio.samplerate), audio.frames))
             n_samples = -1 if duration is None else round(duration * audio.samplerate)
             samples = audio.read(n_samples, dtype="float32", always_2d=True)
@@ -276,6 +358,18 @@ def _run(program, *arguments):
         message = result.stderr.decode(errors="replace").strip()
         raise InputError(f"unreadable: {message or 'no audio'}")
     return result.stdout
+
+
+@contextlib.contextmanager
+def _unpacked(path):
+    """A file for a program that cannot read from the middle of a shard."""
+    if not isinstance(path, PackedFile):
+        yield path
+        return
+    with tempfile.NamedTemporaryFile(suffix=Path(path).suffix) as file:
+        file.write(path.read())
+        file.flush()
+        yield file.name
 
 
 def _m4a_header(path):

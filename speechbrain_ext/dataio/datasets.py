@@ -1,5 +1,6 @@
 """SpeechBrain datasets and loaders for speaker embedding models."""
 
+import itertools
 import random
 
 import numpy as np
@@ -9,13 +10,18 @@ from speechbrain.augment.time_domain import SpeedPerturb
 from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.dataio.dataloader import SaveableDataLoader
 from speechbrain.dataio.dataset import DynamicItemDataset
+from speechbrain.dataio.encoder import CategoricalEncoder
 from speechbrain.dataio.sampler import DynamicBatchSampler
 from torch.utils.data import Sampler
 
-from speechbrain_ext.dataio.audio import read_crop
+from speechbrain_ext.dataio.audio import PackedFile, read_crop
+from speechbrain_ext.utils.distributed import rank_and_processes
 from speechbrain_ext.utils.errors import InputError
 from speechbrain_ext.utils.randomness import seeded
 from speechbrain_ext.utils.signals import outlive_first_signal
+
+# Utterances of shards that are put in another order at once
+SHUFFLED = 2048
 
 
 class DrawnDataset(DynamicItemDataset):
@@ -38,6 +44,13 @@ class DrawnDataset(DynamicItemDataset):
         index, *draw = key if isinstance(key, tuple) else (key,)
         with seeded(index, *draw):
             return super().__getitem__(index)
+
+    @property
+    def shard_sizes(self):
+        """Items of each shard, a list of int; None where the audio is in no shards."""
+        wavs = (item.get("wav") for item in self.data.values())
+        shards = [wav.shard for wav in wavs if isinstance(wav, PackedFile)]
+        return [len(list(same)) for _, same in itertools.groupby(shards)] or None
 
 
 def training_dataset(
@@ -138,6 +151,34 @@ def speaker_classes(utterances, speeds=(100,)):
     )
 
 
+def speaker_encoder(speakers):
+    """An encoder of names of speakers, or of other classes.
+
+    SpeechBrain's own way to fill it looks for a free index from 0 on, name by name,
+    which takes minutes for 100,000 speakers.
+
+    Arguments
+    ---------
+    speakers : list of str
+        Different names; the first one becomes 0.
+
+    Returns
+    -------
+    speechbrain.dataio.encoder.CategoricalEncoder
+        The encoder.
+
+    Example
+    -------
+    >>> speaker_encoder(["ann", "bob"]).encode_sequence_torch(["bob"])
+    tensor([1])
+    """
+    label_encoder = CategoricalEncoder()
+    label_encoder.ind2lab = dict(enumerate(speakers))
+    label_encoder.lab2ind = {name: index for index, name in enumerate(speakers)}
+    label_encoder.expect_len(len(speakers))
+    return label_encoder
+
+
 def read_random_crop(wav, duration, sample_rate, crop_duration):
     """Reads a crop from anywhere; a shorter utterance is repeated to fill it.
 
@@ -225,6 +266,13 @@ class StepSampler(Sampler):
     one process with as many times the batch size. The last epoch may be
     shorter.
 
+    Where the audio is in shards each process has shards of its own, others each
+    time, and reads one after the other. Together they have each item once, as
+    without shards: the sequence of shards is cut where the share of a process ends,
+    so that two may read a part of the same one. The order within `SHUFFLED` items
+    is random. It depends on the number of processes and the batch size too; where
+    these change on the way, items of the present round may come twice or not at all.
+
     Arguments
     ---------
     n_items : int
@@ -243,6 +291,8 @@ class StepSampler(Sampler):
         Number of this process.
     n_processes : int
         How many there are.
+    shard_sizes : list of int
+        Items of each shard, as `DrawnDataset.shard_sizes` has them.
 
     Example
     -------
@@ -266,6 +316,7 @@ class StepSampler(Sampler):
         seed=0,
         rank=0,
         n_processes=1,
+        shard_sizes=None,
     ):
         self.n_items = n_items
         self.number_of_steps = number_of_steps
@@ -275,6 +326,7 @@ class StepSampler(Sampler):
         self.seed = seed
         self.rank = rank
         self.n_processes = n_processes
+        self.shard_sizes = shard_sizes
         self.epoch = 1
         self.steps_done = 0
 
@@ -320,11 +372,52 @@ class StepSampler(Sampler):
                 for position in range(first, first + self.batch_size):
                     round_, place = divmod(position, self.n_items)
                     if round_ != order_of:
-                        rng = np.random.default_rng([self.seed, round_])
-                        order = rng.permutation(self.n_items).tolist()
+                        order = self._order(round_)
                         order_of = round_
                     batch.append((order[place], self.seed, position))
                 yield batch
+
+    def _order(self, round_):
+        """The items at the places of a round, a list of their numbers."""
+        rng = np.random.default_rng([self.seed, round_])
+        if self.shard_sizes is None:
+            return rng.permutation(self.n_items).tolist()
+        items = np.split(np.arange(self.n_items), np.cumsum(self.shard_sizes)[:-1])
+        items = np.concatenate([items[i] for i in rng.permutation(len(items))])
+        positions = np.arange(self.n_items) + round_ * self.n_items
+        rank_of = positions // self.batch_size % self.n_processes
+        counts = np.bincount(rank_of, minlength=self.n_processes)
+        for share in np.split(items, np.cumsum(counts)[:-1]):
+            for first in range(0, len(share), SHUFFLED):
+                rng.shuffle(share[first : first + SHUFFLED])
+        order = np.empty_like(items)
+        order[np.argsort(rank_of, kind="stable")] = items
+        return order.tolist()
+
+
+def own_share(utterances):
+    """The utterances that this process embeds where several share the work.
+
+    Arguments
+    ---------
+    utterances : dict
+        Utterances as `read_manifest` gives them.
+
+    Returns
+    -------
+    dict
+        The share of this process, of about the same duration as those of the
+        others. With more processes than utterances some have one that is another's
+        too.
+
+    Example
+    -------
+    >>> list(own_share({"a": {"duration": 2.0}, "b": {"duration": 1.0}}))
+    ['b', 'a']
+    """
+    rank, n_processes = rank_and_processes()
+    names = sorted(utterances, key=lambda name: utterances[name]["duration"])
+    return {name: utterances[name] for name in names[rank::n_processes] or names[:1]}
 
 
 def embedding_loader(utterances, sample_rate, max_batch_duration, num_workers=0):
@@ -345,8 +438,7 @@ def embedding_loader(utterances, sample_rate, max_batch_duration, num_workers=0)
     Returns
     -------
     SaveableDataLoader
-        Gives batches with the keys id and sig, longest first, so that a lack
-        of memory shows at once.
+        Gives batches with the keys id and sig, as of `loader_by_duration`.
     """
     dataset = DynamicItemDataset(
         {name: {"start": None, **item} for name, item in utterances.items()}
@@ -364,6 +456,26 @@ def embedding_loader(utterances, sample_rate, max_batch_duration, num_workers=0)
 
     dataset.add_dynamic_item(whole_utterance)
     dataset.set_output_keys(["id", "sig"])
+    return loader_by_duration(dataset, max_batch_duration, num_workers)
+
+
+def loader_by_duration(dataset, max_batch_duration, num_workers=0):
+    """Whole utterances in padded batches of similar duration.
+
+    Arguments
+    ---------
+    dataset : DynamicItemDataset
+        Data set whose items have a duration (seconds).
+    max_batch_duration : float
+        As of `embedding_loader`.
+    num_workers : int
+        Processes that read the items.
+
+    Returns
+    -------
+    SaveableDataLoader
+        Gives batches, longest first, so that a lack of memory shows at once.
+    """
     sampler = DynamicBatchSampler(
         dataset,
         max_batch_length=max_batch_duration,

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from speechbrain_ext.dataio.kaldi import write_scp
+from speechbrain_ext.dataio.parquet import load_pyarrow, write_parquet
 from speechbrain_ext.utils.errors import InputError
 from speechbrain_ext.utils.fields import write_csv
-from speechbrain_ext.utils.files import atomic_path
 
 EXTENSIONS = (".safetensors", ".csv", ".scp", ".parquet")
 
@@ -21,7 +21,8 @@ def check_can_write(path):
     Raises
     ------
     InputError
-        If the format is unknown or takes a package that is not installed.
+        If the format is unknown or takes a package that is not installed, or there
+        is a folder of this name.
 
     Example
     -------
@@ -30,8 +31,10 @@ def check_can_write(path):
     extension = Path(path).suffix.lower()
     if extension not in EXTENSIONS:
         raise InputError(f"'{path}': embeddings are written as {', '.join(EXTENSIONS)}")
+    if Path(path).is_dir():
+        raise InputError(f"'{path}' is a folder; give a file")
     if extension == ".parquet":
-        _pyarrow()
+        load_pyarrow()
 
 
 def write_embeddings(path, store):
@@ -41,8 +44,8 @@ def write_embeddings(path, store):
     ---------
     path : str or Path
         .safetensors; .csv and .parquet with the columns id, speaker, duration
-        (seconds) and e0, e1, ..., in Parquet one column `embedding` of lists; or
-        .scp, beside which an .ark is written.
+        (seconds) and e0, e1, ..., in Parquet as of `write_parquet`; or .scp, beside
+        which an .ark is written.
     store : EmbeddingStore
         The embeddings.
 
@@ -81,28 +84,4 @@ def write_embeddings(path, store):
             ),
         )  # fmt: skip
     else:
-        pyarrow, parquet = _pyarrow()
-        rows = store.embeddings.numpy()
-        table = pyarrow.table(
-            {
-                "id": store.ids,
-                "speaker": store.speakers,
-                "duration": store.durations,
-                "embedding": pyarrow.FixedSizeListArray.from_arrays(
-                    rows.reshape(-1), rows.shape[1]
-                ),
-            }
-        )
-        with atomic_path(path) as partial:
-            parquet.write_table(table, partial)
-
-
-def _pyarrow():
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError:
-        raise InputError(
-            "Parquet needs a package: pip install 'speechbrain_ext[parquet]'"
-        ) from None
-    return pyarrow, parquet
+        write_parquet(path, store)

@@ -1,6 +1,7 @@
 """Embeddings of any toolkit as an embedding store."""
 
 import zipfile
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -8,28 +9,30 @@ import torch
 
 from speechbrain_ext.dataio.embedding_store import EmbeddingStore
 from speechbrain_ext.dataio.kaldi import read_ark, read_scp
+from speechbrain_ext.dataio.parquet import parquet_files, read_parquet
 from speechbrain_ext.utils.errors import InputError
 from speechbrain_ext.utils.fields import find_same_names, read_fields
 
 
 def read_embeddings(path, utt2spk=None):
-    """Reads an embedding store, NumPy's npz, or Kaldi's scp or ark.
+    """Reads an embedding store, Parquet, NumPy's npz, or Kaldi's scp or ark.
 
     Nothing in the file is run: pipes in an scp and pickled objects are refused.
 
     Arguments
     ---------
     path : str or Path
-        A .safetensors file of `EmbeddingStore`; an .npz with an array for each
-        utterance id; or Kaldi's .scp or .ark.
+        A .safetensors file of `EmbeddingStore`; a .parquet file or folder, as of
+        `write_parquet`; an .npz with an array for each utterance id; or Kaldi's .scp
+        or .ark.
     utt2spk : str or Path
         Kaldi's `utterance speaker` lines, for all but .safetensors; without it
-        each utterance counts as a speaker.
+        each utterance of a file that has no speakers counts as one.
 
     Returns
     -------
     EmbeddingStore
-        Durations are NaN, unknown, but for those of a store.
+        Durations are NaN, unknown, where the file has none.
 
     Raises
     ------
@@ -44,7 +47,7 @@ def read_embeddings(path, utt2spk=None):
     torch.Size([2, 2])
     """
     path = Path(path)
-    if not path.is_file():
+    if not path.is_file() and not (path.is_dir() and path.suffix == ".parquet"):
         raise InputError(f"there is no embedding file '{path}'")
     if path.suffix == ".safetensors":
         if utt2spk is not None:
@@ -60,9 +63,15 @@ def read_embeddings(path, utt2spk=None):
             )
         store.embeddings = store.embeddings.reshape(len(store.ids), shape[-1])
         return store
+    if path.suffix == ".parquet":
+        store = _read_parquet(path)
+        if utt2spk is not None:
+            store.speakers = _speakers(utt2spk, store.ids)
+        return store
     if path.suffix not in READERS:
         raise InputError(
-            f"'{path}': embeddings are read from .safetensors, {', '.join(READERS)}"
+            f"'{path}': embeddings are read from .safetensors, .parquet, "
+            + ", ".join(READERS)
         )
     rows = {}
     for name, vector in READERS[path.suffix](path):
@@ -77,6 +86,30 @@ def read_embeddings(path, utt2spk=None):
         _speakers(utt2spk, rows) if utt2spk else list(rows),
         [float("nan")] * len(rows),
         "",
+    )
+
+
+def _read_parquet(path):
+    stores = [read_parquet(file)[0] for file in parquet_files(path)]
+    ids = [name for store in stores for name in store.ids]
+    if not ids:
+        raise InputError(f"'{path}' has no embeddings")
+    if len(set(ids)) < len(ids):
+        name = next(name for name, count in Counter(ids).items() if count > 1)
+        raise InputError(f"'{path}' has two embeddings of '{name}'; keep one")
+    dimensions = sorted({store.embeddings.shape[1] for store in stores})
+    if len(dimensions) > 1:
+        raise InputError(
+            f"'{path}' has embeddings of different dimensions: "
+            + ", ".join(map(str, dimensions))
+        )
+    fingerprints = {store.fingerprint for store in stores}
+    return EmbeddingStore(
+        ids,
+        torch.cat([store.embeddings for store in stores]),
+        [speaker for store in stores for speaker in store.speakers],
+        [duration for store in stores for duration in store.durations],
+        fingerprints.pop() if len(fingerprints) == 1 else "",
     )
 
 

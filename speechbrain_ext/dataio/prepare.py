@@ -52,6 +52,7 @@ logger = get_logger(__name__)
 
 # To be raised when the same files and settings give other manifests
 VERSION = 3
+KEY_FILE = "prepared.json"
 
 
 def __getattr__(name):
@@ -133,8 +134,8 @@ def prepare_corpus(dataset, data_folder, save_folder, **settings):
         utterances,
         trial_lists,
     )
-    key_file = Path(save_folder) / "prepared.json"
-    changed = _what_has_changed(key_file, key, paths)
+    key_file = Path(save_folder) / KEY_FILE
+    changed = _what_has_changed(save_folder, key, paths)
     if changed == []:
         logger.info(f"Data preparation in {save_folder} is up to date.")
         return paths
@@ -320,6 +321,25 @@ def prepare_trials(
     return paths["test"], paths["test_trials"]
 
 
+def prepared_key(save_folder):
+    """All that the files which `prepare_corpus` has written depend on.
+
+    Arguments
+    ---------
+    save_folder : str or Path
+        Where it has written.
+
+    Returns
+    -------
+    dict or None
+        Plain data; None where nothing is prepared.
+    """
+    path = Path(save_folder) / KEY_FILE
+    if not path.is_file():
+        return None
+    return json.loads(path.read_text(encoding="utf-8")).get("key")
+
+
 def list_utterances(dataset, data_folder):
     """Lists the audio files of a corpus without opening them.
 
@@ -493,10 +513,10 @@ def _plain(value):
     return value
 
 
-def _what_has_changed(key_file, key, paths):
+def _what_has_changed(save_folder, key, paths):
     """Names it; empty if nothing has, None if nothing is prepared."""
-    if not all(map(os.path.isfile, (key_file, *paths.values()))):
+    kept = prepared_key(save_folder)
+    if kept is None or not all(map(os.path.isfile, paths.values())):
         return None
-    kept = json.loads(key_file.read_text(encoding="utf-8")).get("key")
     # Earlier releases kept a hash.
     return differences(kept, key) if isinstance(kept, dict) else ["release"]

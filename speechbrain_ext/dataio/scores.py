@@ -64,10 +64,7 @@ def read_scores(path, need_labels=True):
     ([1, 0], tensor([0.5000, 0.1000], dtype=torch.float64))
     """
     trials, scores = Trials([], [], []), []
-    if _is_csv(path):
-        rows = _csv_rows(path)
-    else:
-        rows = _text_rows(path, (4, 8) if need_labels else (3, 4, 8))
+    rows = _csv_rows(path) if _is_csv(path) else _text_rows(path)
     for number, (enrol, test, label, score) in rows:
         if label is None and need_labels:
             raise InputError(
@@ -151,8 +148,8 @@ def _csv_rows(path):
         yield number, (enrol, test, label or None, score)
 
 
-def _text_rows(path, counts):
-    for number, (enrol, test, third, *rest) in read_fields(path, KIND, counts):
+def _text_rows(path):
+    for number, (enrol, test, third, *rest) in read_fields(path, KIND, (3, 4, 8)):
         if not rest:
             label, score = None, third
         elif len(rest) > 1 or rest[0] in WORDS:

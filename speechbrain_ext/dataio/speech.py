@@ -1,6 +1,7 @@
 """Whether there is enough speech in a recording to tell who speaks."""
 
 import functools
+import math
 
 import torch
 
@@ -44,7 +45,7 @@ def doubt_about(path, min_speech=None):
     """
     duration = read_header(path).duration
     if min_speech is not None:
-        seconds = speech_seconds(path)
+        seconds = speech_seconds(path, min_speech)
         if seconds >= min_speech:
             return None
         return f"it has {seconds:.2f} s of speech, less than {min_speech:g} s"
@@ -55,13 +56,41 @@ def doubt_about(path, min_speech=None):
     return None
 
 
-def speech_seconds(path):
+def doubts_about(utterances, min_speech=None):
+    """Says of which utterances the recordings are too short or too quiet, and why.
+
+    Arguments
+    ---------
+    utterances : dict
+        Utterances as `find_recordings` gives them.
+    min_speech : float
+        As of `doubt_about`.
+
+    Returns
+    -------
+    dict
+        The reason, for each of their ids.
+
+    Raises
+    ------
+    InputError
+        As of `doubt_about`.
+    """
+    doubts = {
+        name: doubt_about(item["wav"], min_speech) for name, item in utterances.items()
+    }
+    return {name: doubt for name, doubt in doubts.items() if doubt is not None}
+
+
+def speech_seconds(path, enough=math.inf):
     """Seconds of speech that silero-vad finds in a recording.
 
     Arguments
     ---------
     path : str or Path
         Audio file of any duration, which is read block by block.
+    enough : float
+        Seconds of speech after which the rest is left unread.
 
     Returns
     -------
@@ -78,6 +107,8 @@ def speech_seconds(path):
     for block in _blocks(path, read_header(path).duration):
         for span in find_speech(block, model, sampling_rate=SAMPLE_RATE):
             total += span["end"] - span["start"]
+        if total / SAMPLE_RATE >= enough:
+            break
     return total / SAMPLE_RATE
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 import torch
 
 from speechbrain_ext.dataio.audio import AUDIO_EXTENSIONS
@@ -78,7 +79,8 @@ class Trials:
         tuple of torch.Tensor
             Scores of the target and of the non-target trials.
         """
-        is_target = torch.tensor(self.labels, dtype=torch.bool)
+        # Through NumPy, which reads a list in a third of the time
+        is_target = torch.from_numpy(np.fromiter(self.labels, bool, len(self)))
         return scores[is_target], scores[~is_target]
 
 

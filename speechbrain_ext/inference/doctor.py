@@ -21,9 +21,11 @@ OPTIONAL = {
     "faiss-cpu": "search",
     "silero-vad": "vad",
     "pyarrow": "parquet",
+    "ray": "ray",
     "onnxruntime": "onnx",
     "peft": "lora",
     "pyroomacoustics": "rooms",
+    "webdataset": "shards",
 }
 
 

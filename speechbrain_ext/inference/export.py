@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from speechbrain.dataio.encoder import CategoricalEncoder
 from speechbrain.utils.checkpoints import average_checkpoints
 
 import speechbrain_ext
 from speechbrain_ext.config import resolve
 from speechbrain_ext.dataio.audio import read_crop
+from speechbrain_ext.dataio.datasets import speaker_encoder
 from speechbrain_ext.dataio.embedding_store import EmbeddingStore
 from speechbrain_ext.inference.model_card import model_card
 from speechbrain_ext.inference.model_folder import (
@@ -172,9 +172,7 @@ def export_model(
         save_weights(kept_cohort, output / COHORT)
     if classifier is not None:
         save_weights(_Parameters(classifier.state), output / CLASSIFIER)
-        label_encoder = CategoricalEncoder()
-        label_encoder.update_from_iterable(classifier.speakers)
-        label_encoder.save(output / LABEL_ENCODER)
+        speaker_encoder(classifier.speakers).save(output / LABEL_ENCODER)
     for name, path in recordings.items():
         (output / EXAMPLES).mkdir(exist_ok=True)
         shutil.copyfile(path, output / name)

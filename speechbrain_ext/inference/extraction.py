@@ -118,7 +118,6 @@ def extract_embeddings(
         keys = row_keys_of(utterances, windows)
         rows, stale = _read_rows(path, parts, fingerprint, utterances, keys)
         missing = sorted(set(utterances) - set(rows))
-        pieces = {name: cut_recording(utterances[name], windows) for name in missing}
     if stale and if_main_process():
         reasons = ", ".join(f"{count} of other {part}" for part, count in stale.items())
         logger.warning(f"Stale embeddings in '{path}', {reasons}: embedded again.")
@@ -128,14 +127,17 @@ def extract_embeddings(
             logger.info(f"{len(rows)} utterances were embedded before.")
         rank = int(os.environ.get("RANK", 0))
         n_processes = int(os.environ.get("WORLD_SIZE", 1))
-        mine = {name: pieces[name] for name in missing[rank::n_processes]}
+        mine = {name: utterances[name] for name in missing[rank::n_processes]}
         row_of = {name: row for row, name in enumerate(utterances)}
         with together():
-            for embeddings in _embed(
-                speaker_model, mine, max_batch_duration, num_workers
+            for embeddings in embed_utterances(
+                speaker_model, mine, windows, max_batch_duration, num_workers
             ):
                 own_keys = keys[[row_of[name] for name in embeddings]]
-                _write_part(embeddings, utterances, own_keys, parts, fingerprint)
+                part = store_of_embeddings(
+                    embeddings, utterances, own_keys, fingerprint
+                )
+                part.save(parts / f"{part_name(part.ids)}.safetensors")
         with together():
             if if_main_process():
                 rows, _ = _read_rows(path, parts, fingerprint, utterances, keys)
@@ -144,8 +146,36 @@ def extract_embeddings(
     return _select(EmbeddingStore.load(path), utterances)
 
 
-def _embed(speaker_model, pieces, max_batch_duration, num_workers):
-    """Gives the embeddings of whole utterances, some at a time."""
+def embed_utterances(
+    speaker_model, utterances, windows, max_batch_duration=120.0, num_workers=0
+):
+    """Embeds utterances, without a store.
+
+    Arguments
+    ---------
+    speaker_model : SpeakerRecognition
+        The model.
+    utterances : dict
+        As of `extract_embeddings`.
+    windows : Windows
+        How long utterances are embedded; as a whole if None.
+    max_batch_duration : float
+        As of `extract_embeddings`.
+    num_workers : int
+        As of `extract_embeddings`.
+
+    Yields
+    ------
+    dict
+        What was embedded in about a minute: for each id the embedding on the CPU, of
+        shape (dim,).
+
+    Raises
+    ------
+    InputError
+        As of `extract_embeddings`.
+    """
+    pieces = {name: cut_recording(item, windows) for name, item in utterances.items()}
     numbered = [(name, piece) for name, own in pieces.items() for piece in own]
     items = {str(number): piece for number, (_, piece) in enumerate(numbered)}
     if not items:
@@ -203,18 +233,99 @@ def _memory_errors(item):
         ) from error
 
 
-def _write_part(embeddings, utterances, keys, parts, fingerprint):
-    ids = list(embeddings)
-    # Named by its content: no process or restart overwrites another's part.
-    name = hashlib.sha256("\n".join(ids).encode(errors="surrogatepass")).hexdigest()
-    EmbeddingStore(
-        ids,
+def part_name(ids):
+    """Names a file by the utterances that are in it.
+
+    No process and no restart overwrites what another one has embedded.
+
+    Arguments
+    ---------
+    ids : iterable of str
+        Utterance ids.
+
+    Returns
+    -------
+    str
+        16 hexadecimal digits.
+
+    Example
+    -------
+    >>> part_name(["a/1", "b/1"]) == part_name(["a/1"])
+    False
+    """
+    text = "\n".join(ids).encode(errors="surrogatepass")
+    return hashlib.sha256(text).hexdigest()[:16]
+
+
+def store_of_embeddings(embeddings, utterances, keys, fingerprint):
+    """Makes a store of what `embed_utterances` gives.
+
+    Arguments
+    ---------
+    embeddings : dict
+        Embedding of each id.
+    utterances : dict
+        These utterances, and maybe others.
+    keys : torch.Tensor
+        What `row_keys_of` gives for each embedding.
+    fingerprint : str
+        Of the model.
+
+    Returns
+    -------
+    EmbeddingStore
+        The store.
+    """
+    return EmbeddingStore(
+        list(embeddings),
         torch.stack(list(embeddings.values())),
-        [utterances[i]["speaker"] for i in ids],
-        [utterances[i]["duration"] for i in ids],
+        [utterances[name]["speaker"] for name in embeddings],
+        [utterances[name]["duration"] for name in embeddings],
         fingerprint,
         keys,
-    ).save(parts / f"{name[:16]}.safetensors")
+    )
+
+
+def stale_rows(store, fingerprint, row_of, keys):
+    """Finds what cannot be used of embeddings that were extracted before.
+
+    Arguments
+    ---------
+    store : EmbeddingStore
+        The embeddings.
+    fingerprint : str
+        Of the model that is wanted.
+    row_of : dict
+        Row in `keys` of each utterance that is wanted; what is of others counts as
+        current.
+    keys : torch.Tensor
+        What `row_keys_of` gives for the utterances that are wanted.
+
+    Returns
+    -------
+    dict
+        For each row that is stale, why.
+    """
+    other_model = fingerprint_differences(store.fingerprint, fingerprint)
+    if other_model:
+        return dict.fromkeys(range(len(store.ids)), f"model ({', '.join(other_model)})")
+    kept = _keys_of(store)
+    wanted = [row_of.get(name, -1) for name in store.ids]
+    is_same = same_parts(kept, keys[wanted])
+    is_same[[row == -1 for row in wanted]] = True
+    return {
+        row: ", ".join(
+            p for p, same in zip(ROW_PARTS, is_same[row].tolist()) if not same
+        )
+        for row in (~is_same.all(dim=1)).nonzero().flatten().tolist()
+    }
+
+
+def _keys_of(store):
+    """Keys of a store; zeros, which are those of nothing, where it has none."""
+    if store.row_keys is None:
+        return torch.zeros(len(store.ids), len(ROW_PARTS), dtype=torch.long)
+    return store.row_keys
 
 
 def _read_rows(path, parts, fingerprint, utterances, keys):
@@ -234,29 +345,17 @@ def _read_rows(path, parts, fingerprint, utterances, keys):
                 raise
             logger.warning(f"{error}; its utterances are embedded again.")
             continue
-        other_model = fingerprint_differences(store.fingerprint, fingerprint)
-        if other_model:
-            reason = f"model ({', '.join(other_model)})"
-            stale.update(dict.fromkeys(store.ids, reason))
-            continue
-        kept = store.row_keys
-        if kept is None:
-            kept = torch.zeros(len(store.ids), len(ROW_PARTS), dtype=torch.long)
-        wanted = [row_of.get(name, -1) for name in store.ids]
-        is_same = same_parts(kept, keys[wanted])
-        is_current = is_same.all(dim=1).tolist()
+        why_stale = stale_rows(store, fingerprint, row_of, keys)
+        kept = _keys_of(store)
         columns = zip(store.ids, store.embeddings, store.speakers, store.durations)
         for i, (name, *row) in enumerate(columns):
-            if wanted[i] == -1:
-                # Another call's; checked when it is wanted.
-                rows.setdefault(name, (*row, kept[i]))
-            elif is_current[i]:
+            if i in why_stale:
+                stale[name] = why_stale[i]
+            elif name in row_of:
                 rows[name] = (*row, kept[i])
             else:
-                other = [
-                    p for p, same in zip(ROW_PARTS, is_same[i].tolist()) if not same
-                ]
-                stale[name] = ", ".join(other)
+                # Another call's; checked when it is wanted.
+                rows.setdefault(name, (*row, kept[i]))
     reasons = Counter(
         reason for name, reason in stale.items() if name in row_of and name not in rows
     )

@@ -23,10 +23,9 @@ from speechbrain_ext.utils.fingerprints import fingerprint_differences
 logger = get_logger(__name__)
 
 FILE = "gallery.safetensors"
+INDEX = "index.safetensors"
 # Speakers that are scored as the model scores, the highest cosines
 SHORTLIST = 200
-# Searches at once that make up for building an index
-INDEX_FROM = 20
 
 
 class Gallery:
@@ -54,6 +53,9 @@ class Gallery:
     def __init__(self, folder):
         self.folder = Path(folder)
         self.file = self.folder / FILE
+        self._store, self._store_state = None, None
+        self._voices = None
+        self._n_searches = 0
         if not self.file.is_file() and self.folder.exists():
             if not self.folder.is_dir() or any(
                 path.name != ".lock" for path in self.folder.iterdir()
@@ -63,8 +65,22 @@ class Gallery:
                 )
 
     def _read(self):
-        if not self.file.is_file():
+        """The enrolled speakers; read once, until the file is another one."""
+        state = self._state()
+        if state != self._store_state:
+            self._store = None if state is None else self._load()
+            self._store_state, self._voices = state, None
+        return self._store
+
+    def _state(self):
+        """What tells whether the file is still the same; None if there is none."""
+        try:
+            status = self.file.stat()
+        except FileNotFoundError:
             return None
+        return status.st_ino, status.st_size, status.st_mtime_ns
+
+    def _load(self):
         if stat.S_IMODE(self.file.stat().st_mode) & 0o077:
             logger.warning(
                 f"others can read '{self.file}', which has biometric data; "
@@ -91,6 +107,8 @@ class Gallery:
             os.close(descriptor)
 
     def _write(self, rows, fingerprint):
+        # It has codes of those who may just have been taken out.
+        (self.folder / INDEX).unlink(missing_ok=True)
         if not rows:
             self.file.unlink(missing_ok=True)
             return
@@ -245,33 +263,46 @@ class Gallery:
         """
         store = self._require()
         self._check_model(store, model.fingerprint)
-        enrolled = _by_speaker(store)
-        names = list(enrolled)
-        shift = 0.0
+        shift = torch.zeros(store.embeddings.shape[1])
         if model.scoring.backend.get("subtract_mean"):
             shift = model.scoring.cohort.mean.cpu()
-        voices = torch.stack(
-            [
-                torch.nn.functional.normalize(own - shift, dim=1).mean(dim=0)
-                for own, _ in enrolled.values()
-            ]
-        )
-        search = EmbeddingSearch(voices)
-        if len(embeddings) >= INDEX_FROM and has_faiss():
-            search.build_index()
-        _, nearest = search.nearest(embeddings - shift, max(top, SHORTLIST))
+        if self._voices is None or not torch.equal(self._voices.shift, shift):
+            self._voices = _Voices(store, shift)
+        voices = self._voices
+        self._n_searches += len(embeddings)
+        self._prepare_index(voices.search)
+        _, nearest = voices.search.nearest(embeddings - shift, max(top, SHORTLIST))
         return [
             rank_speakers(
                 model.scoring,
                 embedding,
                 duration,
-                {names[row]: enrolled[names[row]] for row in rows},
+                dict(map(voices.enrolled, rows)),
                 threshold,
             )[:top]
             for embedding, duration, rows in zip(
                 embeddings, durations, nearest.tolist()
             )
         ]
+
+    def _prepare_index(self, search):
+        """Loads the index of the gallery, or builds it once it makes up for that.
+
+        The file belongs to these voices alone, and goes with the first change of
+        the gallery.
+        """
+        if search.has_index or not has_faiss():
+            return
+        if search.load_index(self.folder / INDEX):
+            return
+        if self._n_searches < search.searches_worth_an_index:
+            return
+        state = self._store_state
+        search.build_index()
+        with self._locked():
+            # Nobody who was deleted meanwhile is in a file.
+            if self._state() == state:
+                search.save_index(self.folder / INDEX)
 
     def _check_model(self, store, fingerprint):
         different = fingerprint_differences(store.fingerprint, fingerprint)
@@ -282,15 +313,33 @@ class Gallery:
             )
 
 
-def _by_speaker(store):
-    """Embeddings of each speaker's recordings and their seconds."""
-    rows = {}
-    for row, speaker in enumerate(store.speakers):
-        rows.setdefault(speaker, []).append(row)
-    return {
-        speaker: (store.embeddings[own], [store.durations[row] for row in own])
-        for speaker, own in rows.items()
-    }
+class _Voices:
+    """What is searched: the mean of each speaker's recordings, at unit length.
+
+    Arguments
+    ---------
+    store : EmbeddingStore
+        The recordings of a gallery.
+    shift : torch.Tensor
+        Subtracted from each embedding, of shape (dim,).
+    """
+
+    def __init__(self, store, shift):
+        self._store, self.shift = store, shift
+        number_of = {name: i for i, name in enumerate(dict.fromkeys(store.speakers))}
+        self._names = list(number_of)
+        numbers = torch.tensor([number_of[name] for name in store.speakers])
+        counts = numbers.bincount()
+        self._rows_of = numbers.argsort(stable=True).split(counts.tolist())
+        unit = torch.nn.functional.normalize(store.embeddings - shift, dim=1)
+        sums = torch.zeros(len(counts), unit.shape[1]).index_add_(0, numbers, unit)
+        self.search = EmbeddingSearch(sums / counts.unsqueeze(1))
+
+    def enrolled(self, number):
+        """Name of a speaker, with the recordings' embeddings and their seconds."""
+        rows = self._rows_of[number].tolist()
+        durations = [self._store.durations[row] for row in rows]
+        return self._names[number], (self._store.embeddings[rows], durations)
 
 
 def _rows(store):

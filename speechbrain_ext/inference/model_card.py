@@ -7,6 +7,7 @@ from ruamel.yaml import YAML
 
 # Names of the corpora on the Hugging Face hub
 HUB_DATASETS = {"voxceleb1": "voxceleb", "voxceleb2": "voxceleb"}
+DECISIONS = "## Decisions"  # heading of the section
 
 
 def model_card(name, description, scoring, license, examples, header=None):
@@ -84,6 +85,46 @@ def model_card(name, description, scoring, license, examples, header=None):
         _limits(description),
     ]
     return "\n".join(sections)
+
+
+def with_decision(card, scoring):
+    """Replaces what a model card says of decisions, as after a new threshold.
+
+    Arguments
+    ---------
+    card : str
+        Model card, as of `model_card`.
+    scoring : ModelScoring
+        How the model decides now.
+
+    Returns
+    -------
+    str
+        The card; as it was where it has no such section.
+
+    Example
+    -------
+    >>> from speechbrain_ext.inference.model_scoring import ModelScoring
+    >>> card = "# ltdnn\n\n## Decisions\n\nAbove 0.2.\n\n## Limits\n\n- Noise\n"
+    >>> scoring = ModelScoring(threshold=0.3, threshold_from="my trials")
+    >>> print(with_decision(card, scoring))
+    # ltdnn
+    <BLANKLINE>
+    ## Decisions
+    <BLANKLINE>
+    Scores are cosines of embeddings. Two recordings count as one speaker above 0.3000,
+    which is from: my trials.
+    <BLANKLINE>
+    ## Limits
+    <BLANKLINE>
+    - Noise
+    <BLANKLINE>
+    """
+    before, heading, after = card.partition(f"{DECISIONS}\n")
+    if not heading:
+        return card
+    _, following, rest = after.partition("\n## ")
+    return before + _decision(scoring) + following + rest
 
 
 def _what_it_is(description):
@@ -187,7 +228,7 @@ def _decision(scoring):
             "A calibration turns scores into natural log-likelihood ratios and, at "
             "equal priors, probabilities"
         )
-    return "## Decisions\n\n" + textwrap.fill(". ".join(parts) + ".", 88) + "\n"
+    return f"{DECISIONS}\n\n" + textwrap.fill(". ".join(parts) + ".", 88) + "\n"
 
 
 def _limits(description):

@@ -12,8 +12,8 @@ from speechbrain.processing.features import STFT
 from torch import nn
 from torch.nn import functional as F
 
-from speechbrain_ext.lobes.encoders.encoder import Encoder
-from speechbrain_ext.lobes.encoders.ssl_encoder import SSLEncoder
+from speechbrain_ext.inference.onnx_int8 import quantize_products
+from speechbrain_ext.lobes.encoders.power_spectrum import PowerSpectrum
 from speechbrain_ext.lobes.models.speaker_embedder import SpeakerEmbedder
 from speechbrain_ext.utils.errors import InputError
 from speechbrain_ext.utils.files import atomic_path, write_json
@@ -36,7 +36,8 @@ def export_onnx(speaker_model, folder):
         With filter banks, MFCCs or an `SSLEncoder` as its encoder.
     folder : str or Path
         Gets model.onnx, model_float16.onnx and model_int8.onnx, and model.json
-        with sample rate, threshold and the samples of the shortest utterance.
+        with sample rate, threshold and the samples of the shortest utterance and,
+        of Whisper, of the longest.
         The graphs take `waveforms`, float32 of shape (batch, time), and relative
         `lengths`, float32 of shape (batch,), and give `embeddings`, float32 of
         shape (batch, 1, dim).
@@ -49,8 +50,7 @@ def export_onnx(speaker_model, folder):
     Raises
     ------
     InputError
-        If the encoder takes utterances one by one, as w2v-BERT's and Whisper's
-        do, or the model is larger than an ONNX file can be.
+        If the model is larger than an ONNX file can be.
 
     Example
     -------
@@ -66,11 +66,6 @@ def export_onnx(speaker_model, folder):
     import onnx
 
     encoder = speaker_model.encoder
-    if isinstance(encoder, Encoder) and not isinstance(encoder, SSLEncoder):
-        raise InputError(
-            f"{type(encoder).__name__} takes utterances one by one, which ONNX "
-            "cannot; encoders of the wav2vec 2.0 kind and filter banks can be exported"
-        )
     n_bytes = 4 * sum(parameter.numel() for parameter in speaker_model.parameters())
     if n_bytes >= LARGEST:
         raise InputError(
@@ -85,33 +80,116 @@ def export_onnx(speaker_model, folder):
         for name, child in module.named_children():
             if isinstance(child, STFT):
                 setattr(module, name, ConvolvedSTFT(child))
+            if isinstance(child, PowerSpectrum):
+                setattr(module, name, PowerSpectrumByProducts(child.n_fft))
     shortest = getattr(encoder, "receptive_field", 1)
     float32, float16, int8 = paths = [
         folder / f"model{kind}.onnx" for kind in ("", "_float16", "_int8")
     ]
-    with _quiet():
+    # With gradients the recording of a frozen encoder loses its modules' names.
+    with _quiet(), torch.no_grad():
         with atomic_path(float32) as partial:
             _export_float32(chain, shortest, speaker_model.sample_rate, partial)
         with atomic_path(float16) as partial:
             onnx.save(_to_float16(onnx.load(float32)), partial)
         with atomic_path(int8) as partial:
-            _save_int8(onnx.load(float32), partial)
+            graph = onnx.load(float32)
+            onnx.save(quantize_products(graph, _of_samples(graph.graph)), partial)
     write_json(
         folder / "model.json",
         {
             "sample_rate": speaker_model.sample_rate,
             "threshold": speaker_model.threshold,
             "shortest": shortest,
+            "longest": getattr(encoder, "longest", None),
         },
     )
     return paths
 
 
+class CosinesAndSines(nn.Module):
+    """The waves of a Fourier transform.
+
+    They are looked up, so that the file holds one period of them and not all.
+
+    Arguments
+    ---------
+    n_fft : int
+        Length of the transform.
+
+    Example
+    -------
+    >>> cosines, sines = CosinesAndSines(4)()
+    >>> cosines.round(), sines.round()[1]
+    (tensor([[ 1.,  1.,  1.,  1.],
+            [ 1.,  0., -1., -0.],
+            [ 1., -1.,  1., -1.]]), tensor([-0., -1., -0.,  1.]))
+    """
+
+    def __init__(self, n_fft):
+        super().__init__()
+        self.n_fft = n_fft
+        angle = 2 * torch.pi * torch.arange(n_fft).double() / n_fft
+        self.register_buffer("cosine", angle.cos().float())
+        self.register_buffer("sine", -angle.sin().float())
+
+    def forward(self):
+        """The waves.
+
+        Returns
+        -------
+        torch.Tensor
+            Real parts, of shape (n_fft // 2 + 1, n_fft).
+        torch.Tensor
+            Imaginary parts, of that shape.
+        """
+        frequency = torch.arange(self.n_fft // 2 + 1).unsqueeze(1)
+        turn = frequency * torch.arange(self.n_fft) % self.n_fft
+        return self.cosine[turn], self.sine[turn]
+
+
+class PowerSpectrumByProducts(nn.Module):
+    """An encoder's `PowerSpectrum` as two products of matrices.
+
+    Arguments
+    ---------
+    n_fft : int
+        Length of the transform.
+
+    Example
+    -------
+    >>> frames = torch.rand(2, 3, 400)
+    >>> energies = PowerSpectrumByProducts(512)(frames)
+    >>> torch.allclose(energies, PowerSpectrum(512)(frames), rtol=1e-4, atol=1e-4)
+    True
+    """
+
+    def __init__(self, n_fft):
+        super().__init__()
+        self.waves = CosinesAndSines(n_fft)
+
+    def forward(self, frames):
+        """Transforms frames.
+
+        Arguments
+        ---------
+        frames : torch.Tensor
+            Of shape (..., sample).
+
+        Returns
+        -------
+        torch.Tensor
+            Energies, of shape (..., n_fft // 2 + 1).
+        """
+        length = frames.shape[-1]
+        cosines, sines = (waves[:, :length].T for waves in self.waves())
+        return (frames @ cosines) ** 2 + (frames @ sines) ** 2
+
+
 class ConvolvedSTFT(nn.Module):
     """SpeechBrain's STFT as one convolution.
 
-    onnxruntime's STFT of 400 samples takes ten times as long. The sines are
-    looked up, so that the file holds one period of them and not all.
+    onnxruntime's STFT of 400 samples takes ten times as long.
 
     Arguments
     ---------
@@ -133,9 +211,7 @@ class ConvolvedSTFT(nn.Module):
         before = (stft.n_fft - len(stft.window)) // 2
         after = stft.n_fft - len(stft.window) - before
         self.register_buffer("window", F.pad(stft.window.cpu(), (before, after)))
-        angle = 2 * torch.pi * torch.arange(stft.n_fft).double() / stft.n_fft
-        self.register_buffer("cosine", angle.cos().float())
-        self.register_buffer("sine", -angle.sin().float())
+        self.waves = CosinesAndSines(stft.n_fft)
 
     def forward(self, wav):
         """Transforms waveforms.
@@ -150,9 +226,7 @@ class ConvolvedSTFT(nn.Module):
         torch.Tensor
             Real and imaginary parts, of shape (batch, frame, frequency, 2).
         """
-        frequency = torch.arange(self.n_fft // 2 + 1).unsqueeze(1)
-        turn = frequency * torch.arange(self.n_fft) % self.n_fft
-        kernel = torch.cat([self.cosine[turn], self.sine[turn]]) * self.window
+        kernel = torch.cat(self.waves()) * self.window
         margin = self.n_fft // 2
         padded = F.pad(wav.unsqueeze(1), (margin, margin), mode=self.pad_mode)
         parts = F.conv1d(padded, kernel.unsqueeze(1), stride=self.hop_length)
@@ -221,34 +295,29 @@ def _to_float16(model):
     return model
 
 
-def _save_int8(model, path):
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
-    # The quantizer transposes weights, after which noted shapes are wrong.
-    del model.graph.value_info[:]
-    quantize_dynamic(
-        model,
-        path,
-        # Unsigned, because without VNNI signed weights saturate onnxruntime's
-        # products; its convolutions are faster with unsigned ones as well.
-        weight_type=QuantType.QUInt8,
-        op_types_to_quantize=["MatMul", "Conv"],
-        nodes_to_exclude=_of_samples(model.graph),
-    )
-
-
 def _of_samples(graph):
-    """Products of the front end, which stay in float32.
+    """Products that see samples or spectra, which stay in float32.
 
     Spectra span 80 dB and more, waveforms as much; eight bits or half precision
-    are too few for them, and the weights are few. Of an SSL encoder that is its
-    convolutions, of filter banks all there is.
+    are too few for them, and the weights are few. Of an encoder of the wav2vec 2.0
+    kind that is its first convolution, of filter banks all there is.
     """
+    shapes = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
     names = []
     for node in graph.node:
+        if node.op_type not in PRODUCTS:
+            continue
+        # What an encoder does itself, and not by a module of its own. Within
+        # `autocast` the recorder loses the names.
         part, _, inner = _scope(node).partition(".")
-        is_spectrum = inner.split(".")[0] == "fbank"
-        if part == "encoder" and (is_spectrum or node.op_type == "Conv"):
+        of_encoder = part in ("", "encoder")
+        is_spectrum = inner.split(".")[0] in ("", "fbank", "spectrum")
+        is_first = (
+            node.op_type == "Conv"
+            and shapes.get(node.input[1], [0, 0])[1] == 1
+            and {a.name: a.i for a in node.attribute}.get("group", 1) == 1
+        )
+        if of_encoder and (is_spectrum or is_first):
             names.append(node.name)
     return names
 

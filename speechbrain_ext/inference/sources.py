@@ -28,6 +28,29 @@ def is_training(source):
     return (Path(source) / "save").is_dir()
 
 
+def add_trust_option(parser):
+    """Adds `--trust_source`, which `load_model` takes, to a command line.
+
+    Arguments
+    ---------
+    parser : argparse.ArgumentParser
+        Parser of a script.
+
+    Example
+    -------
+    >>> import argparse
+    >>> parser = argparse.ArgumentParser()
+    >>> add_trust_option(parser)
+    >>> parser.parse_args(["--trust_source"]).trust_source
+    True
+    """
+    parser.add_argument(
+        "--trust_source",
+        action="store_true",
+        help="hyperparams.yaml may call anything, such as lobes of your own",
+    )
+
+
 def load_model(source, device=None, revision=None, token=None, trust_source=False):
     """Loads a model of any kind of source.
 

@@ -43,15 +43,15 @@ class Candidate(NamedTuple):
     Arguments
     ---------
     name : str
-        Of the speaker.
+        Name of the speaker.
     score : float
-        Of the recording with what was enrolled.
+        Score of the recording against what was enrolled.
     decision : bool
         Whether they are of one speaker.
     log_likelihood_ratio : float
-        As of `Verification`; None without calibration.
+        See `Verification`; None without calibration.
     probability : float
-        As of `Verification`; None without calibration.
+        See `Verification`; None without calibration.
     """
 
     name: str
@@ -73,15 +73,15 @@ def rank_speakers(
     Arguments
     ---------
     scoring : ModelScoring
-        Of the model.
+        Scoring of the model.
     embedding : torch.Tensor
-        Of the recording, of shape (dim,).
+        Embedding of the recording, of shape (dim,).
     duration : float
-        Of the recording, in seconds.
+        Duration of the recording, in seconds.
     enrolled : dict
         Embeddings of each speaker's recordings and their seconds.
     threshold : float
-        In place of the model's own.
+        Threshold in place of the model's own.
 
     Returns
     -------
@@ -130,17 +130,18 @@ class SpeakerRecognition(torch.nn.Module):
     Arguments
     ---------
     encoder : torch.nn.Module
-        From waveforms and lengths to features and lengths.
+        Module from waveforms and lengths to features and lengths.
     embedding_model : torch.nn.Module
-        From features and lengths to embeddings (batch, 1, dim).
+        Module from features and lengths to embeddings (batch, 1, dim).
     sample_rate : int
-        In Hz.
+        Sample rate of the waveforms, in Hz.
     threshold : float
         Score above which two utterances are of one speaker.
     scoring : ModelScoring
-        In place of the threshold: how to score and decide.
+        How to score and decide, in place of the threshold.
     classifier : torch.nn.Module
-        From embeddings to scores of the training speakers, for `classify_batch`.
+        Module from embeddings to scores of the training speakers, for
+        `classify_batch`.
     label_encoder : speechbrain.dataio.encoder.CategoricalEncoder
         Names of the training speakers.
 
@@ -202,11 +203,11 @@ class SpeakerRecognition(torch.nn.Module):
             Folder that `speechbrain-ext export` wrote, or its name on the Hugging
             Face hub.
         savedir : str or Path
-            Where to download to; the hub's cache if None.
+            Folder for the download; the hub's cache if None.
         revision : str
             Branch, tag or commit on the hub.
         token : str
-            For the hub; the one that is logged in with if None.
+            Token for the hub; the one that is logged in with if None.
         run_opts : dict or speechbrain.utils.run_opts.RunOptions
             {"device": "cuda:0"} says where to compute; a GPU if there is one.
         trust_source : bool
@@ -216,7 +217,7 @@ class SpeakerRecognition(torch.nn.Module):
         Returns
         -------
         SpeakerRecognition
-            With the threshold and calibration of the model.
+            The model, with its threshold and calibration.
 
         Raises
         ------
@@ -247,15 +248,15 @@ class SpeakerRecognition(torch.nn.Module):
         output_folder : str or Path
             `output_folder` of the training, with hyperparams.yaml and save/.
         device : str
-            Where to compute.
+            Device to compute on.
         trust_source : bool
-            As of `from_hparams`; needed where the encoder or the embedding
+            See `from_hparams`; needed where the encoder or the embedding
             model is of a package of your own.
 
         Returns
         -------
         SpeakerRecognition
-            With the threshold of the validation trials.
+            The model, with the threshold of the validation trials.
 
         Raises
         ------
@@ -335,7 +336,7 @@ class SpeakerRecognition(torch.nn.Module):
         Returns
         -------
         torch.Tensor
-            Of shape (batch, 1, dim).
+            Embeddings, of shape (batch, 1, dim).
 
         Raises
         ------
@@ -379,7 +380,7 @@ class SpeakerRecognition(torch.nn.Module):
         Returns
         -------
         torch.Tensor
-            On the CPU, of shape (dim,).
+            Embedding on the CPU, of shape (dim,).
 
         Raises
         ------
@@ -429,7 +430,7 @@ class SpeakerRecognition(torch.nn.Module):
         Returns
         -------
         torch.Tensor
-            On the CPU, of shape (head, frame, layer).
+            Layer weights on the CPU, of shape (head, frame, layer).
         """
         features, _ = self.encoder(wav.unsqueeze(0).to(self.device))
         _, weights = self.embedding_model(features, return_weights=True)
@@ -448,14 +449,14 @@ class SpeakerRecognition(torch.nn.Module):
         paths : list of str
             Audio files.
         window_length : float
-            As of `encode_file`.
+            See `encode_file`.
         window_overlap : float
-            As of `encode_file`.
+            See `encode_file`.
 
         Returns
         -------
         torch.Tensor
-            On the CPU, of shape (n_file, dim).
+            Embeddings on the CPU, of shape (n_file, dim).
 
         Raises
         ------
@@ -480,7 +481,7 @@ class SpeakerRecognition(torch.nn.Module):
             Audio file of any sample rate and number of channels. With savedir
             also a URL, or a file on the Hugging Face hub.
         savedir : str or Path
-            Where to download to.
+            Folder for the download.
 
         Returns
         -------
@@ -505,15 +506,15 @@ class SpeakerRecognition(torch.nn.Module):
         Arguments
         ---------
         wavs1 : torch.Tensor
-            As of `encode_batch`.
+            See `encode_batch`.
         wavs2 : torch.Tensor
-            As many.
+            Waveforms to compare them with, as many.
         wav1_lens : torch.Tensor
             Relative lengths, of shape (batch,).
         wav2_lens : torch.Tensor
             Relative lengths, of shape (batch,).
         threshold : float
-            In place of the model's own.
+            Threshold in place of the model's own.
 
         Returns
         -------
@@ -557,17 +558,17 @@ class SpeakerRecognition(torch.nn.Module):
         Arguments
         ---------
         path_x : str or Path
-            Audio file.
+            First audio file.
         path_y : str or Path
-            Audio file.
+            Second audio file.
         threshold : float
-            In place of the model's own.
+            Threshold in place of the model's own.
         window_length : float
-            As of `encode_file`.
+            See `encode_file`.
         window_overlap : float
-            As of `encode_file`.
+            See `encode_file`.
         savedir : str or Path
-            As of `load_audio`.
+            See `load_audio`.
 
         Returns
         -------
@@ -603,14 +604,14 @@ class SpeakerRecognition(torch.nn.Module):
         Arguments
         ---------
         name : str
-            Of the speaker.
+            Name of the speaker.
         files : str or list of str
             Recordings of the speaker, whose embeddings are averaged at unit
             length.
         window_length : float
-            As of `encode_file`.
+            See `encode_file`.
         window_overlap : float
-            As of `encode_file`.
+            See `encode_file`.
 
         Returns
         -------
@@ -638,13 +639,13 @@ class SpeakerRecognition(torch.nn.Module):
         file : str or Path
             Audio file.
         top : int
-            At most so many candidates.
+            Largest number of candidates.
         threshold : float
-            In place of the model's own.
+            Threshold in place of the model's own.
         window_length : float
-            As of `encode_file`.
+            See `encode_file`.
         window_overlap : float
-            As of `encode_file`.
+            See `encode_file`.
 
         Returns
         -------
@@ -674,7 +675,7 @@ class SpeakerRecognition(torch.nn.Module):
         Arguments
         ---------
         wavs : torch.Tensor
-            As of `encode_batch`.
+            See `encode_batch`.
         wav_lens : torch.Tensor
             Relative lengths, of shape (batch,).
 
@@ -710,14 +711,14 @@ class SpeakerRecognition(torch.nn.Module):
         Arguments
         ---------
         path : str or Path
-            As of `load_audio`.
+            See `load_audio`.
         savedir : str or Path
-            As of `load_audio`.
+            See `load_audio`.
 
         Returns
         -------
         tuple
-            As of `classify_batch`.
+            See `classify_batch`.
         """
         return self.classify_batch(self.load_audio(path, savedir))
 

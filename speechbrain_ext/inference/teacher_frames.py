@@ -124,7 +124,9 @@ class TeacherFrames(nn.Module):
         return torch.cat(frames, dim=2), lengths
 
 
-def trained_teacher_frames(teacher, layers, channels_first=False):
+def trained_teacher_frames(
+    teacher, layers, channels_first=False, *, trust_source=False
+):
     """Frame-level layers of a training's best checkpoint.
 
     Arguments
@@ -135,6 +137,8 @@ def trained_teacher_frames(teacher, layers, channels_first=False):
         See `TeacherFrames`.
     channels_first : bool
         See `TeacherFrames`.
+    trust_source : bool
+        See `SpeakerRecognition.from_training`.
 
     Returns
     -------
@@ -142,11 +146,15 @@ def trained_teacher_frames(teacher, layers, channels_first=False):
         The layers.
     """
     return TeacherFrames(
-        SpeakerRecognition.from_training(teacher), layers, channels_first
+        SpeakerRecognition.from_training(teacher, trust_source=trust_source),
+        layers,
+        channels_first,
     )
 
 
-def pooled_teacher_frames(teacher, layers, channels_first=False, pooling=None):
+def pooled_teacher_frames(
+    teacher, layers, channels_first=False, pooling=None, *, trust_source=False
+):
     """A teacher whose embeddings are pooled frame-level layers.
 
     Arguments
@@ -160,13 +168,17 @@ def pooled_teacher_frames(teacher, layers, channels_first=False, pooling=None):
     pooling : torch.nn.Module
         Pooling from frames (batch, time, channel) and relative lengths to (batch, 1,
         dim), such as `MaskedStatisticsPooling`; the mean over time if None.
+    trust_source : bool
+        See `SpeakerRecognition.from_training`.
 
     Returns
     -------
     SpeakerRecognition
         Model for `extract_embeddings`.
     """
-    frames = trained_teacher_frames(teacher, layers, channels_first)
+    frames = trained_teacher_frames(
+        teacher, layers, channels_first, trust_source=trust_source
+    )
     pooling = pooling or MaskedStatisticsPooling(return_std=False)
     return SpeakerRecognition(
         frames, pooling, frames.teacher.sample_rate, threshold=None

@@ -59,6 +59,11 @@ NAMES = {
         )
     ),
 }  # fmt: skip
+# Arguments by which a file would trust another source, and what that would run
+TRUST = {
+    "trust_remote_code": "code of the Hugging Face hub",
+    "trust_source": "what another model's YAML calls",
+}
 CALLS = ("!new:", "!name:", "!apply:")
 # In the place of its value HyperPyYAML puts what this file or that one has, or
 # what a function returns, while it resolves references.
@@ -179,8 +184,9 @@ class AllowListLoader(SafeLoader):
         if isinstance(node, MappingNode):
             children = [child for pair in node.value for child in pair]
             for name, value in node.value:
-                if name.value == "trust_remote_code" and value.value != "false":
-                    raise _refusal(self.source, key, "code of the Hugging Face hub")
+                for switch, what in TRUST.items():
+                    if name.value == switch and value.value != "false":
+                        raise _refusal(self.source, key, what)
         for child in children:
             self._check(child, key, [*above, node])
 

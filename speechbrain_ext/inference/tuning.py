@@ -1,11 +1,15 @@
 """The threshold of a model on one's own trials."""
 
+from pathlib import Path
 from typing import NamedTuple
 
 from speechbrain_ext.dataio.trials import match_utterances
+from speechbrain_ext.inference.model_card import with_decision
+from speechbrain_ext.inference.model_folder import CALIBRATION, CARD
 from speechbrain_ext.metrics.bootstrap import threshold_interval
 from speechbrain_ext.metrics.detection import DetectionCurve
 from speechbrain_ext.utils.errors import InputError
+from speechbrain_ext.utils.files import atomic_path
 
 
 class Tuning(NamedTuple):
@@ -133,6 +137,25 @@ def tune(trials, scores, far=None, costs=None):
         (target <= threshold).double().mean().item(),
         point,
     )
+
+
+def keep_scoring(folder, scoring):
+    """Writes how a model decides into its folder, and into its card.
+
+    Arguments
+    ---------
+    folder : str or Path
+        Folder that `export_model` wrote.
+    scoring : ModelScoring
+        How the model decides now.
+    """
+    folder = Path(folder)
+    scoring.save(folder / CALIBRATION)
+    card = folder / CARD
+    if card.is_file():
+        text = with_decision(card.read_text(encoding="utf-8"), scoring)
+        with atomic_path(card) as partial:
+            partial.write_text(text, encoding="utf-8")
 
 
 def score_trials(model, trials, store):

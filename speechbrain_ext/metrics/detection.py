@@ -156,13 +156,14 @@ def _closest_point(far: torch.Tensor, frr: torch.Tensor) -> int:
     ties its choice depends on rounding: it is repeated on the near ties.
     """
     rounded = (far - frr).abs()
-    exact = (far.double() - frr.double()).abs()
     near_ties = torch.nonzero(rounded <= rounded.min() + 1e-6).flatten()
-    closest, *others = near_ties.tolist()
-    for index in others:
-        if rounded[index].item() < exact[closest].item():
+    exact = (far[near_ties].double() - frr[near_ties].double()).abs().tolist()
+    rounded = rounded[near_ties].tolist()
+    closest = 0
+    for index in range(1, len(near_ties)):
+        if rounded[index] < exact[closest]:
             closest = index
-    return closest
+    return int(near_ties[closest])
 
 
 def minDCF(

@@ -5,6 +5,13 @@ import math
 import torch
 from torch import nn
 
+from speechbrain_ext.nnet.derived import Derived
+from speechbrain_ext.nnet.symmetric import (
+    from_upper_triangles,
+    pair_indices,
+    upper_triangles,
+)
+
 
 class GaussianMixture(nn.Module):
     """A mixture of Gaussians, the universal background model of i-vectors.
@@ -59,6 +66,9 @@ class GaussianMixture(nn.Module):
         self.weights = _constant(torch.full((n_components,), 1 / n_components))
         self.means = _constant(torch.randn(n_components, n_channels))
         self.covariances = _constant(spread)
+        # Of all frames, and much work for the few of a batch
+        self._terms = Derived(_density_terms)
+        self._inverse_factors = Derived(_inverse_factors)
 
     def start_from(self, frames, generator=None):
         """Starts at frames that are drawn, with the variances of all frames.
@@ -104,27 +114,11 @@ class GaussianMixture(nn.Module):
         torch.Tensor
             For each component, of shape (..., component).
         """
-        means, spread = self.means.double(), self.covariances.double()
-        if self.is_full:
-            factor = torch.linalg.cholesky(spread)
-            precision = torch.cholesky_inverse(factor)
-            log_det = 2 * factor.diagonal(dim1=1, dim2=2).log().sum(1)
-            linear = (precision @ means.unsqueeze(2)).squeeze(2)
-            # Each product of two channels stands for both of their orders.
-            quadratic = self._pairs(2 * precision - precision.diagonal(
-                dim1=1, dim2=2).diag_embed())  # fmt: skip
-        else:
-            quadratic = 1 / spread
-            log_det = spread.log().sum(1)
-            linear = quadratic * means
-        constant = self.weights.double().log() - 0.5 * (
-            self.n_channels * math.log(2 * math.pi) + log_det + (means * linear).sum(1)
+        linear, quadratic, constant = (
+            term.to(frames.dtype)
+            for term in self._terms(self.weights, self.means, self.covariances)
         )
-        return (
-            frames @ linear.T.to(frames.dtype)
-            - 0.5 * self._squares(frames) @ quadratic.T.to(frames.dtype)
-            + constant.to(frames.dtype)
-        )
+        return frames @ linear.T - 0.5 * self._squares(frames) @ quadratic.T + constant
 
     def posteriors(self, frames):
         """Probability of each component, given a frame.
@@ -156,12 +150,8 @@ class GaussianMixture(nn.Module):
         """
         if not self.is_full:
             return deviations / self.covariances.sqrt()
-        factor = torch.linalg.cholesky(self.covariances.double())
-        unit = torch.eye(self.n_channels, dtype=factor.dtype, device=factor.device)
-        inverse = torch.linalg.solve_triangular(factor, unit, upper=False)
-        return torch.einsum(
-            "cde,...ce->...cd", inverse.to(deviations.dtype), deviations
-        )
+        inverse = self._inverse_factors(self.covariances).to(deviations.dtype)
+        return torch.einsum("cde,...ce->...cd", inverse, deviations)
 
     @torch.no_grad()
     def em_step(self, batches):
@@ -194,13 +184,13 @@ class GaussianMixture(nn.Module):
         """Sets the parameters from the sums over frames and posteriors."""
         n_frames = counts.sum()
         mean_of_all = first.sum(0) / n_frames
-        square_of_all = self._from_pairs(second.sum(0) / n_frames)
+        square_of_all = self._from_squares(second.sum(0) / n_frames)
         if self.is_full:
             square_of_all = square_of_all.diagonal()
         floor = self.VARIANCE_FLOOR * (square_of_all - mean_of_all**2)
         weight = counts.clamp(min=self.MIN_FRAMES).unsqueeze(1)
         means = first / weight
-        spread = self._from_pairs(second / weight)
+        spread = self._from_squares(second / weight)
         if self.is_full:
             spread = spread - means.unsqueeze(2) * means.unsqueeze(1)
             unit = floor.sqrt()
@@ -218,26 +208,46 @@ class GaussianMixture(nn.Module):
         """Products of a frame's channels, each pair once, or the squares."""
         if not self.is_full:
             return frames**2
-        rows, columns = self._indices(frames.device)
+        rows, columns = pair_indices(self.n_channels, frames.device)
         return frames[..., rows] * frames[..., columns]
 
-    def _pairs(self, matrices):
-        rows, columns = self._indices(matrices.device)
-        return matrices[:, rows, columns]
-
-    def _from_pairs(self, pairs):
-        """Symmetric matrices from each pair once; variances stay."""
+    def _from_squares(self, squares):
+        """Symmetric matrices, or the squares."""
         if not self.is_full:
-            return pairs
-        rows, columns = self._indices(pairs.device)
-        matrices = pairs.new_empty(*pairs.shape[:-1], self.n_channels, self.n_channels)
-        matrices[..., rows, columns] = pairs
-        matrices[..., columns, rows] = pairs
-        return matrices
-
-    def _indices(self, device):
-        return torch.triu_indices(self.n_channels, self.n_channels, device=device)
+            return squares
+        return from_upper_triangles(squares, self.n_channels)
 
 
 def _constant(values):
     return nn.Parameter(values, requires_grad=False)
+
+
+@torch.no_grad()
+def _density_terms(weights, means, covariances):
+    """What a frame, its squares and one are multiplied by in log(weight * density)."""
+    n_channels = means.shape[1]
+    means, spread = means.double(), covariances.double()
+    if spread.dim() == 3:
+        factor = torch.linalg.cholesky(spread)
+        precision = torch.cholesky_inverse(factor)
+        log_det = 2 * factor.diagonal(dim1=1, dim2=2).log().sum(1)
+        linear = (precision @ means.unsqueeze(2)).squeeze(2)
+        # Each product of two channels stands for both of their orders.
+        once = precision.diagonal(dim1=1, dim2=2).diag_embed()
+        quadratic = upper_triangles(2 * precision - once)
+    else:
+        quadratic = 1 / spread
+        log_det = spread.log().sum(1)
+        linear = quadratic * means
+    constant = weights.double().log() - 0.5 * (
+        n_channels * math.log(2 * math.pi) + log_det + (means * linear).sum(1)
+    )
+    return linear, quadratic, constant
+
+
+@torch.no_grad()
+def _inverse_factors(covariances):
+    """The inverse of each full covariance's Cholesky factor."""
+    factor = torch.linalg.cholesky(covariances.double())
+    unit = torch.eye(factor.shape[1], dtype=factor.dtype, device=factor.device)
+    return torch.linalg.solve_triangular(factor, unit, upper=False)

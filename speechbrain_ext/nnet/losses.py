@@ -99,13 +99,13 @@ class SubCenterClassifier(nn.Module):
         Returns
         -------
         torch.Tensor
-            Cosines in float32, of shape (batch, 1, speaker).
+            Cosines in the weights' precision, of shape (batch, 1, speaker).
         """
         # Half precision cannot tell cosines near one apart.
         with torch.autocast(embeddings.device.type, enabled=False):
             cosines = torch.einsum(
                 "btd,kdn->kbtn",
-                F.normalize(embeddings.float(), dim=-1),
+                F.normalize(embeddings.to(self.weight.dtype), dim=-1),
                 F.normalize(self.weight, dim=1),
             )
         return cosines.amax(dim=0)

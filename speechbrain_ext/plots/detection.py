@@ -5,7 +5,7 @@ import torch
 from sklearn.metrics import DetCurveDisplay
 
 from speechbrain_ext.metrics.detection import EER, det_points
-from speechbrain_ext.plots.figures import new_figure, save_figure
+from speechbrain_ext.plots.figures import FORMATS, new_figure, save_figure
 
 POINTS_PER_DEVIATION = 500
 N_BINS = 20  # of posteriors
@@ -13,7 +13,7 @@ N_SCORE_BINS = 80
 DET_TICKS = (0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4)
 
 
-def plot_det(path, systems):
+def plot_det(path, systems, formats=FORMATS):
     """Detection error trade-off on probit axes.
 
     Arguments
@@ -23,6 +23,8 @@ def plot_det(path, systems):
     systems : dict
         For each name, target and non-target scores, of shapes (n_target,)
         and (n_nontarget,).
+    formats : sequence of str
+        See `save_figure`.
 
     Returns
     -------
@@ -63,7 +65,7 @@ def plot_det(path, systems):
     else:
         axes.legend(loc="upper right")
     axes.grid(alpha=0.3)
-    return save_figure(figure, path)
+    return save_figure(figure, path, formats)
 
 
 def plot_scores(path, target, nontarget, thresholds):

@@ -6,6 +6,8 @@ from matplotlib.figure import Figure
 
 from speechbrain_ext.utils.files import atomic_path
 
+FORMATS = ("png", "pdf")  # of figures whose path has no extension
+
 
 def new_figure(*shape, figsize, layout=None, **subplots):
     """Makes a figure that is no part of pyplot's state.
@@ -38,8 +40,30 @@ def new_figure(*shape, figsize, layout=None, **subplots):
     return figure, figure.subplots(*shape, **subplots)
 
 
-def save_figure(figure, path):
-    """Writes a figure as PNG and PDF.
+def format_of(path):
+    """The format that the extension of a path names.
+
+    Arguments
+    ---------
+    path : str or Path
+        The path.
+
+    Returns
+    -------
+    str or None
+        One that matplotlib writes, such as "svg"; None if there is no such extension.
+
+    Example
+    -------
+    >>> format_of("det.svg"), format_of("results/ltdnn.v2")
+    ('svg', None)
+    """
+    name = Path(path).suffix.lower().removeprefix(".")
+    return name if name in Figure().canvas.get_supported_filetypes() else None
+
+
+def save_figure(figure, path, formats=FORMATS):
+    """Writes a figure in each format.
 
     Arguments
     ---------
@@ -47,6 +71,8 @@ def save_figure(figure, path):
         The figure.
     path : str or Path
         Without extension.
+    formats : sequence of str
+        Formats as of `format_of`.
 
     Returns
     -------
@@ -60,8 +86,8 @@ def save_figure(figure, path):
     ['.png', '.pdf']
     """
     written = []
-    for suffix in (".png", ".pdf"):
-        target = Path(f"{path}{suffix}")
+    for name in formats:
+        target = Path(f"{path}.{name}")
         with atomic_path(target) as partial:
             figure.savefig(partial, dpi=150, bbox_inches="tight")
         written.append(target)

@@ -11,14 +11,14 @@ WeSpeaker averages a speaker's raw embeddings. The defaults are n - 1 and averag
 of unit-length embeddings, where each utterance of a speaker has the same weight.
 """
 
-import numpy as np
 import torch
 
 from speechbrain_ext.processing.scoring import trial_sides
 from speechbrain_ext.utils.errors import InputError
 
 KINDS = ("z-norm", "t-norm", "s-norm")
-BLOCK = 4096
+# Of utterances whose scores with the cohort stay in a processor's cache
+BLOCK = 256
 
 
 def speaker_means(embeddings, speaker_of, unit_length=True):
@@ -56,6 +56,7 @@ def speaker_means(embeddings, speaker_of, unit_length=True):
     return sums.index_add_(0, rows, matrix) / counts.unsqueeze(1)
 
 
+@torch.no_grad()
 def cohort_statistics(embeddings, cohort, cohort_size=None, unbiased=True):
     """Mean and standard deviation of cosine scores with the cohort.
 
@@ -105,8 +106,9 @@ def cohort_statistics(embeddings, cohort, cohort_size=None, unbiased=True):
     cohort = torch.nn.functional.normalize(cohort.float(), dim=1).T.contiguous()
     embeddings = torch.nn.functional.normalize(embeddings.float(), dim=1)
     means, stds = [], []
+    memory = torch.empty(min(BLOCK, len(embeddings)), n_cohort)
     for block in embeddings.split(BLOCK):
-        scores = block @ cohort
+        scores = torch.mm(block, cohort, out=memory[: len(block)])
         if cohort_size is not None:
             scores = _highest(scores, cohort_size)
         std, mean = torch.std_mean(scores, dim=1, correction=int(unbiased))
@@ -122,13 +124,13 @@ def cohort_statistics(embeddings, cohort, cohort_size=None, unbiased=True):
 
 
 def _highest(scores, count):
-    """The highest scores of each row, in no order.
+    """The highest scores of each row, in no order; the others are moved.
 
     NumPy selects them in a fifth of the time of `torch.topk`.
     """
     first = scores.shape[1] - count
-    selected = np.partition(scores.numpy(), max(first - 1, 0), axis=1)[:, first:]
-    return torch.from_numpy(selected)
+    scores.numpy().partition(max(first - 1, 0), axis=1)
+    return scores[:, first:]
 
 
 def normalize_scores(

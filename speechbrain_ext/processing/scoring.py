@@ -9,7 +9,8 @@ from speechbrain_ext.dataio.enrolments import require_enrolled
 from speechbrain_ext.utils.errors import InputError
 from speechbrain_ext.utils.fields import find_same_names
 
-BLOCK = 65536
+# Of pairs whose embeddings stay in a processor's cache
+BLOCK = 4096
 
 
 def cosine_scores(embeddings, trials):
@@ -67,10 +68,15 @@ def row_cosines(enrol, test, n_enrol=None):
     >>> row_cosines(torch.tensor([[3.0, 4.0]]), torch.tensor([[1.0, 0.0]]))
     tensor([0.6000])
     """
-    del n_enrol
     enrol = torch.nn.functional.normalize(enrol, dim=1)
     test = torch.nn.functional.normalize(test, dim=1)
-    return (enrol * test).sum(dim=1).clamp(-1, 1)
+    return _unit_row_cosines(enrol, test, n_enrol)
+
+
+def _unit_row_cosines(enrol, test, n_enrol):
+    """`row_cosines` of embeddings of unit length."""
+    del n_enrol
+    return (enrol * test).sum(dim=1).clamp_(-1, 1)
 
 
 def side_cosines(embeddings: torch.Tensor, sides: "TrialSides") -> torch.Tensor:
@@ -91,9 +97,9 @@ def side_cosines(embeddings: torch.Tensor, sides: "TrialSides") -> torch.Tensor:
     torch.Tensor
         Scores, of shape (n_trial,), in [-1, 1].
     """
-    if len(embeddings) ** 2 > 4 * len(sides.enrol):
-        return score_in_blocks(row_cosines, embeddings, sides)
     directions = torch.nn.functional.normalize(embeddings, dim=1)
+    if len(embeddings) ** 2 > 4 * len(sides.enrol):
+        return score_in_blocks(_unit_row_cosines, directions, sides)
     return (directions @ directions.T).clamp_(-1, 1)[sides.enrol, sides.test]
 
 
@@ -119,7 +125,9 @@ def score_in_blocks(compare, embeddings, sides):
     return torch.cat(
         [
             compare(
-                embeddings[enrol], embeddings[test], sides.counts[enrol].unsqueeze(1)
+                embeddings.index_select(0, enrol),
+                embeddings.index_select(0, test),
+                sides.counts[enrol].unsqueeze(1),
             )
             for enrol, test in zip(sides.enrol.split(BLOCK), sides.test.split(BLOCK))
         ]
@@ -216,11 +224,11 @@ def trial_sides(embeddings, trials, enrolments=None):
     tensor([0.5000, 1.0000], dtype=torch.float64)
     """
     if enrolments is None:
-        enrol = {name: (name,) for name in trials.enrol}
+        enrol = {name: (name,) for name in set(trials.enrol)}
     else:
         require_enrolled(trials, enrolments)
         enrol = {model: tuple(enrolments[model]) for model in set(trials.enrol)}
-    test = {name: (name,) for name in trials.test}
+    test = {name: (name,) for name in set(trials.test)}
     distinct = sorted({*enrol.values(), *test.values()})
     names = sorted({name for side in distinct for name in side})
     same = find_same_names(names, embeddings)

@@ -31,6 +31,8 @@ from speechbrain_ext.utils.checkpoints import other_architecture
 from speechbrain_ext.utils.distributed import (
     device_of,
     in_all_processes,
+    rank_and_processes,
+    union_of_processes,
     without_wrapper,
 )
 from speechbrain_ext.utils.errors import InputError
@@ -63,6 +65,8 @@ class StepBrain(sb.Brain):
     validate_after, and wav_augment where there is one. Where it has precision or
     eval_precision, these may be "auto".
     """
+
+    _lost_loss = None  # a loss of this step that is not finite
 
     def __init__(
         self,
@@ -115,6 +119,7 @@ class StepBrain(sb.Brain):
             self.hparams.seed,
             rank,
             n_processes,
+            dataset.shard_sizes,
         )
         return make_dataloader(
             dataset,
@@ -178,6 +183,10 @@ class StepBrain(sb.Brain):
                 {**group, "params": [p for p in group["params"] if p.requires_grad]}
                 for group in given
             ]
+            if self.remove_vector_weight_decay:
+                groups = [
+                    part for group in groups for part in vectors_without_decay(group)
+                ]
             groups = [group for group in groups if group["params"]]
             if not groups:
                 continue
@@ -188,10 +197,12 @@ class StepBrain(sb.Brain):
             try:
                 scheduler = lr_scheduler(optimizer)
             except ZeroDivisionError:
+                n_steps = self.hparams.number_of_steps
+                schedule = getattr(lr_scheduler, "func", lr_scheduler).__name__
                 raise InputError(
-                    f"number_of_steps: {self.hparams.number_of_steps} leaves the "
-                    "one-cycle schedule a warm-up of exactly one step, which "
-                    "PyTorch cannot; take some steps more, or another warmup"
+                    f"number_of_steps: {n_steps} leaves a phase of {schedule} no "
+                    "steps to rise or fall in, which PyTorch cannot; take more steps, "
+                    "or another warmup"
                 ) from None
             for group in optimizer.param_groups:
                 for key in ("lr", "initial_lr", "max_lr", "min_lr"):
@@ -347,7 +358,9 @@ class StepBrain(sb.Brain):
                 scheduler.step()
 
     def check_loss_isfinite(self, loss):
-        """Stops all processes at the first loss that is NaN or infinite.
+        """Stops all processes at the first step with a loss that is NaN or infinite.
+
+        Where gradients are accumulated the processes exchange it once a step.
 
         Arguments
         ---------
@@ -359,12 +372,17 @@ class StepBrain(sb.Brain):
         InputError
             If the loss is not finite. Checkpoints are left as they are.
         """
-        if not in_all_processes(torch.isfinite(loss)):
+        if not torch.isfinite(loss):
+            self._lost_loss = loss.item()
+        if self.step % self.grad_accumulation_factor:
+            return
+        lost, self._lost_loss = self._lost_loss, None
+        if not in_all_processes(lost is None):
             raise InputError(
-                f"the loss is {loss.item()} after {self.optimizer_step} "
-                "optimiser steps; training stops and the last checkpoint in "
-                f"'{self.checkpointer.checkpoints_dir}' is kept. Try a lower "
-                "lr, or precision fp32 or bf16 for fp16"
+                f"the loss is {loss.item() if lost is None else lost} after "
+                f"{self.optimizer_step} optimiser steps; training stops and the last "
+                f"checkpoint in '{self.checkpointer.checkpoints_dir}' is kept. Try a "
+                "lower lr, or precision fp32 or bf16 for fp16"
             )
 
     def end_validation(self, valid_stats, summary, meta, min_key):
@@ -409,24 +427,33 @@ class StepBrain(sb.Brain):
         self._stop_if_asked()
 
 
-def rank_and_processes():
-    """The number of this process and how many train together.
+def vectors_without_decay(group):
+    """Splits parameters by whether their weights decay, as SpeechBrain does.
+
+    Arguments
+    ---------
+    group : dict
+        A group as torch.optim takes it.
 
     Returns
     -------
-    rank : int
-        Number of the process, from 0.
-    n_processes : int
-        1 without torchrun.
+    list of dict
+        The group of matrices and the like, and one of vectors, such as biases and
+        norms, without decay.
 
     Example
     -------
-    >>> rank_and_processes()
-    (0, 1)
+    >>> group = {"params": list(torch.nn.Linear(3, 2).parameters()), "lr": 0.1}
+    >>> matrices, vectors = vectors_without_decay(group)
+    >>> matrices["params"][0].shape, vectors["weight_decay"]
+    (torch.Size([2, 3]), 0.0)
     """
-    if not is_distributed_initialized():
-        return 0, 1
-    return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    vectors = [p for p in group["params"] if p.dim() == 1]
+    others = [p for p in group["params"] if p.dim() != 1]
+    return [
+        {**group, "params": others},
+        {**group, "params": vectors, "weight_decay": 0.0},
+    ]
 
 
 def forget_steps(path, first):
@@ -479,7 +506,8 @@ class SpeakerBrain(StepBrain):
     Arguments
     ---------
     valid_trials : Trials
-        Validation trials, whose utterances the `valid_set` of `fit` gives.
+        Validation trials, whose utterances the `valid_set` of `fit` gives, in
+        each of several processes all of them or its own share.
     *args
         Handed on to `speechbrain.Brain`.
     **kwargs
@@ -514,11 +542,15 @@ class SpeakerBrain(StepBrain):
         trains_encoder = training and (
             self.optimizer_step >= self.hparams.encoder_frozen_steps
         )
+        encoder, model = self.modules.encoder, self.modules.embedding_model
+        if not training:
+            # Wrapped ones exchange their buffers at each batch, of which the
+            # processes have different numbers.
+            encoder, model = without_wrapper(encoder), without_wrapper(model)
         with torch.set_grad_enabled(trains_encoder):
-            features, lengths = self.modules.encoder(wavs, lengths)
+            features, lengths = encoder(wavs, lengths)
         if training and self.hparams.fea_augment:
             features, lengths = self.hparams.fea_augment(features, lengths)
-        model = self.modules.embedding_model
         if training:
             return self.modules.classifier(model(features, lengths))
         if self.layer_weights is None and attends_to_layers(model):
@@ -596,7 +628,8 @@ class SpeakerBrain(StepBrain):
             return
         if self.layer_weights is not None:
             layer_usage([self.layer_weights])  # warns if it has collapsed
-        scores = cosine_scores(self.valid_embeddings, self.valid_trials)
+        embeddings = union_of_processes(self.valid_embeddings)
+        scores = cosine_scores(embeddings, self.valid_trials)
         metrics = verification_metrics(self.valid_trials, scores)
         if isinstance(self.hparams.epoch_counter, EpochCounterWithStopper):
             # One decision: scores of two GPUs may differ in the last digit.

@@ -1,15 +1,35 @@
 """Grids of trainings: what to run, and the row of a table for each."""
 
+import csv
 import dataclasses
 import json
 import statistics
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 from ruamel.yaml import YAML, YAMLError
 
 from speechbrain_ext.config import read_configuration
 from speechbrain_ext.utils.errors import InputError
+
+
+class GridEntry(NamedTuple):
+    """What is trained under one name.
+
+    Arguments
+    ---------
+    hparams : str
+        YAML of the system.
+    overrides : dict
+        Values of its keys.
+    scoring_chain : str or None
+        YAML of the scoring chain of its scores.
+    """
+
+    hparams: str
+    overrides: dict
+    scoring_chain: str | None = None
 
 
 def read_grid(path):
@@ -19,12 +39,13 @@ def read_grid(path):
     ---------
     path : str or Path
         YAML with, for each name, a mapping: hparams, the YAML of the system,
-        and overrides of its keys.
+        overrides of its keys, and, where its scores are to go through
+        recipes/VoxCeleb/scoring_chain.py too, scoring_chain, the YAML of that.
 
     Returns
     -------
     dict
-        For each name, the YAML's path and the overrides.
+        For each name a `GridEntry`.
 
     Raises
     ------
@@ -35,8 +56,8 @@ def read_grid(path):
     -------
     >>> path = getfixture("tmpdir") / "grid.yaml"
     >>> path.write_text("sum: {hparams: hparams/lap_wavlm.yaml, pool: sum}\\n", "utf-8")
-    >>> read_grid(path)
-    {'sum': ('hparams/lap_wavlm.yaml', {'pool': 'sum'})}
+    >>> read_grid(path)["sum"]
+    GridEntry(hparams='hparams/lap_wavlm.yaml', overrides={'pool': 'sum'}, ...None)
     """
     path = Path(path)
     if not path.is_file():
@@ -52,8 +73,9 @@ def read_grid(path):
     for name, settings in content.items():
         if not isinstance(settings, dict) or "hparams" not in settings:
             raise InputError(f"'{path}': {name} has no hparams, a YAML to train")
-        hparams_file = settings.pop("hparams")
-        grid[name] = hparams_file, settings
+        grid[name] = GridEntry(
+            settings.pop("hparams"), settings, settings.pop("scoring_chain", None)
+        )
     return grid
 
 
@@ -155,7 +177,6 @@ def grid_row(name, output_folders):
     """
     folders = [results_folder(folder) for folder in output_folders]
     runs = [read_metrics(folder) for folder in folders]
-    low, high = runs[0]["EER_95"]
     with_plda = [folder.with_name("verification_plda") for folder in folders]
     plda = {}
     if all((folder / "metrics.json").is_file() for folder in with_plda):
@@ -163,15 +184,96 @@ def grid_row(name, output_folders):
         plda = {"EER % with PLDA": over_seeds(eers, 2)}
     return {
         "system": name,
-        "EER %": over_seeds([100 * run["EER"] for run in runs], 2),
         **plda,
-        "95 % over speakers, first seed": f"{100 * low:.1f} to {100 * high:.1f}",
-        "EER* %": over_seeds([100 * run["EER_star"] for run in runs], 2),
-        "minDCF 0.01": over_seeds([run["minDCF_0.01"] for run in runs], 3),
-        "minDCF 0.05": over_seeds([run["minDCF_0.05"] for run in runs], 3),
+        **_errors(runs),
         "parameters": runs[0]["parameters"]["embedding_model"],
         "minutes": over_seeds([run["train_minutes"] for run in runs], 0),
     }
+
+
+def chain_rows(name, output_folders):
+    """The rows of one setting's scoring chain, over its seeds.
+
+    Arguments
+    ---------
+    name : str
+        Name of the setting.
+    output_folders : list of Path
+        As of `grid_row`.
+
+    Returns
+    -------
+    list of dict
+        For each trial list and step of the chain, columns and their values: as of
+        `grid_row`, and for calibrated scores Cllr and the actual cost.
+    """
+    chains = [chain_folder(folder) for folder in output_folders]
+    with open(chains[0] / "chain.csv", newline="", encoding="utf-8") as file:
+        steps = [(row["trials"], row["scores"]) for row in csv.DictReader(file)]
+    lists = {trials for trials, _ in steps}
+    rows = []
+    for trials, scores in steps:
+        folders = [chain / trials / scores.replace(" ", "_") for chain in chains]
+        runs = [read_metrics(folder) for folder in folders]
+        of_list = [trials] if len(lists) > 1 else []
+        row = {"system": ", ".join([name, *of_list, scores]), **_errors(runs)}
+        if "Cllr" in runs[0]:
+            row["Cllr"] = over_seeds([run["Cllr"] for run in runs], 3)
+            actual = [run["actDCF_0.01"] for run in runs]
+            row["actual DCF 0.01"] = over_seeds(actual, 3)
+        rows.append(row)
+    return rows
+
+
+def chain_folder(output_folder):
+    """Where the scoring chain of a training is.
+
+    Arguments
+    ---------
+    output_folder : Path
+        Output folder of the training; where it has stages, the last one counts.
+
+    Returns
+    -------
+    Path
+        Output folder of scoring_chain.py.
+    """
+    return results_folder(output_folder).with_name("scoring_chain")
+
+
+def _errors(runs):
+    """Error rates of verifications, one for each seed."""
+    low, high = runs[0]["EER_95"]
+    return {
+        "EER %": over_seeds([100 * run["EER"] for run in runs], 2),
+        "95 % over speakers, first seed": f"{100 * low:.1f} to {100 * high:.1f}",
+        "EER* %": eer_star_over_seeds(runs),
+        "minDCF 0.01": over_seeds([run["minDCF_0.01"] for run in runs], 3),
+        "minDCF 0.05": over_seeds([run["minDCF_0.05"] for run in runs], 3),
+    }
+
+
+def eer_star_over_seeds(runs):
+    """EER* in per cent, which scores without a threshold of their own lack.
+
+    Arguments
+    ---------
+    runs : list of dict
+        Metrics, one for each seed.
+
+    Returns
+    -------
+    str
+        As of `over_seeds`; empty where it is not known.
+
+    Example
+    -------
+    >>> eer_star_over_seeds([{"EER_star": 0.021}]), eer_star_over_seeds([{"EER": 0.02}])
+    ('2.10', '')
+    """
+    if not all("EER_star" in run for run in runs):
+        return ""
+    return over_seeds([100 * run["EER_star"] for run in runs], 2)
 
 
 def results_folder(output_folder):

@@ -10,8 +10,9 @@ from pathlib import Path
 import speechbrain as sb
 import torch
 
-from speechbrain_ext.config import DATA_YAML, read_configuration
+from speechbrain_ext.config import PREPARE_YAML, read_configuration
 from speechbrain_ext.dataio.prepare import resolve_test_trials
+from speechbrain_ext.schema import check_effect
 from speechbrain_ext.utils.checkpoints import check_architecture
 from speechbrain_ext.utils.distributed import device_of, on_main_process
 from speechbrain_ext.utils.errors import InputError
@@ -59,7 +60,10 @@ def start_experiment(configuration, output_folder):
         The folder; gets hyperparams.yaml.
     """
     on_main_process(hold_folder, output_folder)
-    sb.create_experiment_directory(experiment_directory=output_folder)
+    sb.create_experiment_directory(
+        experiment_directory=output_folder,
+        log_config=configuration.run_opts.log_config or sb.core.DEFAULT_LOG_CONFIG,
+    )
     on_main_process(configuration.save, Path(output_folder) / "hyperparams.yaml")
 
 
@@ -129,10 +133,12 @@ def refuse_several_processes():
 def prepare_only(arguments, corpus=None):
     """Writes manifests and trial lists, as a training would, and names them.
 
+    Where shards is given it packs the audio to train on into so many.
+
     Arguments
     ---------
     arguments : list of str
-        Overrides of hparams/data.yaml, data_folder and save_folder among them.
+        Overrides of hparams/prepare.yaml, data_folder and save_folder among them.
     corpus : str or Path
         YAML of overrides for the recipe's corpus.
 
@@ -141,12 +147,19 @@ def prepare_only(arguments, corpus=None):
     InputError
         If one of the folders is not given, or the corpus cannot be used.
     """
-    configuration = read_configuration([str(DATA_YAML), *arguments], corpus, demo=False)
+    configuration = read_configuration(
+        [str(PREPARE_YAML), *arguments], corpus, demo=False
+    )
     missing = {"data_folder", "save_folder"} - set(configuration.given)
     if missing:
         raise InputError(f"give --{' and --'.join(sorted(missing))}")
+    check_effect(configuration.given, [configuration.values()])
     hparams = configuration.build()
-    print("\n".join(hparams["prepare_data"]().values()))
+    paths = hparams["prepare_data"]()
+    if hparams["shards"] is not None:
+        hparams["write_shards"](paths["train"])
+        paths["shards"] = hparams["shards_folder"]
+    print("\n".join(paths.values()))
 
 
 def run_details(configuration, hparams):

@@ -34,7 +34,7 @@ from tqdm import tqdm
 from speechbrain_ext.dataio.manifests import manifest_paths, read_manifest
 from speechbrain_ext.inference.speaker import SpeakerRecognition
 from speechbrain_ext.plots.training import plot_costs
-from speechbrain_ext.training.grids import over_seeds, read_metrics
+from speechbrain_ext.training.grids import eer_star_over_seeds, over_seeds, read_metrics
 from speechbrain_ext.utils.cache_keys import make_once, stable_hash
 from speechbrain_ext.utils.errors import InputError
 from speechbrain_ext.utils.files import write_json
@@ -291,7 +291,7 @@ def latency_key(run, device):
     }
 
 
-def latency_of(run, device):
+def latency_of(run, device, trust_source=False):
     """Latency of a training's model, measured once for model and machine.
 
     Arguments
@@ -300,6 +300,8 @@ def latency_of(run, device):
         Its output_folder; the figures are kept in test/latency.json.
     device : str
         Where to measure.
+    trust_source : bool
+        See `SpeakerRecognition.from_training`.
 
     Returns
     -------
@@ -312,14 +314,14 @@ def latency_of(run, device):
     }  # fmt: skip
 
     def measure():
-        model = SpeakerRecognition.from_training(run, device)
+        model = SpeakerRecognition.from_training(run, device, trust_source)
         write_json(file, {"milliseconds": measure_latency(model)})
 
     make_once(file, key, measure)
     return json.loads(file.read_text(encoding="utf-8"))["milliseconds"]
 
 
-def latency_over_trials(run, device):
+def latency_over_trials(run, device, trust_source=False):
     """Median time of embedding the utterances of a training's test trials.
 
     Arguments
@@ -328,6 +330,8 @@ def latency_over_trials(run, device):
         Its output_folder; the figures are kept in test/latency_over_trials.json.
     device : str
         Where to measure.
+    trust_source : bool
+        See `SpeakerRecognition.from_training`.
 
     Returns
     -------
@@ -342,7 +346,7 @@ def latency_over_trials(run, device):
     }
 
     def measure():
-        model = SpeakerRecognition.from_training(run, device)
+        model = SpeakerRecognition.from_training(run, device, trust_source)
         times = []
         for item in tqdm(read_manifest(manifest).values(), desc="Utterances"):
             wav = model.load_audio(item["wav"]).unsqueeze(0).to(device)
@@ -403,7 +407,7 @@ def _row(name, training, metrics, trials, scores):
     cell = [training.get("stage"), training["ssl_hub"], training["dataset"], trials]
     published = published_figures(training["system"], *cell)
     ours = {
-        "EER* %": over_seeds([100 * run["EER_star"] for run in metrics], 2),
+        "EER* %": eer_star_over_seeds(metrics),
         "EER %": over_seeds([100 * run["EER"] for run in metrics], 2),
         "minDCF 0.01": over_seeds([run["minDCF_0.01"] for run in metrics], 3),
     }
@@ -505,7 +509,9 @@ def gains_rows(rows):
     return sorted(table, key=lambda row: (row["L-TDNN against"], row["encoder"]))
 
 
-def results_table(results, output_folder=None, device="cpu", over_trials=False):
+def results_table(
+    results, output_folder=None, device="cpu", over_trials=False, trust_source=False
+):
     """Measures, and writes tables and figure.
 
     Arguments
@@ -518,6 +524,8 @@ def results_table(results, output_folder=None, device="cpu", over_trials=False):
         Where to measure latency.
     over_trials : bool
         Whether to measure it on the utterances of each model's test trials too.
+    trust_source : bool
+        See `SpeakerRecognition.from_training`.
 
     Returns
     -------
@@ -532,8 +540,10 @@ def results_table(results, output_folder=None, device="cpu", over_trials=False):
         first = read_metrics(runs[0] / "test")
         model, parameters = model_name(first), first["parameters"]["embedding_model"]
         if model not in costs:
-            costs[model] = parameters, latency_of(runs[0], device)
-        of_trials = latency_over_trials(runs[0], device) if over_trials else None
+            costs[model] = parameters, latency_of(runs[0], device, trust_source)
+        of_trials = None
+        if over_trials:
+            of_trials = latency_over_trials(runs[0], device, trust_source)
         rows += table_rows(name, runs, costs[model][1], of_trials)
     files = write_table(output_folder / "results_table", rows)
     files += write_table(output_folder / "relative_gains", gains_rows(rows))

@@ -2,20 +2,24 @@
 
 from pathlib import Path
 
-import speechbrain as sb
-
 from speechbrain_ext.config import not_built
 from speechbrain_ext.dataio.datasets import (
     embedding_loader,
+    own_share,
     speaker_classes,
+    speaker_encoder,
+    training_dataset,
 )
+from speechbrain_ext.dataio.hidden_states import hidden_state_crops, hidden_state_loader
 from speechbrain_ext.dataio.manifests import manifest_paths, read_manifest
+from speechbrain_ext.dataio.shards import read_shards
 from speechbrain_ext.dataio.windows import check_whole
+from speechbrain_ext.inference.hidden_state_cache import cache_hidden_states
 from speechbrain_ext.inference.speaker import SpeakerRecognition
 from speechbrain_ext.inference.verification import verify
 from speechbrain_ext.training.recipes import run_details
 from speechbrain_ext.utils.checkpoints import start_from_training
-from speechbrain_ext.utils.distributed import on_main_process
+from speechbrain_ext.utils.distributed import device_of, on_main_process
 from speechbrain_ext.utils.errors import InputError
 from speechbrain_ext.utils.files import write_json
 
@@ -48,6 +52,26 @@ def prepare_data(hparams):
                 "cut it or leave it out, and verify it later with window_length",
             )
     return paths
+
+
+def training_utterances(hparams, manifest):
+    """Reads what to train on: files, or where shards_folder is given their shards.
+
+    Arguments
+    ---------
+    hparams : dict
+        Values of the training.
+    manifest : str or Path
+        Manifest of its utterances.
+
+    Returns
+    -------
+    dict
+        Utterances as of `read_manifest` or `read_shards`.
+    """
+    if hparams["shards_folder"] is None:
+        return read_manifest(manifest)
+    return read_shards(hparams["shards_folder"], manifest)
 
 
 def training_speakers(hparams, manifest):
@@ -88,21 +112,79 @@ def speaker_datasets(hparams, paths, speakers):
     train_data : DynamicItemDataset
         Data set of crops and their speakers.
     valid_loader : SaveableDataLoader
-        Loader of the utterances of the validation trials.
+        Loader of the utterances of the validation trials, under torchrun of this
+        process' share of them.
     """
-    label_encoder = sb.dataio.encoder.CategoricalEncoder()
-    label_encoder.update_from_iterable(speakers)
-    label_encoder.expect_len(len(speakers))
     train_data = hparams["training_dataset"](
-        read_manifest(paths["train"]),
-        label_encoder,
+        training_utterances(hparams, paths["train"]),
+        speaker_encoder(speakers),
         hparams["sample_rate"],
         hparams["sentence_len"],
         hparams["speeds"],
     )
     valid_loader = embedding_loader(
-        read_manifest(paths["valid"]),
+        own_share(read_manifest(paths["valid"])),
         hparams["sample_rate"],
+        hparams["max_batch_duration"],
+        hparams["num_workers"],
+    )
+    return train_data, valid_loader
+
+
+def hidden_state_datasets(hparams, paths, speakers, encoder, run_opts):
+    """As `speaker_datasets`, of the encoder's hidden states in place of waveforms.
+
+    They are computed first where they are not in hidden_state_cache.
+
+    Arguments
+    ---------
+    hparams : dict
+        Values of the training.
+    paths : dict
+        Paths of the manifests.
+    speakers : list of str
+        What `training_speakers` returned.
+    encoder : Encoder
+        A frozen encoder.
+    run_opts : speechbrain.utils.run_opts.RunOptions
+        SpeechBrain's options: where to compute.
+
+    Returns
+    -------
+    train_data : DynamicItemDataset
+        As of `hidden_state_crops`.
+    valid_loader : SaveableDataLoader
+        As of `hidden_state_loader`.
+
+    Raises
+    ------
+    InputError
+        As of `cache_hidden_states`, or if the training has a data set of its own.
+    """
+    own = hparams["training_dataset"]
+    if getattr(own, "func", own) is not training_dataset:
+        raise InputError(
+            "hidden_state_cache has no effect on a training_dataset of your own; leave "
+            "one of them out"
+        )
+    train, valid = (read_manifest(paths[split]) for split in ("train", "valid"))
+    train_states, valid_states = cache_hidden_states(
+        encoder,
+        [train, valid],
+        hparams["hidden_state_cache"],
+        device_of(run_opts),
+        hparams["max_batch_duration"],
+        hparams["num_workers"],
+    )
+    # As many as the encoder gives for a crop
+    n_samples = round(hparams["sentence_len"] * hparams["sample_rate"])
+    n_frames = 1 + max(0, n_samples - encoder.receptive_field) // encoder.hop
+    train_data = hidden_state_crops(
+        train_states, train, speaker_encoder(speakers), n_frames
+    )
+    valid_loader = hidden_state_loader(
+        valid_states,
+        own_share(valid),
         hparams["max_batch_duration"],
         hparams["num_workers"],
     )

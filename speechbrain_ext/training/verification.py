@@ -16,7 +16,6 @@ from speechbrain_ext.inference.verification import (
     verify_embeddings,
 )
 from speechbrain_ext.metrics.conditions import read_genders
-from speechbrain_ext.schema import check_effect
 from speechbrain_ext.training.recipes import init_process_group, start_experiment
 from speechbrain_ext.utils.distributed import device_of, on_main_process
 from speechbrain_ext.utils.errors import InputError
@@ -43,7 +42,7 @@ def run_verification(configuration):
     # Hyperparameters: the back end, not trained yet, is among them
     init_process_group(configuration.run_opts)
     hparams = configuration.build()
-    check_effect(configuration.given, [hparams])
+    configuration.check_effect([hparams])
 
     # Model: the best checkpoint of the training
     speaker_model = load_speaker_model(hparams, configuration.run_opts)

@@ -8,6 +8,7 @@ from speechbrain.utils.distributed import (
     ddp_prevent_block,
     if_main_process,
     infer_device,
+    is_distributed_initialized,
 )
 
 from speechbrain_ext.utils.errors import InputError
@@ -105,6 +106,51 @@ def in_all_processes(condition):
     everywhere = torch.tensor(int(condition), device=device)
     torch.distributed.all_reduce(everywhere, torch.distributed.ReduceOp.MIN)
     return bool(everywhere)
+
+
+def rank_and_processes():
+    """The number of this process and how many train together.
+
+    Returns
+    -------
+    rank : int
+        Number of the process, from 0.
+    n_processes : int
+        1 without torchrun.
+
+    Example
+    -------
+    >>> rank_and_processes()
+    (0, 1)
+    """
+    if not is_distributed_initialized():
+        return 0, 1
+    return torch.distributed.get_rank(), torch.distributed.get_world_size()
+
+
+def union_of_processes(own):
+    """What all processes have found, in each of them.
+
+    Arguments
+    ---------
+    own : dict
+        What this process has found.
+
+    Returns
+    -------
+    dict
+        That of all together.
+
+    Example
+    -------
+    >>> union_of_processes({"anna/1.wav": 0.5})
+    {'anna/1.wav': 0.5}
+    """
+    if ddp_prevent_block():
+        return own
+    parts = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(parts, own)
+    return {name: found for part in parts for name, found in part.items()}
 
 
 def without_wrapper(module):

@@ -57,7 +57,7 @@ def model_fingerprint(model):
     digest = hashlib.blake2b(digest_size=32)
     for tensors in (model.named_parameters, model.named_buffers):
         for name, value in sorted(tensors(remove_duplicate=False)):
-            digest.update(f"{name} {_digest_of_tensor(value)}".encode())
+            digest.update(f"{name} {tensor_digest(value)}".encode())
     return digest.hexdigest() + stable_hash(_Description().of(model))
 
 
@@ -86,7 +86,24 @@ def fingerprint_differences(kept, wanted):
     return [name for name, part in parts.items() if kept[part] != wanted[part]]
 
 
-def _digest_of_tensor(value):
+def tensor_digest(value):
+    """Hash of a tensor's shape, type and content.
+
+    Arguments
+    ---------
+    value : torch.Tensor
+        The tensor, on any device.
+
+    Returns
+    -------
+    str
+        Shape, type and 64 hexadecimal digits.
+
+    Example
+    -------
+    >>> tensor_digest(torch.ones(2)) == tensor_digest(torch.zeros(2))
+    False
+    """
     flat = value.detach().cpu().contiguous().flatten()
     content = flat.view(torch.uint8).numpy()
     digest = hashlib.blake2b(content, digest_size=32).hexdigest()
@@ -119,7 +136,7 @@ class _Description:
         if isinstance(value, torch.device):
             return "device"
         if isinstance(value, torch.Tensor):
-            return _digest_of_tensor(value)
+            return tensor_digest(value)
         if isinstance(value, (np.ndarray, np.generic)):
             return [str(value.dtype), value.shape, value.tolist()]
         if isinstance(value, (type, types.BuiltinFunctionType)):

@@ -1,5 +1,6 @@
-"""A folder that one run at a time writes to."""
+"""Folders that one run at a time writes to."""
 
+import contextlib
 import fcntl
 import os
 import socket
@@ -38,24 +39,60 @@ def hold_folder(folder):
     path = (Path(folder) / ".lock").resolve()
     if path in _held:
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    file = open(path, "a+", encoding="utf-8")
-    try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        file.seek(0)
-        holder = file.read().strip() or "another process"
+    file = _open(path)
+    if not _lock(file):
+        holder = _holder(file)
         file.close()
         raise InputError(
-            f"output_folder '{folder}' is in use by {holder}; wait until it has "
-            "ended, or give another output_folder"
-        ) from None
+            f"'{folder}' is in use by {holder}; wait until it has ended, or give "
+            "another folder"
+        )
+    _held[path] = file
+
+
+@contextlib.contextmanager
+def in_turn(folder):
+    """Waits until no other process is in such a block of the same folder.
+
+    Arguments
+    ---------
+    folder : str or Path
+        The folder, which is created; `.lock` in it is what is locked.
+
+    Example
+    -------
+    >>> with in_turn(getfixture("tmpdir")):
+    ...     only = "this process writes"
+    """
+    with _open(Path(folder) / ".lock") as file:
+        if not _lock(file):
+            logger.info(f"Waits for {_holder(file)}, which writes to '{folder}'.")
+            _lock(file, waits=True)
+        yield
+
+
+def _open(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return open(path, "a+", encoding="utf-8")
+
+
+def _lock(file, waits=False):
+    """Locks a file and notes by whom, unless another process has; says whether."""
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
+    except (BlockingIOError, PermissionError):
+        return False
     except OSError as error:
         logger.warning(
-            f"'{folder}' cannot be locked ({error.strerror}); make sure that no "
-            "other run writes to it"
+            f"'{file.name}' cannot be locked ({error.strerror}); make sure that no "
+            "other run writes to its folder"
         )
     file.truncate(0)
     file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
     file.flush()
-    _held[path] = file
+    return True
+
+
+def _holder(file):
+    file.seek(0)
+    return file.read().strip() or "another process"

@@ -4,8 +4,12 @@ import contextlib
 import os
 import signal
 import threading
+import time
 
 HEEDED = (signal.SIGTERM, signal.SIGINT)
+# Seconds within which signals are one request: Slurm signals all processes of a job,
+# and torchrun hands on to its own what it gets.
+ONE_REQUEST = 2.0
 
 
 class Stopped(Exception):
@@ -33,13 +37,16 @@ class StopRequest:
 
     def __init__(self):
         self.signum = 0
+        self._noted_at = 0.0
 
     def note(self, signum, frame):
-        """Handles a signal: the first is noted, the second ends the program."""
+        """Handles a signal: the first is noted, a later one ends the program."""
         del frame
         if self.signum:
+            if time.monotonic() - self._noted_at < ONE_REQUEST:
+                return
             raise SystemExit(128 + signum)
-        self.signum = signum
+        self.signum, self._noted_at = signum, time.monotonic()
         name = signal.Signals(signum).name
         # A print could be what the signal has interrupted.
         os.write(2, f"\n{name}: stopping after this step\n".encode())

@@ -15,7 +15,7 @@ def write_table(path, rows):
     path : str or Path
         Without extension.
     rows : list of dict
-        Rows with the same keys.
+        Rows; a cell is empty where a row lacks the key of another.
 
     Returns
     -------
@@ -32,7 +32,8 @@ def write_table(path, rows):
     | LAP | 1.0 |
     <BLANKLINE>
     """
-    header = list(rows[0])
+    header = list(dict.fromkeys(key for row in rows for key in row))
+    rows = [{key: row.get(key, "") for key in header} for row in rows]
     markdown = [_markdown(header), "|" + "---|" * len(header)]
     markdown += [_markdown(row.values()) for row in rows]
     stream = io.StringIO()

@@ -3,10 +3,9 @@
 import functools
 import importlib
 import pkgutil
-from collections.abc import Callable
 from types import ModuleType
 
-from speechbrain_ext.dataio.corpora.base import Corpus, Part, PublishedTrials
+from speechbrain_ext.dataio.corpora.base import Corpus, LayOut, Part, PublishedTrials
 from speechbrain_ext.utils.errors import InputError
 
 
@@ -65,7 +64,7 @@ def get_corpus(name: str) -> Corpus:
     return known[name]
 
 
-def layouts() -> dict[str, Callable]:
+def layouts() -> dict[str, LayOut]:
     """Functions that lay recordings out as a corpus.
 
     Returns

@@ -2,7 +2,7 @@
 
 A new corpus is one module beside this one, with a subclass of `Corpus` whose
 instances stand in the module's tuple `CORPORA`, and one YAML of its keys in
-hparams/corpora. A function `lay_out` in the module lets the tool
+hparams/corpora. A function `lay_out` in the module, a `LayOut`, lets the tool
 `lay_out_corpus` write other recordings in the corpus' layout.
 """
 
@@ -12,8 +12,9 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from speechbrain_ext.dataio.audio import AUDIO_EXTENSIONS
 from speechbrain_ext.dataio.trials import Trials, read_trials
@@ -29,6 +30,46 @@ SourceSpeaker = tuple[str, Sequence[Path], Mapping[str, str]]
 # An utterance laid out: what it is made of (several files: one after the other),
 # its file and the sample rate of that in Hz
 LaidOut = Iterator[tuple[Path | Sequence[Path], Path, int]]
+
+
+class LayOut(Protocol):
+    """The function `lay_out` of a corpus' module."""
+
+    def __call__(
+        self,
+        speakers: Iterable[SourceSpeaker],
+        root: Path,
+        n_trials: int,
+        sample_rate: int,
+    ) -> LaidOut:
+        """Lays recordings out as the corpus is unpacked.
+
+        Arguments
+        ---------
+        speakers : list of tuple
+            See `speechbrain_ext.dataio.layouts.read_speakers`.
+        root : Path
+            Root folder of the new corpus.
+        n_trials : int
+            Trials to draw, where the corpus has lists of them.
+        sample_rate : int
+            Sample rate in Hz, where the corpus has none of its own.
+
+        Yields
+        ------
+        tuple
+            For each utterance the source (a list: one after the other), the target
+            and its sample rate in Hz; lists and metadata are written after the
+            last one.
+
+        Raises
+        ------
+        InputError
+            If there are more speakers than the corpus has names for.
+        """
+        ...
+
+
 DANGLING = "a link to what is missing"
 
 

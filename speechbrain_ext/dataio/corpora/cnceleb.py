@@ -129,27 +129,10 @@ CORPORA = (CNCeleb(),)
 def lay_out(
     speakers: Iterable[SourceSpeaker], root: Path, n_trials: int, sample_rate: int
 ) -> LaidOut:
-    """Folders, names and lists as in CN-Celeb1.
+    """Folders, names and lists as in CN-Celeb1, as `LayOut`.
 
     A test speaker is enrolled from the first half of the utterances, and
     tested on the others, against all models.
-
-    Arguments
-    ---------
-    speakers : list of tuple
-        See `speechbrain_ext.dataio.layouts.read_speakers`.
-    root : Path
-        Root folder of the new corpus.
-    n_trials : int
-        Not used: each model is compared with each test utterance.
-    sample_rate : int
-        Sample rate in Hz.
-
-    Yields
-    ------
-    tuple
-        For each utterance the source (a list: one after the other), the
-        target and its sample rate in Hz; lists are written after the last one.
     """
     numbers = {"dev": iter(range(N_DEV_SPEAKERS)), "test": iter(range(800, 1000))}
     dev, enrolled, tested = [], {}, []

@@ -80,25 +80,7 @@ CORPORA = (LibriSpeech(),)
 def lay_out(
     speakers: Iterable[SourceSpeaker], root: Path, n_trials: int, sample_rate: int
 ) -> LaidOut:
-    """Parts, chapters and SPEAKERS.TXT as in LibriSpeech.
-
-    Arguments
-    ---------
-    speakers : list of tuple
-        See `speechbrain_ext.dataio.layouts.read_speakers`.
-    root : Path
-        Root folder of the new corpus.
-    n_trials : int
-        Not used: LibriSpeech has no trial lists.
-    sample_rate : int
-        Sample rate in Hz.
-
-    Yields
-    ------
-    tuple
-        For each utterance the source, the target and its sample rate in Hz;
-        metadata are written after the last one.
-    """
+    """Parts, chapters and SPEAKERS.TXT as in LibriSpeech, as `LayOut`."""
     parts = {"train": "train-clean-100", "valid": "dev-clean", "test": "test-clean"}
     lines = [";ID |SEX| SUBSET           |MINUTES| NAME"]
     for speaker, (split, utterances, about) in enumerate(speakers, start=1):

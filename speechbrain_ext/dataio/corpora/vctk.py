@@ -110,25 +110,7 @@ CORPORA = (VCTK(),)
 def lay_out(
     speakers: Iterable[SourceSpeaker], root: Path, n_trials: int, sample_rate: int
 ) -> LaidOut:
-    """Numbers, 48 kHz and speaker-info.txt as in VCTK 0.92.
-
-    Arguments
-    ---------
-    speakers : list of tuple
-        See `speechbrain_ext.dataio.layouts.read_speakers`.
-    root : Path
-        Root folder of the new corpus.
-    n_trials : int
-        Trials to draw.
-    sample_rate : int
-        Sample rate of other corpora, in Hz.
-
-    Yields
-    ------
-    tuple
-        For each utterance the source, the target and its sample rate in Hz;
-        lists and metadata are written after the last one.
-    """
+    """Numbers, 48 kHz and speaker-info.txt as in VCTK 0.92, as `LayOut`."""
     numbers = itertools.count(225)
     names = (f"p{n}" for n in numbers if f"p{n}" not in LEFT_OUT)
     lines = ["ID  AGE  GENDER  ACCENTS  REGION COMMENTS"]

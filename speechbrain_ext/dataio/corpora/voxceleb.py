@@ -190,30 +190,7 @@ CORPORA = (
 def lay_out(
     speakers: Iterable[SourceSpeaker], root: Path, n_trials: int, sample_rate: int
 ) -> LaidOut:
-    """Folders and names as in VoxCeleb, with the trials of the test speakers.
-
-    Arguments
-    ---------
-    speakers : list of tuple
-        See `speechbrain_ext.dataio.layouts.read_speakers`.
-    root : Path
-        Root folder of the new corpus.
-    n_trials : int
-        Trials to draw.
-    sample_rate : int
-        Sample rate in Hz.
-
-    Yields
-    ------
-    tuple
-        For each utterance the source, the target and its sample rate in Hz;
-        lists and metadata are written after the last one.
-
-    Raises
-    ------
-    InputError
-        If there are more speakers than VoxCeleb has.
-    """
+    """Folders, names and trials of the test speakers as in VoxCeleb, as `LayOut`."""
     names = {
         "train": [f"id{n}" for n in (*range(10001, 10270), *range(10310, 11252))],
         "valid": sorted(VOXCELEB2_TEST_SPEAKERS),

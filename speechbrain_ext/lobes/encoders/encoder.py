@@ -79,6 +79,9 @@ class Encoder(HFTransformersInterface, abc.ABC):
     receptive_field : int
         Samples that the front end needs for a frame, and so the length of the
         shortest utterance.
+    longest : int or None
+        Samples of the longest utterance that is encoded in one piece, where there
+        is a limit; an exported encoder takes no longer ones.
     sample_rate : int
         Sample rate of the waveforms, in Hz.
     transformer_layers : torch.nn.ModuleList
@@ -103,6 +106,7 @@ class Encoder(HFTransformersInterface, abc.ABC):
 
     hop: int
     receptive_field: int
+    longest: int | None = None
     n_inserted: int = 0  # frames, by `insert_frame`
     model: Any  # of transformers
 

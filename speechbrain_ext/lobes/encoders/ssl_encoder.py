@@ -5,6 +5,7 @@ import math
 import torch
 from speechbrain.integrations.huggingface.wav2vec2 import Wav2Vec2
 from torch import nn
+from transformers.models.wav2vec2.modeling_wav2vec2 import Wav2Vec2FeatureEncoder
 from transformers.models.wavlm.modeling_wavlm import WavLMAttention
 
 from speechbrain_ext.lobes.encoders.encoder import Encoder
@@ -64,10 +65,52 @@ class LengthAwareGroupNorm(nn.GroupNorm):
         valid, counts = valid.unsqueeze(1), valid.sum(1).view(-1, 1, 1)
         x32 = x.float()
         mean = (x32 * valid).sum(-1, keepdim=True) / counts
-        variance = ((x32 - mean) ** 2 * valid).sum(-1, keepdim=True) / counts
-        x32 = (x32 - mean) * torch.rsqrt(variance + self.eps)
-        out = x32 * self.weight.view(1, -1, 1) + self.bias.view(1, -1, 1)
-        return out.to(x.dtype)
+        x32 = x32 - mean
+        variance = (x32 * x32 * valid).sum(-1, keepdim=True) / counts
+        gain = torch.rsqrt(variance + self.eps) * self.weight.view(1, -1, 1)
+        return (x32 * gain + self.bias.view(1, -1, 1)).to(x.dtype)
+
+
+class OneByOneFeatureEncoder(Wav2Vec2FeatureEncoder):
+    """The convolutions over samples, an utterance after the other on a processor.
+
+    Those of a whole batch do not fit into a processor's cache, and are done for
+    padding too. All families have the convolutions of wav2vec 2.0.
+    """
+
+    # Set before each call.
+    fingerprint_ignores = ("lengths",)
+    lengths = None
+
+    def forward(self, input_values):
+        """Computes the frames of waveforms.
+
+        Arguments
+        ---------
+        input_values : torch.Tensor
+            Waveforms, of shape (batch, time); with `lengths`, valid samples of each
+            and frames of all, one by one.
+
+        Returns
+        -------
+        torch.Tensor
+            Frames, of shape (batch, channel, time).
+        """
+        lengths, self.lengths = self.lengths, None
+        if lengths is None:
+            return super().forward(input_values)
+        samples, n_frames = lengths
+        norm = getattr(self.conv_layers[0], "layer_norm", None)
+        if isinstance(norm, LengthAwareGroupNorm):
+            norm.counts = None
+        frames = [
+            super(OneByOneFeatureEncoder, self).forward(wav[:, :count])[0].T
+            for wav, count in zip(input_values.split(1), samples.tolist())
+        ]
+        padded = frames[0].new_zeros(len(frames), n_frames, frames[0].shape[1])
+        for row, own in zip(padded, frames):
+            row[: len(own)] = own
+        return padded.transpose(1, 2)
 
 
 class SeparateProjectionsAttention(WavLMAttention):
@@ -174,6 +217,7 @@ class SSLEncoder(Encoder):
             reversed(self.config.conv_kernel), reversed(self.config.conv_stride)
         ):
             self.receptive_field = kernel + stride * (self.receptive_field - 1)
+        self.model.feature_extractor.__class__ = OneByOneFeatureEncoder
         first = self.model.feature_extractor.conv_layers[0]
         if isinstance(getattr(first, "layer_norm", None), nn.GroupNorm):
             norm = LengthAwareGroupNorm(
@@ -250,6 +294,9 @@ class SSLEncoder(Encoder):
         if isinstance(norm, LengthAwareGroupNorm):
             kernel, stride = first.conv.kernel_size[0], first.conv.stride[0]
             norm.counts = (samples - kernel) // stride + 1
+        if wav.device.type == "cpu" and not (is_traced() or torch.is_grad_enabled()):
+            lengths = samples, self.frames_of(wav.shape[1])
+            self.model.feature_extractor.lengths = lengths
         hidden_states = self.model(
             wav,
             attention_mask=None if valid is None else valid.long(),

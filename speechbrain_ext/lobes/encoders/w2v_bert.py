@@ -3,14 +3,16 @@
 from collections.abc import Sequence
 
 import torch
-import torchaudio
 from torch import nn
 
 from speechbrain_ext.lobes.encoders.encoder import Encoder
+from speechbrain_ext.lobes.encoders.power_spectrum import PowerSpectrum, cut_frames
 from speechbrain_ext.nnet.masking import valid_positions
 
-FRAME_LENGTH, FRAME_SHIFT = 25.0, 10.0  # milliseconds
+FRAME_SHIFT = 160  # samples
 INT16_SCALE = 2**15  # Kaldi's waveforms are integers
+PREEMPHASIS = 0.97
+FLOOR = 2**-23  # of the mel energies
 
 
 class W2VBertEncoder(Encoder):
@@ -89,13 +91,16 @@ class W2VBertEncoder(Encoder):
             lora_targets=lora_targets,
             **settings,
         )
-        self.n_mels = self.feature_extractor.num_mel_bins
         self.stride = self.feature_extractor.stride
-        shift = int(self.sample_rate * FRAME_SHIFT / 1000)
-        self.hop = self.stride * shift
-        self.receptive_field = (
-            int(self.sample_rate * FRAME_LENGTH / 1000) + (self.stride - 1) * shift
-        )
+        self.hop = self.stride * FRAME_SHIFT
+        for name, value in (
+            ("window", self.feature_extractor.window),
+            ("mel_filters", self.feature_extractor.mel_filters),
+        ):
+            value = torch.as_tensor(value, dtype=torch.float32)
+            self.register_buffer(name, value, persistent=False)
+        self.spectrum = PowerSpectrum(2 * (len(self.mel_filters) - 1))
+        self.receptive_field = len(self.window) + (self.stride - 1) * FRAME_SHIFT
         self.train(self.training)
 
     @property
@@ -105,43 +110,53 @@ class W2VBertEncoder(Encoder):
 
     def encode(self, wav, samples):
         """Computes all hidden states, as of `Encoder`."""
-        features = [
-            self.filter_banks(signal[:count])
-            for signal, count in zip(wav, samples.tolist())
-        ]
-        frames = torch.tensor([len(f) for f in features], device=wav.device)
-        batch = nn.utils.rnn.pad_sequence(features, batch_first=True)
-        valid = valid_positions(frames, batch.shape[1])
+        features, frames = self.filter_banks(wav, samples)
+        valid = valid_positions(frames, features.shape[1])
         hidden_states = self.model(
-            batch,
+            features,
             attention_mask=None if valid is None else valid.long(),
             output_hidden_states=True,
         ).hidden_states
         return hidden_states, frames
 
     @torch.no_grad()
-    def filter_banks(self, wav):
+    def filter_banks(
+        self, wav: torch.Tensor, samples: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """The input of w2v-BERT: normalised filter banks, two frames in one.
 
         Arguments
         ---------
         wav : torch.Tensor
-            Waveform at 16 kHz, of shape (time,).
+            Waveforms at 16 kHz, of shape (batch, time).
+        samples : torch.Tensor
+            Valid samples of each, of shape (batch,).
 
         Returns
         -------
         torch.Tensor
-            Features, of shape (frame, 2 * mel), every 20 ms.
+            Features, of shape (batch, frame, 2 * mel), every 20 ms.
+        torch.Tensor
+            Valid frames of each utterance, of shape (batch,).
         """
+        length = len(self.window)
         with torch.autocast(wav.device.type, enabled=False):
-            frames = torchaudio.compliance.kaldi.fbank(
-                wav.float().unsqueeze(0) * INT16_SCALE,
-                num_mel_bins=self.n_mels,
-                frame_length=FRAME_LENGTH,
-                frame_shift=FRAME_SHIFT,
-                sample_frequency=self.sample_rate,
-            )
-            variance, mean = torch.var_mean(frames, dim=0)
-            frames = (frames - mean) / torch.sqrt(variance + 1e-7)
-        n_pairs = len(frames) // self.stride
-        return frames[: n_pairs * self.stride].reshape(n_pairs, -1)
+            frames = cut_frames(wav.float() * INT16_SCALE, length, FRAME_SHIFT)
+            frames = frames - frames.mean(-1, keepdim=True)
+            before = torch.cat([frames[..., :1], frames[..., :-1]], dim=-1)
+            frames = (frames - PREEMPHASIS * before) * self.window
+            energies = self.spectrum(frames) @ self.mel_filters
+            features = energies.clamp(min=FLOOR).log()
+            counts = (samples - length) // FRAME_SHIFT + 1
+            positions = torch.arange(features.shape[1], device=wav.device)
+            padded = (positions >= counts.unsqueeze(1)).unsqueeze(2)
+            counts = counts.view(-1, 1, 1)
+            features = features.masked_fill(padded, 0.0)
+            mean = features.sum(1, keepdim=True) / counts
+            features = (features - mean).masked_fill(padded, 0.0)
+            variance = (features**2).sum(1, keepdim=True) / (counts - 1)
+            features = features * torch.rsqrt(variance + 1e-7)
+        n_pairs = features.shape[1] // self.stride
+        features = features[:, : n_pairs * self.stride]
+        features = features.reshape(len(wav), n_pairs, -1)
+        return features, counts.flatten() // self.stride

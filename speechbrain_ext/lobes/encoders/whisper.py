@@ -1,5 +1,7 @@
 """Whisper's encoder, which sees an utterance and not half a minute."""
 
+import math
+
 import torch
 from torch import nn
 from transformers.masking_utils import create_bidirectional_mask
@@ -8,7 +10,8 @@ from transformers.models.whisper.modeling_whisper import (
 )
 
 from speechbrain_ext.lobes.encoders.encoder import Encoder
-from speechbrain_ext.nnet.masking import valid_positions
+from speechbrain_ext.lobes.encoders.power_spectrum import PowerSpectrum, cut_frames
+from speechbrain_ext.nnet.masking import reflect_padding, valid_positions
 
 FLOOR = 1e-10  # of the mel energies
 DYNAMIC_RANGE = 8.0  # of an utterance, in powers of ten
@@ -81,17 +84,17 @@ def _zero_padding(x, valid):
     return x if valid is None else x.masked_fill(~valid.unsqueeze(1), 0.0)
 
 
-def frame_counts_of(counts: torch.Tensor) -> torch.Tensor:
+def frame_counts_of(counts):
     """Frames of the encoder, of which each takes in two of the spectrogram.
 
     Arguments
     ---------
-    counts : torch.Tensor
+    counts : torch.Tensor or int
         Frames of the spectrograms.
 
     Returns
     -------
-    torch.Tensor
+    torch.Tensor or int
         Frames of the encoder.
 
     Example
@@ -137,9 +140,11 @@ class WhisperEncoder(Encoder):
         super().__init__(*args, **kwargs)
         extractor = self.feature_extractor
         self.hop = 2 * extractor.hop_length
+        self.longest = self.config.max_source_positions * self.hop
         # The spectrum's window; the convolutions after it pad with zeros.
         self.receptive_field = extractor.n_fft
-        filters = torch.as_tensor(extractor.mel_filters.T, dtype=torch.float32)
+        self.spectrum = PowerSpectrum(extractor.n_fft)
+        filters = torch.as_tensor(extractor.mel_filters, dtype=torch.float32)
         self.register_buffer("mel_filters", filters, persistent=False)
         window = torch.hann_window(extractor.n_fft)
         self.register_buffer("window", window, persistent=False)
@@ -174,57 +179,58 @@ class WhisperEncoder(Encoder):
 
     def encode(self, wav, samples):
         """Computes all hidden states, as of `Encoder`."""
+        features = self.log_mel(wav, samples)
+        n_frames = features.shape[1]
+        counts = samples // self.feature_extractor.hop_length
         longest = 2 * self.config.max_source_positions
-        windows_of = [
-            self.log_mel(signal[:count]).split(longest)
-            for signal, count in zip(wav, samples.tolist())
+        if n_frames <= longest:
+            hidden_states = self.model(features.transpose(1, 2), counts)
+            return hidden_states, frame_counts_of(counts)
+        n_windows = -(-n_frames // longest)
+        features = nn.functional.pad(
+            features, (0, 0, 0, n_windows * longest - n_frames)
+        )
+        starts = longest * torch.arange(n_windows, device=wav.device)
+        # Windows after the end of an utterance are left out below, and attention
+        # needs a frame.
+        in_windows = (counts.unsqueeze(1) - starts).clamp(min=1, max=longest)
+        windows = features.reshape(-1, longest, features.shape[2])
+        hidden_states = [
+            layer.reshape(len(wav), -1, layer.shape[2])[:, : frame_counts_of(n_frames)]
+            for layer in self.model(windows.transpose(1, 2), in_windows.flatten())
         ]
-        windows = [window for windows in windows_of for window in windows]
-        counts = torch.tensor([len(window) for window in windows], device=wav.device)
-        batch = nn.utils.rnn.pad_sequence(windows, batch_first=True)
-        hidden_states = self.model(batch.transpose(1, 2), counts)
-        frames = frame_counts_of(counts)
-        if len(windows) == len(wav):
-            return hidden_states, frames
-        n_windows = [len(windows) for windows in windows_of]
-        joined = [
-            nn.utils.rnn.pad_sequence(
-                [
-                    torch.cat([w[:n] for w, n in zip(group, group_frames.tolist())])
-                    for group, group_frames in zip(
-                        layer.split(n_windows), frames.split(n_windows)
-                    )
-                ],
-                batch_first=True,
-            )
-            for layer in hidden_states
-        ]
-        totals = [int(group.sum()) for group in frames.split(n_windows)]
-        return joined, torch.tensor(totals, device=wav.device)
+        return hidden_states, frame_counts_of(counts)
 
     @torch.no_grad()
-    def log_mel(self, wav: torch.Tensor) -> torch.Tensor:
+    def log_mel(self, wav: torch.Tensor, samples: torch.Tensor) -> torch.Tensor:
         """The input of Whisper: log-mel energies, limited from below.
 
         Arguments
         ---------
         wav : torch.Tensor
-            Waveform at 16 kHz, of shape (time,).
+            Waveforms at 16 kHz, of shape (batch, time).
+        samples : torch.Tensor
+            Valid samples of each, of shape (batch,).
 
         Returns
         -------
         torch.Tensor
-            Features, of shape (frame, mel), every 10 ms.
+            Features, of shape (batch, frame, mel), every 10 ms.
         """
+        length, shift = len(self.window), self.feature_extractor.hop_length
+        valid = valid_positions(samples, wav.shape[1])
         with torch.autocast(wav.device.type, enabled=False):
-            spectrum = torch.stft(
-                wav.float(),
-                self.feature_extractor.n_fft,
-                self.feature_extractor.hop_length,
-                window=self.window,
-                return_complex=True,
-            )
-            energies = self.mel_filters @ spectrum[:, :-1].abs() ** 2
+            wav = wav.float().unsqueeze(1)
+            if valid is None:
+                wav = nn.functional.pad(wav, (length // 2, length // 2), "reflect")
+            else:
+                wav = reflect_padding(wav, valid, length // 2)
+            frames = cut_frames(wav.squeeze(1), length, shift)[:, :-1]
+            energies = self.spectrum(frames * self.window) @ self.mel_filters
             log_energies = energies.clamp(min=FLOOR).log10()
-            floor = log_energies.max() - DYNAMIC_RANGE
-            return ((log_energies.maximum(floor) + 4.0) / 4.0).T
+            valid = valid_positions(samples // shift, log_energies.shape[1])
+            loudest = log_energies
+            if valid is not None:
+                loudest = loudest.masked_fill(~valid.unsqueeze(2), -math.inf)
+            floor = loudest.amax((1, 2), keepdim=True) - DYNAMIC_RANGE
+            return (log_energies.maximum(floor) + 4.0) / 4.0

@@ -3,8 +3,10 @@
 import torch
 from torch import nn
 
+from speechbrain_ext.nnet.derived import Derived
 from speechbrain_ext.nnet.gaussian_mixture import GaussianMixture
 from speechbrain_ext.nnet.masking import frame_mask
+from speechbrain_ext.nnet.symmetric import from_upper_triangles, upper_triangles
 
 
 class IVectorExtractor(nn.Module):
@@ -44,12 +46,17 @@ class IVectorExtractor(nn.Module):
     True
     """
 
+    UTTERANCES_AT_ONCE = 256
+
     def __init__(self, in_channels, n_components=1024, emb_dim=400, covariance="full"):
         super().__init__()
+        self.emb_dim = emb_dim
         self.ubm = GaussianMixture(in_channels, n_components, covariance)
         # Together they move a mean by as much as its component's spread.
         loadings = torch.randn(n_components, in_channels, emb_dim) / emb_dim**0.5
         self.loadings = nn.Parameter(loadings, requires_grad=False)
+        # Most of the work of a few utterances
+        self._products = Derived(_products)
 
     def forward(self, frames, lengths=None):
         """Embeds a batch.
@@ -115,8 +122,9 @@ class IVectorExtractor(nn.Module):
             By how much w raises the log-likelihood of the frames over that of the
             UBM's means, of shape (batch,).
         """
-        products = self.loadings.mT @ self.loadings
-        precision = torch.einsum("bc,crs->brs", counts, products)
+        precision = from_upper_triangles(
+            counts @ self._products(self.loadings), self.emb_dim
+        )
         precision.diagonal(dim1=1, dim2=2).add_(1.0)
         linear = torch.einsum("bcd,cdr->br", deviations, self.loadings)
         factor = torch.linalg.cholesky(precision)
@@ -145,19 +153,40 @@ class IVectorExtractor(nn.Module):
         """
         cross = second = covariance = 0.0
         counts_of_all, gain_of_all, n_utterances = 0.0, 0.0, 0
-        for frames, lengths in batches:
-            counts, deviations = self.statistics(frames, lengths)
+        for counts, deviations in self._statistics_of_many(batches):
             mean, spread, gain = self.posterior(counts, deviations)
-            square = spread + mean.unsqueeze(2) * mean.unsqueeze(1)
+            square = upper_triangles(spread + mean.unsqueeze(2) * mean.unsqueeze(1))
             cross = cross + torch.einsum("bcd,br->cdr", deviations, mean).double()
-            second = second + torch.einsum("bc,brs->crs", counts, square).double()
+            second = second + (counts.T @ square).double()
             covariance = covariance + square.double().sum(0)
             counts_of_all = counts_of_all + counts.double().sum(0)
             gain_of_all += gain.double().sum().item()
             n_utterances += len(mean)
         used = counts_of_all >= GaussianMixture.MIN_FRAMES
-        solved = torch.linalg.solve(second[used], cross[used].mT).mT
-        self.loadings[used] = solved.to(self.loadings.dtype)
-        factor = torch.linalg.cholesky(covariance / n_utterances)
+        for component in used.nonzero().flatten().tolist():
+            square = from_upper_triangles(second[component], self.emb_dim)
+            solved = torch.linalg.solve(square, cross[component].T).T
+            self.loadings[component] = solved.to(self.loadings.dtype)
+        covariance = from_upper_triangles(covariance / n_utterances, self.emb_dim)
+        factor = torch.linalg.cholesky(covariance)
         self.loadings.copy_(self.loadings.double() @ factor)
         return gain_of_all / counts_of_all.sum().item()
+
+    def _statistics_of_many(self, batches):
+        """Joins the statistics of batches, since sums over T are large for each."""
+        waiting, n_waiting = [], 0
+        for frames, lengths in batches:
+            waiting.append(self.statistics(frames, lengths))
+            n_waiting += len(frames)
+            if n_waiting >= self.UTTERANCES_AT_ONCE:
+                yield map(torch.cat, zip(*waiting))
+                waiting, n_waiting = [], 0
+        if waiting:
+            yield map(torch.cat, zip(*waiting))
+
+
+@torch.no_grad()
+def _products(loadings):
+    """T_c' T_c of each component, of shape (component, pair of dimensions)."""
+    # Component by component, as all squares together take twice the memory.
+    return torch.stack([upper_triangles(t.T @ t) for t in loadings])

@@ -170,7 +170,11 @@ class VGGEmbedding(nn.Module):
 
 
 class ProjectedClassifier(nn.Module):
-    """A last linear layer, batch norm, and a classifier of the speakers.
+    """A last linear layer and a classifier of the speakers, as the authors have them.
+
+    Before a softmax the layer has a ReLU and batch norm, and the speakers' layer is
+    linear with a bias (arXiv 1906.09890); before a loss of cosines there is the
+    layer alone (arXiv 2007.13199).
 
     Arguments
     ---------
@@ -194,11 +198,13 @@ class ProjectedClassifier(nn.Module):
     def __init__(self, input_size, out_neurons, loss="softmax", dropout=0.0):
         super().__init__()
         self.fc = nn.Linear(input_size, input_size)
-        self.norm = nn.BatchNorm1d(input_size)
         self.dropout = nn.Dropout(dropout)
-        self.weight = nn.Parameter(torch.empty(out_neurons, input_size))
-        nn.init.xavier_uniform_(self.weight)
         self.takes_cosines = loss != "softmax"
+        if not self.takes_cosines:
+            self.norm = nn.BatchNorm1d(input_size)
+        self.speakers = nn.Linear(input_size, out_neurons, bias=not self.takes_cosines)
+        if self.takes_cosines:
+            nn.init.xavier_normal_(self.speakers.weight)
 
     def forward(self, embeddings):
         """Computes logits or cosines.
@@ -213,8 +219,10 @@ class ProjectedClassifier(nn.Module):
         torch.Tensor
             Logits or cosines, of shape (batch, 1, speaker).
         """
-        x, weight = self.norm(self.fc(embeddings.squeeze(1))), self.weight
-        x = self.dropout(x)
-        if self.takes_cosines:
-            x, weight = F.normalize(x, dim=1), F.normalize(weight, dim=1)
-        return F.linear(x, weight).unsqueeze(1)
+        x = self.fc(embeddings.squeeze(1))
+        if not self.takes_cosines:
+            x = self.speakers(self.dropout(self.norm(torch.relu(x))))
+        else:
+            x = F.normalize(self.dropout(x), dim=1)
+            x = F.linear(x, F.normalize(self.speakers.weight, dim=1))
+        return x.unsqueeze(1)
