@@ -466,7 +466,7 @@ def test_size_of_the_student_is_printed(distilled, caplog):
     folder, _ = distilled
     print_size = runpy.run_path(str(RECIPES / "train_kd.py"))["print_size"]
     with caplog.at_level("INFO"):
-        print_size(folder / "teacher", folder / "student")
+        print_size(folder / "teacher", folder / "student", trust_source=False)
     student, teacher = (
         n_parameters(SpeakerRecognition.from_training(folder / name))
         for name in ("student", "teacher")
