@@ -164,7 +164,7 @@ def test_grids_of_the_project_fit_their_yamls(monkeypatch):
 def test_targets_of_the_grids_are_those_of_the_teachers(name, monkeypatch):
     monkeypatch.chdir(ROOT)
     wanted = {}
-    for hparams_file, overrides in read_grid(f"hparams/grids/{name}.yaml").values():
+    for hparams_file, overrides, _ in read_grid(f"hparams/grids/{name}.yaml").values():
         wanted.setdefault(hparams_file, set()).update(overrides["targets"])
     for hparams_file, targets in wanted.items():
         values = read_configuration([hparams_file], demo=False).values()
@@ -175,7 +175,7 @@ def test_grid_of_targets_has_every_cell():
     grid = read_grid(ROOT / "hparams/grids/kd_targets.yaml")
     cells = {
         (*sorted(overrides["targets"]), *sorted(set(overrides) - {"targets"}))
-        for _, overrides in grid.values()
+        for _, overrides, _ in grid.values()
     }
     assert len(cells) == len(grid) - 1  # one is of the other student
     hparams = str(ROOT / "hparams/kd_xvector_fc.yaml")
