@@ -26,9 +26,12 @@ CPU = (
     ("score_norm", []),
     ("plda", []),
     ("ivector", []),
+    ("search", []),
     ("data_loading", []),
+    ("shards", []),
     ("training_step", []),
     ("extraction", []),
+    ("onnx_runtime", []),
 )
 GPU_EXTRACTION = ["--max_batch_duration", "300", "--repeats", "2"]
 GPU = (

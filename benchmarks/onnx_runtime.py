@@ -27,41 +27,15 @@ from measure import (
     report,
 )
 from onnx import TensorProto, helper, numpy_helper
-from transformers import Wav2Vec2FeatureExtractor, WavLMConfig
+from rivals import build_back_end, build_encoder
 
 from speechbrain_ext.inference.onnx import export_onnx
 from speechbrain_ext.inference.speaker import SpeakerRecognition
-from speechbrain_ext.lobes import LTDNN, load_encoder
 
 sys.path.insert(0, str(ROOT / "recipes" / "VoxCeleb"))
 from verify_onnx import OnnxSpeakerModel  # noqa: E402
 
 SAMPLE_RATE = 16000
-
-
-TINY_ENCODER = {
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 64,
-    "conv_dim": [16] * 7,
-    "num_conv_pos_embedding_groups": 4,
-}
-
-
-def build_model(tiny):
-    """WavLM of base size, or a tiny one, and L-TDNN, with random weights."""
-    torch.manual_seed(1986)
-    config = WavLMConfig(**TINY_ENCODER if tiny else {})
-    encoder = load_encoder(
-        {
-            "config": config.to_dict(),
-            "preprocessor": Wav2Vec2FeatureExtractor(do_normalize=False).to_dict(),
-        }
-    )
-    small = {"conv_channels": 16, "pooled_channels": 16, "n_heads": 2} if tiny else {}
-    embedding_model = LTDNN(encoder.channels, encoder.n_layers, **small)
-    return SpeakerRecognition(encoder, embedding_model, SAMPLE_RATE, threshold=0.0)
 
 
 def product_of_bytes(size, n_threads):
@@ -90,7 +64,9 @@ def product_of_bytes(size, n_threads):
 def main():
     """Exports, measures and prints."""
     options = read_options(__doc__, repeats=15, seconds=3.0)
-    model = build_model(options.tiny)
+    encoder = build_encoder("tiny" if options.tiny else "base")
+    back_end = build_back_end("L-TDNN", encoder, options.tiny)
+    model = SpeakerRecognition(encoder, back_end, SAMPLE_RATE, threshold=0.0)
     generator = torch.Generator().manual_seed(0)
     n_samples = int(options.seconds * SAMPLE_RATE)
     wav = 0.1 * torch.randn(n_samples, generator=generator)
@@ -127,7 +103,7 @@ def main():
         {
             "form": name,
             "ms": 1000 * result.seconds(),
-            "times as fast as PyTorch": ratio(pytorch, result),
+            "ratio to PyTorch": ratio(pytorch, result),
             "of_floor": flop / rates.get(name, floors.matrix_rate) / result.seconds(),
             "file_bytes": n_bytes[name],
             "cosine to PyTorch": torch.cosine_similarity(
@@ -137,7 +113,7 @@ def main():
         for name, result in times.items()
     ]
     report(
-        "ONNX Runtime",
+        "onnx_runtime",
         rows,
         options,
         floors,

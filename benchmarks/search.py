@@ -75,7 +75,7 @@ def main():
             "ms": 1000 * result.seconds(),
             "slowest ms": 1000 * max(result.clock()),
             "processor ms": 1000 * sorted(result.cpu)[len(result.cpu) // 2],
-            "times as fast": ratio(times["all compared"], result),
+            "ratio": ratio(times["all compared"], result),
             "of_floor": floors.seconds(moved_bytes=moved[name]) / result.seconds(),
             "memory_bytes": own_bytes + (index_bytes if name == "index" else 0),
             "peak_of_a_search_bytes": peak_bytes(pairs[name][0]),
@@ -83,7 +83,7 @@ def main():
         for name, result in times.items()
     ]
     report(
-        "1:N search",
+        "search",
         rows,
         options,
         floors,

@@ -46,9 +46,21 @@ def run(name, arguments, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "name", ["metrics", "scoring", "score_norm", "plda", "training_step"]
+    "name",
+    [
+        "metrics",
+        "scoring",
+        "score_norm",
+        "plda",
+        "training_step",
+        "search",
+        # PyTorch's exporter alone takes 15 s.
+        pytest.param("onnx_runtime", marks=pytest.mark.slow),
+    ],
 )
 def test_runs_and_says_where(name, tmp_path, monkeypatch, capsys):
+    for package in {"search": ["faiss"], "onnx_runtime": ["onnx"]}.get(name, []):
+        pytest.importorskip(package)
     results = run(name, [], tmp_path, monkeypatch)
     assert results["benchmark"] == name and results["rows"]
     assert results["machine"]["torch"] == torch.__version__
@@ -80,6 +92,13 @@ def test_reads_speech(name, speech, tmp_path, monkeypatch):
         assert jobs["extract_embeddings"]["greatest difference"] <= 1e-4
         parts = [row["of_whole"] for row in results["rows"] if "of_whole" in row]
         assert sum(parts) == pytest.approx(1)
+
+
+def test_reads_shards(tmp_path, monkeypatch):
+    pytest.importorskip("webdataset")
+    rows = run("shards", [], tmp_path, monkeypatch)["rows"]
+    assert [row["from"] for row in rows] == ["files", "shards"]
+    assert all(row["seconds"] > 0 for row in rows)
 
 
 def test_one_graph_serves_all_lengths(tmp_path, monkeypatch):
