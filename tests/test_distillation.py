@@ -253,6 +253,13 @@ def test_declared_layers_are_those_of_the_teacher(teacher, monkeypatch):
     assert sizes["narrow_bn"] < sizes["wide_bn"] == max(expected)
 
 
+def test_overrides_of_no_aggregation_are_an_error(tmp_path):
+    main = runpy.run_path(str(RECIPES / "train_kd.py"))["main"]
+    arguments = [str(ROOT / "hparams/kd_xvector_fc.yaml"), f"--teacher={tmp_path}"]
+    with pytest.raises(InputError, match="has no effect with targets: utterance; add"):
+        main([*arguments, "--aggregation_overrides={emb_dim: 8}"])
+
+
 def test_students_have_the_papers_sizes():
     """85 to 91 % fewer parameters, by the target, and 75 % for all of them."""
     configuration = read_configuration(

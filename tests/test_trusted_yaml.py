@@ -19,6 +19,8 @@ from speechbrain_ext.inference.trusted_yaml import (
     is_allowed,
     load_trusted_yaml,
 )
+from speechbrain_ext.training.recipes import plda_configuration
+from speechbrain_ext.training.verification import run_verification
 from speechbrain_ext.utils.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -169,12 +171,30 @@ def test_teachers_are_asked_about_before_they_are_trusted(name, of_a_package):
     )
     assert configuration.values()["trust_source"] is False
     models = configuration.build(["target_models"])["target_models"]
-    of_the_teacher = {n: model for n, model in models.items() if n != "lde_aggr"}
-    for model in of_the_teacher.values():
+    # Aggregations are of trainings of their own.
+    for name in models.keys() - configuration.values()["aggregations"].keys():
+        model = models[name]
         with pytest.raises(InputError, match="sample_rate would run math.ceil"):
             model(trust_source=False)
         with pytest.raises(LoadedError):
             model(trust_source=True)
+
+
+def test_what_has_just_been_trained_is_trusted_by_plda_too(of_a_package):
+    configuration = read_configuration(
+        [str(HPARAMS / "kd_xvector_fc.yaml"), f"--output_folder={of_a_package}"]
+    )
+    with pytest.raises(LoadedError):
+        run_verification(plda_configuration(configuration))
+
+
+def test_trust_does_not_make_another_training():
+    arguments = [str(HPARAMS / "sp_teacher.yaml"), "--teacher=x", "--frame_layers=[a]"]
+    asked, trusted = (
+        read_configuration([*arguments, *more]).settings()
+        for more in ([], ["--trust_source=True"])
+    )
+    assert asked == trusted
 
 
 def test_commands_ask_before_they_trust(of_a_package, voices, tmp_path):

@@ -107,7 +107,12 @@ def take(run):
 def chain_run(hparams_file, output_folder):
     """The scoring chain of a training that is finished."""
     folder = chain_folder(output_folder)
-    overrides = {"trained_model": folder.parent, "output_folder": folder}
+    overrides = {
+        "trained_model": folder.parent,
+        "output_folder": folder,
+        # The grid has just run its YAML as a whole.
+        "trust_source": True,
+    }
     return grid_run(SCORING_CHAIN, hparams_file, [], overrides)
 
 

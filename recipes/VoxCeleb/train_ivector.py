@@ -10,8 +10,6 @@ verification_plda/.
 
 import sys
 
-from speechbrain.utils.distributed import infer_device
-
 from speechbrain_ext.config import RUN_OPTIONS_WITHOUT_BRAIN, read_configuration
 from speechbrain_ext.dataio.manifests import read_manifest
 from speechbrain_ext.dataio.trials import read_trials
@@ -26,8 +24,8 @@ from speechbrain_ext.training.ivector import (
     take_iteration,
 )
 from speechbrain_ext.training.recipes import (
+    plda_configuration,
     refuse_several_processes,
-    sibling_configuration,
     start_training,
 )
 from speechbrain_ext.training.steps import (
@@ -36,6 +34,7 @@ from speechbrain_ext.training.steps import (
     verify_training,
 )
 from speechbrain_ext.training.verification import run_verification
+from speechbrain_ext.utils.distributed import device_of
 from speechbrain_ext.utils.errors import one_line_errors
 
 
@@ -45,18 +44,13 @@ def main(arguments):
     values = configuration.values()
     configuration.check_effect([values])
     refuse_several_processes()
-    plda = sibling_configuration(
-        configuration,
-        "verification_plda.yaml",
-        {"trained_model": values["output_folder"], "lda_dim": values["lda_dim"]},
-    )
-    plda.values()
+    plda = plda_configuration(configuration)
 
     # Hyperparameters: all that the YAML describes is built here
     check_settings(values["output_folder"], configuration.settings())
     hparams = start_training(configuration)
     start_settings(values["output_folder"], configuration.settings())
-    device = configuration.run_opts.device or infer_device()
+    device = device_of(configuration.run_opts)
 
     # Data: manifests and trial lists, and the frames of speech
     paths = prepare_data(hparams)

@@ -30,6 +30,7 @@ from speechbrain_ext.training.finished import (
 )
 from speechbrain_ext.training.recipes import (
     init_process_group,
+    plda_configuration,
     sibling_configuration,
 )
 from speechbrain_ext.training.verification import run_verification
@@ -60,23 +61,28 @@ def main(arguments):
             + ", ".join(values["target_models"])
         )
     training_stages(configuration)  # refuses what has no effect
+    aggregated = [name for name in values["targets"] if name in values["aggregations"]]
+    if "aggregation_overrides" in configuration.given and not aggregated:
+        raise InputError(
+            "aggregation_overrides has no effect with targets: "
+            f"{', '.join(values['targets'])}; add one of "
+            f"{', '.join(values['aggregations'])}, or leave it out"
+        )
     teacher = {**values["teacher_overrides"], "output_folder": values["teacher"]}
     parts = [
         part_configuration(configuration, values, values["teacher_hparams"], teacher),
         *(
             part_configuration(
-                configuration, values, hparams, values["aggregation_overrides"]
+                configuration,
+                values,
+                values["aggregations"][name],
+                values["aggregation_overrides"],
             )
-            for name, hparams in values["aggregations"].items()
-            if name in values["targets"]
+            for name in aggregated
         ),
     ]
-    plda = sibling_configuration(
-        configuration,
-        "verification_plda.yaml",
-        {"trained_model": values["output_folder"], "lda_dim": values["lda_dim"]},
-    )
-    for part in [*parts, plda]:
+    plda = plda_configuration(configuration)
+    for part in parts:
         part.values()
     for part in parts:
         check_part(part)

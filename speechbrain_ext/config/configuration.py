@@ -25,8 +25,11 @@ from speechbrain_ext.schema import BY_REFERENCE, check_effect, check_values
 from speechbrain_ext.utils.errors import InputError
 from speechbrain_ext.utils.files import atomic_path
 
-# Keys that change where results go and how fast they come, not the results
-WITHOUT_INFLUENCE = ("output_folder", "save_folder", "ssl_folder", "num_workers")
+# Keys that change where results go, how fast they come and what may be read for them,
+# not the results
+WITHOUT_INFLUENCE = (
+    "output_folder", "save_folder", "ssl_folder", "num_workers", "trust_source",
+)  # fmt: skip
 PLACEHOLDER = "!PLACEHOLDER"
 
 
@@ -181,8 +184,7 @@ class Configuration:
         Returns
         -------
         dict
-            The text of each key, but for those that say where results go and how
-            fast they come.
+            The text of each key, but for those of `WITHOUT_INFLUENCE`.
         """
         return {
             key: without_comments(entry)

@@ -12,7 +12,6 @@ import torch
 
 from speechbrain_ext.config import PREPARE_YAML, read_configuration
 from speechbrain_ext.dataio.prepare import resolve_test_trials
-from speechbrain_ext.schema import check_effect
 from speechbrain_ext.utils.checkpoints import check_architecture
 from speechbrain_ext.utils.distributed import device_of, on_main_process
 from speechbrain_ext.utils.errors import InputError
@@ -97,6 +96,39 @@ def sibling_configuration(configuration, name, values):
     )
 
 
+def plda_configuration(configuration):
+    """The verification by PLDA of a training, once it has ended.
+
+    Arguments
+    ---------
+    configuration : Configuration
+        Configuration of the training, which has the key lda_dim.
+
+    Returns
+    -------
+    Configuration
+        Configuration of verification_plda.yaml.
+
+    Raises
+    ------
+    InputError
+        If a value is out of range.
+    """
+    values = configuration.values()
+    plda = sibling_configuration(
+        configuration,
+        "verification_plda.yaml",
+        {
+            "trained_model": values["output_folder"],
+            # Its YAML will just have been run as a whole.
+            "trust_source": True,
+            "lda_dim": values["lda_dim"],
+        },
+    )
+    plda.values()
+    return plda
+
+
 def init_process_group(run_opts):
     """Joins the processes that torchrun has started, once.
 
@@ -153,7 +185,7 @@ def prepare_only(arguments, corpus=None):
     missing = {"data_folder", "save_folder"} - set(configuration.given)
     if missing:
         raise InputError(f"give --{' and --'.join(sorted(missing))}")
-    check_effect(configuration.given, [configuration.values()])
+    configuration.check_effect()
     hparams = configuration.build()
     paths = hparams["prepare_data"]()
     if hparams["shards"] is not None:
