@@ -102,8 +102,9 @@ def command(
     start = time.monotonic()
     if engine == "ray":
         left_out = embed_on_ray(load_model, utterances, output, *settings, device)
+        without = set(left_out)
         durations = [
-            item["duration"] for n, item in utterances.items() if n not in set(left_out)
+            item["duration"] for name, item in utterances.items() if name not in without
         ]
     else:
         model = load_model(device)

@@ -140,7 +140,8 @@ def embed_many(
 
     doubts = doubts_about(utterances, min_speech)
     left_out = note_doubts(utterances, doubts, min_speech)
-    wanted = {n: item for n, item in utterances.items() if n not in set(left_out)}
+    without = set(left_out)
+    wanted = {name: item for name, item in utterances.items() if name not in without}
     if not wanted:
         raise InputError("no recording has enough speech")
     store = extract_embeddings(
