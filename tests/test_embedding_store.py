@@ -107,17 +107,15 @@ def test_resumes_after_a_kill(utterances, tmp_path, monkeypatch):
 
 def test_processes_share_the_work(utterances, tmp_path, monkeypatch):
     path = tmp_path / "store.safetensors"
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(extraction, "rank_and_processes", lambda: (1, 2))
     monkeypatch.setattr(extraction, "if_main_process", lambda: False)
     second = MeanModel()
-    monkeypatch.setenv("RANK", "1")
     with pytest.raises(FileNotFoundError):
         # No main process is there to put the parts together.
         extract_embeddings(second, utterances, path)
     assert second.seen == 6
     monkeypatch.setattr(extraction, "if_main_process", lambda: True)
-    monkeypatch.setenv("WORLD_SIZE", "1")
-    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setattr(extraction, "rank_and_processes", lambda: (0, 1))
     first = MeanModel()
     store = extract_embeddings(first, utterances, path)
     assert first.seen == 6

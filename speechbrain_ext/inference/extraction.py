@@ -22,7 +22,11 @@ from speechbrain_ext.dataio.embedding_store import (
 )
 from speechbrain_ext.dataio.windows import Windows, cut_recording
 from speechbrain_ext.utils.cache_keys import stable_hash
-from speechbrain_ext.utils.distributed import in_all_processes, together
+from speechbrain_ext.utils.distributed import (
+    in_all_processes,
+    rank_and_processes,
+    together,
+)
 from speechbrain_ext.utils.errors import InputError
 from speechbrain_ext.utils.fingerprints import fingerprint_differences
 
@@ -125,8 +129,7 @@ def extract_embeddings(
     if not in_all_processes(not missing and not parts.exists()):
         if rows:
             logger.info(f"{len(rows)} utterances were embedded before.")
-        rank = int(os.environ.get("RANK", 0))
-        n_processes = int(os.environ.get("WORLD_SIZE", 1))
+        rank, n_processes = rank_and_processes()
         mine = {name: utterances[name] for name in missing[rank::n_processes]}
         row_of = {name: row for row, name in enumerate(utterances)}
         with together():

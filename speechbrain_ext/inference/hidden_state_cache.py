@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-import os
 import shutil
 from pathlib import Path
 
@@ -17,7 +16,11 @@ from speechbrain_ext.dataio.hidden_states import HiddenStates
 from speechbrain_ext.dataio.windows import check_whole
 from speechbrain_ext.lobes.encoders.encoder import Encoder
 from speechbrain_ext.utils.cache_keys import stable_hash
-from speechbrain_ext.utils.distributed import in_all_processes, together
+from speechbrain_ext.utils.distributed import (
+    in_all_processes,
+    rank_and_processes,
+    together,
+)
 from speechbrain_ext.utils.errors import InputError
 from speechbrain_ext.utils.fingerprints import model_fingerprint
 from speechbrain_ext.utils.locks import in_turn
@@ -109,8 +112,7 @@ def _encode_missing(
         with together():
             missing = HiddenStates(folder, utterances).missing
             size = _check_space(encoder, {n: utterances[n] for n in missing}, folder)
-        rank = int(os.environ.get("RANK", 0))
-        n_processes = int(os.environ.get("WORLD_SIZE", 1))
+        rank, n_processes = rank_and_processes()
         mine = {name: utterances[name] for name in sorted(missing)[rank::n_processes]}
         with together():
             if mine:
