@@ -19,7 +19,7 @@ from pathlib import Path
 from measure import machine, markdown
 
 FOLDER = Path(__file__).resolve().parent
-WITH_FOLDER = ("extraction", "data_loading", "frozen_training")
+WITH_FOLDER = ("extraction", "data_loading", "frozen_training", "hidden_states")
 CPU = (
     ("metrics", []),
     ("scoring", []),
@@ -30,6 +30,9 @@ CPU = (
     ("data_loading", []),
     ("shards", []),
     ("training_step", []),
+    ("hidden_states", []),
+    ("flops", []),
+    ("scale", []),
     ("extraction", []),
     ("onnx_runtime", []),
 )

@@ -18,10 +18,13 @@ import torch
 from extraction import find_utterances
 from measure import alternate, measure_floors, ratio, read_options, report
 from speechbrain.dataio.dataio import read_audio
-from speechbrain.dataio.encoder import CategoricalEncoder
 
 from speechbrain_ext.dataio.audio import read_crop, read_header
-from speechbrain_ext.dataio.datasets import training_dataset
+from speechbrain_ext.dataio.datasets import (
+    speaker_classes,
+    speaker_encoder,
+    training_dataset,
+)
 
 SAMPLE_RATE, SECONDS = 16000, 3.0
 FORMATS = ("wav", "flac", "m4a")
@@ -45,10 +48,8 @@ def write_as(suffix, utterances, folder):
 
 def crops_of(utterances):
     """The training's data set of random crops."""
-    encoder = CategoricalEncoder()
-    encoder.ignore_len()
-    encoder.update_from_iterable({item["speaker"] for item in utterances.values()})
-    return training_dataset(utterances, encoder, SAMPLE_RATE, SECONDS)
+    labels = speaker_encoder(speaker_classes(utterances))
+    return training_dataset(utterances, labels, SAMPLE_RATE, SECONDS)
 
 
 def read_all(dataset):

@@ -1,25 +1,21 @@
 """Times training steps with a frozen encoder and on its stored hidden states.
 
-    python benchmarks/hidden_states.py --data_folder /data/speechocean762/audio
+    python benchmarks/hidden_states.py --folder /data/speechocean762 --threads 1
 
 A step reads the crops, encodes them where they are waveforms, and trains the back
-end: its forward and backward pass and the optimiser's. The two kinds of step
-alternate; medians of the processor time of one thread. Before them each utterance
-is encoded once, as a whole, which is timed too. The encoder is the package's small
-WavLM, of 7 layers of 192 channels, and the settings are those of
-hparams/presets/small.yaml.
+end: its forward and backward pass and the optimiser's. Before the steps each
+utterance is encoded once, as a whole, which is timed too. The encoder is the
+package's small WavLM, of 7 layers of 192 channels, and the settings are those of
+hparams/presets/small.yaml. Without a folder it is the demo's corpus.
 """
 
-import argparse
-import statistics
 import tempfile
-import time
 from pathlib import Path
 
-import torch
+from measure import alternate, now, ratio, read_options, report
 from speechbrain import Stage
 
-from speechbrain_ext.config import read_configuration
+from speechbrain_ext.config import HPARAMS, read_configuration
 from speechbrain_ext.dataio.manifests import read_manifest
 from speechbrain_ext.dataio.trials import read_trials
 from speechbrain_ext.lobes.encoders.stored_states import StoredStates
@@ -32,7 +28,6 @@ from speechbrain_ext.training.steps import (
     training_speakers,
 )
 
-ROOT = Path(__file__).resolve().parents[1]
 SYSTEMS = ("ltdnn_wavlm.yaml", "superb_xvector.yaml")
 
 
@@ -59,19 +54,28 @@ def steps(configuration, hparams, paths, modules, dataset):
     return step
 
 
-def time_system(name, arguments, folder, states_folder):
-    """Seconds of a step of either kind, and of the encoding of the corpus."""
+def measure_system(name, options, folder, states_folder):
+    """The row of a system, and the seconds that were encoded before its steps."""
+    corpus = ["--dataset=demo", f"--data_folder={folder.parent / 'demo'}"]
+    if options.folder:
+        corpus = ["--dataset=folder", f"--data_folder={options.folder}"]
+    tiny = []
+    if options.tiny:
+        tiny = [
+            "--batch_size=2", "--valid_speakers=2", "--test_speakers=2",
+            "--n_valid_trials=20", "--n_test_trials=20",
+        ]  # fmt: skip
     configuration = read_configuration(
         [
-            str(ROOT / "hparams" / name),
-            f"--preset={ROOT / 'hparams' / 'presets' / 'small.yaml'}",
-            "--dataset=folder",
-            f"--data_folder={arguments.data_folder}",
+            str(HPARAMS / name),
+            f"--preset={HPARAMS / 'presets' / 'small.yaml'}",
             f"--output_folder={folder}",
             f"--hidden_state_cache={states_folder}",
-            f"--sentence_len={arguments.sentence_len}",
+            f"--sentence_len={options.sentence_len}",
             "--num_workers=0",
             "--device=cpu",
+            *corpus,
+            *tiny,
         ]
     )
     hparams = start_training(configuration)
@@ -79,57 +83,51 @@ def time_system(name, arguments, folder, states_folder):
     speakers = training_speakers(hparams, paths["train"])
     modules = speaker_modules(hparams, speakers)
     waveforms, _ = speaker_datasets(hparams, paths, speakers)
-    start = time.process_time()
+    start = now()
     stored, _ = hidden_state_datasets(
         hparams, paths, speakers, modules["encoder"], configuration.run_opts
     )
-    encoding = time.process_time() - start
-    functions = [
-        steps(configuration, hparams, paths, modules, waveforms),
-        steps(
-            configuration,
-            hparams,
-            paths,
-            {**modules, "encoder": StoredStates()},
-            stored,
-        ),
-    ]
-    times = [[], []]
-    for _ in range(1 + arguments.steps):
-        for function, taken in zip(functions, times):
-            start = time.process_time()
-            function()
-            taken.append(time.process_time() - start)
-    seconds = sum(
+    encoding = now() - start
+    without_encoder = {**modules, "encoder": StoredStates()}
+    jobs = {
+        "encoded": steps(configuration, hparams, paths, modules, waveforms),
+        "stored": steps(configuration, hparams, paths, without_encoder, stored),
+    }
+    times = alternate(jobs, options.repeats)
+    return {
+        "system": name,
+        "encoder and back end, s a step": times["encoded"].seconds(),
+        "stored, s a step": times["stored"].seconds(),
+        "ratio": ratio(times["encoded"], times["stored"]),
+        "s to encode before": encoding,
+    }, sum(
         item["duration"]
         for split in ("train", "valid")
         for item in read_manifest(paths[split]).values()
     )
-    # The first one is to warm up.
-    return *(statistics.median(taken[1:]) for taken in times), encoding, seconds
 
 
 def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--data_folder", required=True)
-    parser.add_argument("--sentence_len", type=float, default=3.0)
-    parser.add_argument("--steps", type=int, default=10)
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
+    """Measures and reports."""
+    options = read_options(__doc__, repeats=10, folder="", sentence_len=3.0)
+    if options.tiny:
+        options.sentence_len = 1.0
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         states_folder = Path(folder) / "states"
         for name in SYSTEMS:
-            row = time_system(name, arguments, Path(folder) / name, states_folder)
-            rows.append((name, *row))
+            row, seconds = measure_system(
+                name, options, Path(folder) / name, states_folder
+            )
+            rows.append(row)
         n_bytes = sum(f.stat().st_size for f in states_folder.rglob("*.safetensors"))
-    print("| system | encoder and back end (s a step) | stored (s a step) | ratio |")
-    print("|---|---|---|---|")
-    for name, encoded, stored, _, _ in rows:
-        print(f"| {name} | {encoded:.2f} | {stored:.2f} | {encoded / stored:.1f} |")
-    for name, _, _, encoding, seconds in rows:
-        print(f"{name}: {seconds:.0f} s of speech encoded in {encoding:.0f} s")
-    print(f"{n_bytes / 2**30:.2f} GiB")
+    report(
+        "hidden_states",
+        rows,
+        options,
+        seconds_of_speech=seconds,
+        hidden_states_bytes=n_bytes,
+    )
 
 
 if __name__ == "__main__":

@@ -271,12 +271,13 @@ def peak_bytes(job: Callable[[], object], device: str = "cpu") -> int | None:
         return None
     ctypes.CDLL(None).malloc_trim(0)
     peak_reset.write_text("5")
-    before = _status_bytes("VmRSS")
+    before = status_bytes("VmRSS")
     job()
-    return _status_bytes("VmHWM") - before
+    return status_bytes("VmHWM") - before
 
 
-def _status_bytes(field: str) -> int:
+def status_bytes(field: str) -> int:
+    """What Linux says of the memory of this process, such as VmRSS."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(field):
             return int(line.split()[1]) * 1024

@@ -1,19 +1,19 @@
 """What a corpus of many utterances and speakers takes before and in a training.
 
-    python benchmarks/scale.py --n_utterances 1100000 --n_speakers 110000
+    python benchmarks/scale.py --n_utterances 1100000 --n_speakers 110000 --threads 1
 
-The manifest is made up; no audio is read. Each row has the processor time of one
-thread and what the process holds more in memory afterwards. The step of the
-classifier is forward, AAM-softmax, backward and Adam on random embeddings.
+The manifest is made up; no audio is read. Each job runs once; its row has the time,
+with one thread that of the processor, and what the process holds more in memory
+afterwards (Linux says it). The step of the classifier is forward, AAM-softmax,
+backward and Adam on random embeddings.
 """
 
-import argparse
 import gc
 import tempfile
-import time
 from pathlib import Path
 
 import torch
+from measure import now, read_options, report, status_bytes
 from speechbrain.lobes.models.ECAPA_TDNN import Classifier
 from speechbrain.nnet.losses import AdditiveAngularMargin, LogSoftmaxWrapper
 
@@ -32,21 +32,22 @@ EMB_DIM = 192
 BATCH_SIZE = 128
 
 
-def memory():
-    """MiB of this process."""
-    gc.collect()
-    lines = Path("/proc/self/status").read_text().splitlines()
-    held = next(line for line in lines if line.startswith("VmRSS"))
-    return int(held.split()[1]) / 1024
+class Ledger:
+    """Rows of what jobs take."""
 
+    def __init__(self):
+        self.rows = []
 
-def row(name, function):
-    """Prints what a function takes, and gives its result."""
-    before, start = memory(), time.process_time()
-    result = function()
-    seconds = time.process_time() - start
-    print(f"| {name} | {seconds:.3g} | {memory() - before:.0f} |", flush=True)
-    return result
+    def row(self, name, job):
+        """Runs a job once, notes what it takes, and gives its result."""
+        gc.collect()
+        before, start = status_bytes("VmRSS"), now()
+        result = job()
+        seconds = now() - start
+        gc.collect()
+        held = status_bytes("VmRSS") - before
+        self.rows.append({"job": name, "seconds": seconds, "held_bytes": held})
+        return result
 
 
 def fictitious_rows(n_utterances, n_speakers):
@@ -61,18 +62,15 @@ def batches_of(utterances):
     return list(embedding_loader(utterances, 16000, 120.0).batch_sampler)
 
 
-def time_store(utterances, path):
-    """Rows of a store of so many embeddings."""
-    store = EmbeddingStore(
+def store_of(utterances):
+    """A store of so many embeddings."""
+    return EmbeddingStore(
         list(utterances),
         torch.randn(len(utterances), EMB_DIM),
         [item["speaker"] for item in utterances.values()],
         [item["duration"] for item in utterances.values()],
         "f00",
     )
-    row("embedding store written", lambda: store.save(path))
-    print(f"| its size (MiB) | | {path.stat().st_size / 2**20:.0f} |")
-    row("embedding store read", lambda: EmbeddingStore.load(path))
 
 
 def classifier_step(n_speakers):
@@ -93,13 +91,15 @@ def classifier_step(n_speakers):
 
 
 def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--n_utterances", type=int, default=1_100_000)
-    parser.add_argument("--n_speakers", type=int, default=110_000)
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    n_utterances, n_speakers = arguments.n_utterances, arguments.n_speakers
-    print("| | seconds | MiB |\n|---|---|---|")
+    """Measures and reports."""
+    options = read_options(
+        __doc__, repeats=1, n_utterances=1_100_000, n_speakers=110_000
+    )
+    if options.tiny:
+        options.n_utterances, options.n_speakers = 400, 20
+    n_utterances, n_speakers = options.n_utterances, options.n_speakers
+    ledger = Ledger()
+    row = ledger.row
     with tempfile.TemporaryDirectory() as folder:
         manifest = Path(folder) / "train.csv"
         write_csv(manifest, MANIFEST_FIELDS, fictitious_rows(n_utterances, n_speakers))
@@ -111,11 +111,20 @@ def main():
         row("order of an epoch", lambda: next(iter(sampler)))
         row("keys of embeddings", lambda: row_keys_of(utterances))
         row("batches of whole utterances", lambda: batches_of(utterances))
-        time_store(utterances, Path(folder) / "embeddings.safetensors")
-    step = row(
-        "classifier and its first step", lambda: classifier_step(arguments.n_speakers)
-    )
+        store, path = store_of(utterances), Path(folder) / "embeddings.safetensors"
+        row("embedding store written", lambda: store.save(path))
+        row("embedding store read", lambda: EmbeddingStore.load(path))
+        file_bytes = path.stat().st_size
+    step = row("classifier and its first step", lambda: classifier_step(n_speakers))
     row("a further step", step)
+    report(
+        "scale",
+        ledger.rows,
+        options,
+        utterances=n_utterances,
+        speakers=n_speakers,
+        embedding_store_bytes=file_bytes,
+    )
 
 
 if __name__ == "__main__":

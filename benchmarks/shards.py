@@ -14,10 +14,14 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-import speechbrain as sb
 from measure import Times, measure_floors, ratio, read_options, report
 
-from speechbrain_ext.dataio.datasets import StepSampler, training_dataset
+from speechbrain_ext.dataio.datasets import (
+    StepSampler,
+    speaker_classes,
+    speaker_encoder,
+    training_dataset,
+)
 from speechbrain_ext.dataio.manifests import read_manifest
 from speechbrain_ext.dataio.prepare import prepare_corpus
 from speechbrain_ext.dataio.shards import read_shards, write_shards
@@ -71,12 +75,11 @@ def main():
             "folder", folder / "corpus", folder, valid_speakers=2, test_speakers=2
         )["train"]
         write_shards(manifest, folder / "shards", N_SHARDS)
-        labels = sb.dataio.encoder.CategoricalEncoder()
         sources = {
             "files": read_manifest(manifest),
             "shards": read_shards(folder / "shards", manifest),
         }
-        labels.update_from_iterable({i["speaker"] for i in sources["files"].values()})
+        labels = speaker_encoder(speaker_classes(sources["files"]))
         times = {name: Times([], []) for name in sources}
         for _ in range(options.repeats):
             for name, utterances in sources.items():
