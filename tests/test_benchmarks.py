@@ -106,10 +106,8 @@ def test_steps_on_stored_hidden_states(tmp_path, monkeypatch):
     assert results["hidden_states_bytes"] >= results["seconds_of_speech"] * 45 * (
         frame_bytes
     )
-    assert [row["system"] for row in results["rows"]] == [
-        "ltdnn_wavlm.yaml", "superb_xvector.yaml"
-    ]  # fmt: skip
-    assert all(row["ratio"]["low"] > 0 for row in results["rows"])
+    (row,) = results["rows"]
+    assert row["system"] == "ltdnn_wavlm.yaml" and row["ratio"]["low"] > 0
 
 
 def test_operations_of_encoder_and_back_end(tmp_path, monkeypatch):
