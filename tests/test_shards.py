@@ -28,11 +28,19 @@ from speechbrain_ext.dataio.datasets import (
     StepSampler,
     crop_pair_dataset,
     speaker_classes,
+    speaker_encoder,
     training_dataset,
 )
+from speechbrain_ext.dataio.embedding_store import EmbeddingStore, row_keys_of
 from speechbrain_ext.dataio.manifests import read_manifest
 from speechbrain_ext.dataio.prepare import prepare_corpus
 from speechbrain_ext.dataio.shards import read_shards, write_shards
+from speechbrain_ext.lobes.features import NormalizedFbank
+from speechbrain_ext.training.distillation import (
+    TargetEmbeddings,
+    distillation_dataset,
+)
+from speechbrain_ext.training.ivector import SpeechFrames
 from speechbrain_ext.utils.errors import InputError
 
 N_SHARDS = 7
@@ -182,6 +190,35 @@ def test_items_are_those_of_the_files(packed):
             assert one.keys() == other.keys() and one["id"] == other["id"]
             for key in set(one) - {"id"}:
                 assert torch.equal(one[key], other[key])
+
+
+def test_targets_and_frames_are_those_of_the_files(packed, tmp_path):
+    """What distillation and i-vectors take of the utterances of shards."""
+    manifest, folder = packed
+    in_shards, of_files = read_shards(folder, manifest), read_manifest(manifest)
+    store = EmbeddingStore(
+        list(of_files),
+        torch.randn(len(of_files), 4),
+        [item["speaker"] for item in of_files.values()],
+        [item["duration"] for item in of_files.values()],
+        "f00",
+        row_keys_of(of_files),
+    )
+    store.save(tmp_path / "utterance.safetensors")
+    targets = TargetEmbeddings(tmp_path, ["utterance"])
+    labels = speaker_encoder(speaker_classes(of_files))
+    dataset = distillation_dataset(in_shards, labels, 16000, 0.5, [100], targets)
+    for index in range(len(dataset)):
+        item = dataset[index, 1986, 5]
+        assert torch.equal(item["target"], targets[item["id"]])
+    # Batches may be others, since the utterances come in another order.
+    ours, theirs = (
+        torch.cat(list(SpeechFrames(encoder, utterances, 16000, 10.0).valid("frames")))
+        for encoder in [NormalizedFbank(8)]
+        for utterances in (in_shards, of_files)
+    )
+    assert ours.shape == theirs.shape
+    torch.testing.assert_close(ours.double().sum(0), theirs.double().sum(0))
 
 
 # --- Writing

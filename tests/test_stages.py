@@ -20,6 +20,7 @@ from speechbrain_ext.dataio.datasets import (
 from speechbrain_ext.inference.speaker import SpeakerRecognition
 from speechbrain_ext.lobes.encoders.small_wavlm import save_small_wavlm
 from speechbrain_ext.lobes.encoders.ssl_encoder import SSLEncoder
+from speechbrain_ext.lobes.encoders.stored_states import StoredStates
 from speechbrain_ext.training.brains import layer_groups
 from speechbrain_ext.utils.checkpoints import (
     best_checkpoint,
@@ -232,6 +233,11 @@ def test_decay_without_layers_is_refused(wrap):
     with pytest.raises(InputError, match="layer_lr_decay: 0.5, but Sequential has"):
         layer_groups(encoder, 0.5)
     assert [len(group["params"]) for group in layer_groups(encoder, 1.0)] == [2]
+
+
+def test_stored_hidden_states_have_no_rates_that_fall():
+    """In the frozen stage of a training with a decay."""
+    assert not any(group["params"] for group in layer_groups(StoredStates(), 0.5))
 
 
 def test_speaker_encoder_is_speechbrains_without_its_search():

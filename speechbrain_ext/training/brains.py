@@ -649,7 +649,7 @@ def layer_groups(encoder, decay):
     ---------
     encoder : torch.nn.Module
         With `transformer_layers`, from the lowest to the highest, unless
-        decay is 1.
+        decay is 1 or it is frozen, as `freeze` says.
     decay : float
         The rate of a layer is that of the next one times decay; what is below
         the layers counts as one more layer.
@@ -662,7 +662,7 @@ def layer_groups(encoder, decay):
     Raises
     ------
     InputError
-        If decay is not 1 and the encoder has no such layers.
+        If decay is not 1 and the encoder is to be trained and has no such layers.
 
     Example
     -------
@@ -675,7 +675,7 @@ def layer_groups(encoder, decay):
     """
     encoder = without_wrapper(encoder)
     layers = getattr(encoder, "transformer_layers", ())
-    if decay != 1 and not layers:
+    if decay != 1 and not layers and not getattr(encoder, "freeze", False):
         raise InputError(
             f"layer_lr_decay: {decay}, but {type(encoder).__name__} has no "
             "transformer layers whose rates could fall; leave it at 1"

@@ -15,6 +15,8 @@ class StoredStates(nn.Module):
     (torch.Size([7, 2, 48, 192]), torch.float32)
     """
 
+    freeze = True  # as the encoder that it stands for
+
     def forward(self, states, lengths):
         """Turns and casts them.
 
