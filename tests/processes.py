@@ -22,6 +22,26 @@ forked = multiprocessing.get_context("forkserver")
 forked.set_forkserver_preload(["preloaded"])
 
 
+def join_two(rank, port):
+    """Makes this process one of two that talk by gloo, with one thread.
+
+    Arguments
+    ---------
+    rank : int
+        Number of the process.
+    port : int
+        By which they find each other.
+    """
+    import torch
+
+    os.environ.update(
+        RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2",
+        MASTER_ADDR="localhost", MASTER_PORT=str(port),
+    )  # fmt: skip
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo")
+
+
 def run_python(arguments, cwd=None, env=None, timeout=600):
     """Runs what follows `python` on a command line.
 

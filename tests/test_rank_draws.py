@@ -1,22 +1,16 @@
 """Two processes draw different crops and have equal parameters."""
 
-import os
 import socket
 
 import pytest
 import torch
-from processes import forked
+from processes import forked, join_two
 from trainings import fit, pretraining, speaker_training, state_of
 
 
 def train(rank, kind, corpus, folder, port):
     """One of two processes: trains, leaves its parameters and its crops."""
-    os.environ.update(
-        RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2",
-        MASTER_ADDR="localhost", MASTER_PORT=str(port),
-    )  # fmt: skip
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo")
+    join_two(rank, port)
     training = {"speakers": speaker_training, "pre-training": pretraining}[kind]
     brain, data = training(corpus, folder, n_steps=3, per_epoch=2, accumulation=2)
     brain.distributed_backend = "gloo"

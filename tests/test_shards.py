@@ -18,7 +18,7 @@ import speechbrain as sb
 import torch
 import webdataset
 from conftest import ECAPA, ROOT, TINY_ECAPA, TRAIN, run, write_corpus
-from processes import forked, run_python
+from processes import forked, join_two, run_python
 from speechbrain.dataio.dataloader import SaveableDataLoader
 from trainings import fit, speaker_training, state_of
 
@@ -424,12 +424,7 @@ def test_order_goes_on_after_any_step():
 
 def train(rank, manifest, shards_folder, runs, port):
     """One of two processes: trains, and notes what each step has seen."""
-    os.environ.update(
-        RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2",
-        MASTER_ADDR="localhost", MASTER_PORT=str(port),
-    )  # fmt: skip
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo")
+    join_two(rank, port)
     utterances = read_shards(shards_folder, manifest)
     for folder, die_at_step in runs.items():
         brain, data = speaker_training(

@@ -151,5 +151,5 @@ def test_pairs_are_other_crops_of_one_voice(tmp_path):
 
 def test_without_pyroomacoustics_the_package_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "pyroomacoustics", None)
-    with pytest.raises(InputError, match="pip install pyroomacoustics"):
+    with pytest.raises(InputError, match="pip install 'speechbrain_ext.rooms"):
         simulated_rooms(tmp_path / "rooms")

@@ -10,8 +10,8 @@ from tqdm import tqdm
 
 from speechbrain_ext.utils.cache_keys import make_once
 from speechbrain_ext.utils.distributed import on_main_process
-from speechbrain_ext.utils.errors import InputError
 from speechbrain_ext.utils.files import atomic_path
+from speechbrain_ext.utils.packages import optional_package
 
 
 def simulated_rooms(folder, n_rooms=200, sample_rate=16000, seed=1986):
@@ -64,12 +64,9 @@ def simulated_rooms(folder, n_rooms=200, sample_rate=16000, seed=1986):
 
 
 def _write_rooms(folder, table, n_rooms, sample_rate, seed):
-    try:
-        import pyroomacoustics
-    except ImportError:
-        raise InputError(
-            "simulated rooms need a package: pip install pyroomacoustics"
-        ) from None
+    pyroomacoustics = optional_package(
+        "pyroomacoustics", "simulated rooms need", "rooms"
+    )
     rng = random.Random(seed)
     folder.mkdir(parents=True, exist_ok=True)
     rows = []

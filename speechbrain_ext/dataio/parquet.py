@@ -7,6 +7,7 @@ import torch
 from speechbrain_ext.dataio.embedding_store import EmbeddingStore
 from speechbrain_ext.utils.errors import InputError
 from speechbrain_ext.utils.files import atomic_path
+from speechbrain_ext.utils.packages import optional_package
 
 
 def write_parquet(path, store, **metadata):
@@ -135,14 +136,10 @@ def load_pyarrow():
     InputError
         If it is not installed.
     """
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError:
-        raise InputError(
-            "Parquet needs a package: pip install 'speechbrain_ext[parquet]'"
-        ) from None
-    return pyarrow, parquet
+    return tuple(
+        optional_package(name, "Parquet needs", "parquet")
+        for name in ("pyarrow", "pyarrow.parquet")
+    )
 
 
 def _lists(pyarrow, rows):

@@ -28,6 +28,7 @@ from speechbrain_ext.utils.distributed import rank_and_processes
 from speechbrain_ext.utils.errors import InputError
 from speechbrain_ext.utils.fields import read_csv, write_csv
 from speechbrain_ext.utils.files import atomic_path, write_json
+from speechbrain_ext.utils.packages import optional_package
 
 logger = get_logger(__name__)
 
@@ -60,12 +61,7 @@ def write_shards(manifest, folder, n_shards, seed=0):
         If there are more shards than utterances, an audio file is gone, or the
         folder has shards of another origin.
     """
-    try:
-        import webdataset
-    except ImportError:
-        raise InputError(
-            "shards need a package: pip install 'speechbrain_ext[shards]'"
-        ) from None
+    webdataset = optional_package("webdataset", "shards need", "shards")
     folder, utterances = Path(folder), read_manifest(manifest)
     if n_shards > len(utterances):
         raise InputError(

@@ -6,7 +6,7 @@ import math
 import torch
 
 from speechbrain_ext.dataio.audio import read_crop, read_header
-from speechbrain_ext.utils.errors import InputError
+from speechbrain_ext.utils.packages import optional_package
 
 SAMPLE_RATE = 16000
 BLOCK = 60.0  # seconds that are read at a time
@@ -124,14 +124,9 @@ def _blocks(path, duration):
 
 @functools.cache
 def _silero():
-    try:
-        from silero_vad import get_speech_timestamps, load_silero_vad
-    except ImportError:
-        raise InputError(
-            "min_speech needs a package: pip install 'speechbrain_ext[vad]'"
-        ) from None
+    silero_vad = optional_package("silero_vad", "min_speech needs", "vad")
     n_threads = torch.get_num_threads()
-    model = load_silero_vad()
+    model = silero_vad.load_silero_vad()
     # It sets one thread for the whole process.
     torch.set_num_threads(n_threads)
-    return get_speech_timestamps, model
+    return silero_vad.get_speech_timestamps, model

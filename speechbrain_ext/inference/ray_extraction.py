@@ -25,6 +25,7 @@ from speechbrain_ext.inference.extraction import (
 from speechbrain_ext.utils.errors import InputError
 from speechbrain_ext.utils.fingerprints import fingerprint_differences
 from speechbrain_ext.utils.locks import hold_folder
+from speechbrain_ext.utils.packages import optional_package
 
 logger = get_logger(__name__)
 
@@ -328,11 +329,8 @@ def import_ray():
     InputError
         If it is not installed.
     """
-    try:
-        import ray
-        import ray.data
-    except ImportError:
-        raise InputError(
-            "the engine ray needs a package: pip install 'speechbrain_ext[ray]'"
-        ) from None
+    ray, _ = (
+        optional_package(name, "the engine ray needs", "ray")
+        for name in ("ray", "ray.data")
+    )
     return ray

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from speechbrain_ext.utils.errors import InputError
 from speechbrain_ext.utils.files import atomic_path
 from speechbrain_ext.utils.fingerprints import tensor_digest
+from speechbrain_ext.utils.packages import optional_package
 
 EXACT_UP_TO = 1_000_000
 BLOCK = 2**18  # embeddings that are looked at a time
@@ -281,13 +282,7 @@ def _parts_for_threads(faiss, rows):
 
 
 def _faiss():
-    try:
-        import faiss
-    except ImportError:
-        raise InputError(
-            "an index needs a package: pip install 'speechbrain_ext[search]'"
-        ) from None
-    return faiss
+    return optional_package("faiss", "an index needs", "search")
 
 
 def has_faiss():

@@ -24,6 +24,7 @@ from speechbrain_ext.dataio.corpora.voxceleb import VoxCeleb
 from speechbrain_ext.dataio.trials import draw_trials, write_trials
 from speechbrain_ext.utils.errors import InputError
 from speechbrain_ext.utils.files import atomic_path, write_json
+from speechbrain_ext.utils.packages import optional_package
 
 SAMPLE_RATE = 16000
 N_SPEAKERS = 48
@@ -98,12 +99,9 @@ class ESpeak:
     _RATE, _PITCH = 1, 3
 
     def __init__(self) -> None:
-        try:
-            import espeakng_loader
-        except ImportError:
-            raise InputError(
-                "the demo voices need a package: pip install espeakng-loader"
-            ) from None
+        espeakng_loader = optional_package(
+            "espeakng_loader", "the demo voices need", "demo"
+        )
         # The library's state goes on from one text to the next. A copy of its
         # own gives each instance the same start, and so the same speech.
         installed = espeakng_loader.get_library_path()
