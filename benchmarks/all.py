@@ -25,10 +25,12 @@ CPU = (
     ("scoring", []),
     ("score_norm", []),
     ("plda", []),
+    ("ivector", []),
+    ("search", []),
     ("data_loading", []),
+    ("shards", []),
     ("training_step", []),
     ("extraction", []),
-    ("search", []),
     ("onnx_runtime", []),
 )
 GPU_EXTRACTION = ["--max_batch_duration", "300", "--repeats", "2"]

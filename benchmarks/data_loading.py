@@ -46,6 +46,7 @@ def write_as(suffix, utterances, folder):
 def crops_of(utterances):
     """The training's data set of random crops."""
     encoder = CategoricalEncoder()
+    encoder.ignore_len()
     encoder.update_from_iterable({item["speaker"] for item in utterances.values()})
     return training_dataset(utterances, encoder, SAMPLE_RATE, SECONDS)
 

@@ -7,9 +7,7 @@ recording once, in the order of a training of one process without workers. Befor
 each round the system forgets what it has read of them.
 """
 
-import argparse
 import os
-import statistics
 import tempfile
 import time
 from pathlib import Path
@@ -17,24 +15,26 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import speechbrain as sb
+from measure import Times, measure_floors, ratio, read_options, report
 
 from speechbrain_ext.dataio.datasets import StepSampler, training_dataset
 from speechbrain_ext.dataio.manifests import read_manifest
 from speechbrain_ext.dataio.prepare import prepare_corpus
 from speechbrain_ext.dataio.shards import read_shards, write_shards
 
-REPEATS, BATCH_SIZE, N_SHARDS = 3, 100, 8
+BATCH_SIZE, N_SHARDS = 100, 8
+CROP_SECONDS, SAMPLE_RATE = 3.0, 16000
 
 
 def write_recordings(root, n_recordings):
     """Writes noise of 100 speakers."""
     rng = np.random.default_rng(0)
-    noise = 0.1 * rng.standard_normal(2 * 8 * 16000)
+    noise = 0.1 * rng.standard_normal(2 * 8 * SAMPLE_RATE)
     for number in range(n_recordings):
         path = root / f"{number % 100:03d}/{number}.wav"
         path.parent.mkdir(parents=True, exist_ok=True)
         start = rng.integers(len(noise) // 2)
-        soundfile.write(path, noise[start : start + 8 * 16000], 16000)
+        soundfile.write(path, noise[start : start + 8 * SAMPLE_RATE], SAMPLE_RATE)
 
 
 def forget(folder):
@@ -59,11 +59,12 @@ def read_round(dataset):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--folder", default=None, help="where to write and read")
-    parser.add_argument("--n_recordings", type=int, default=2000)
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+    """Measures and reports."""
+    options = read_options(__doc__, repeats=3, folder="", n_recordings=2000)
+    if options.tiny:
+        options.n_recordings = 2 * BATCH_SIZE
+    floors = measure_floors(tiny=options.tiny)
+    with tempfile.TemporaryDirectory(dir=options.folder or None) as folder:
         folder = Path(folder)
         write_recordings(folder / "corpus", options.n_recordings)
         manifest = prepare_corpus(
@@ -76,17 +77,31 @@ def main():
             "shards": read_shards(folder / "shards", manifest),
         }
         labels.update_from_iterable({i["speaker"] for i in sources["files"].values()})
-        rounds = {name: [] for name in sources}
-        for _ in range(REPEATS):
+        times = {name: Times([], []) for name in sources}
+        for _ in range(options.repeats):
             for name, utterances in sources.items():
-                dataset = training_dataset(utterances, labels, 16000, 3.0)
+                dataset = training_dataset(
+                    utterances, labels, SAMPLE_RATE, CROP_SECONDS
+                )
                 forget(folder)
-                rounds[name].append(read_round(dataset))
+                wall, cpu = read_round(dataset)
+                times[name].wall.append(wall)
+                times[name].cpu.append(cpu)
         n_read = len(dataset) // BATCH_SIZE * BATCH_SIZE
-        print("| from | recordings | seconds | of the processor |\n|---|---|---|---|")
-        for name, times in rounds.items():
-            wall, processor = map(statistics.median, zip(*times))
-            print(f"| {name} | {n_read:,} | {wall:.2f} | {processor:.2f} |")
+    hours = n_read * CROP_SECONDS / 3600
+    floor = floors.seconds(moved_bytes=2 * 4 * n_read * CROP_SECONDS * SAMPLE_RATE)
+    rows = [
+        {
+            "from": name,
+            "crops": n_read,
+            "seconds": own.seconds(),
+            "hours a minute and core": 60 * hours / own.seconds(),
+            "ratio": ratio(times["files"], own),
+            "of_floor": floor / own.seconds(),
+        }
+        for name, own in times.items()
+    ]
+    report("shards", rows, options, floors, recordings=options.n_recordings)
 
 
 if __name__ == "__main__":

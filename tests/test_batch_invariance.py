@@ -20,6 +20,7 @@ from speechbrain_ext.lobes.encoders.random_encoder import save_random_encoder
 from speechbrain_ext.lobes.encoders.small_wavlm import save_small_wavlm
 from speechbrain_ext.nnet import pooling
 from speechbrain_ext.nnet.dictionary_encoding import LDEEmbedding
+from speechbrain_ext.nnet.pooling import FrameStatistics
 from speechbrain_ext.utils.checkpoints import AtomicCheckpointer
 from speechbrain_ext.utils.errors import InputError
 
@@ -30,6 +31,7 @@ SHORT, LONG = 7013, 20 * 7013  # samples; no multiple of any hop
 TINY = {
     "ecapa_channels": 16,
     "xvector_channels": 16,
+    "growth_channels": 4,
     "student_channels": 16,
     "conv_channels": 16,
     "pooled_channels": 16,
@@ -38,8 +40,11 @@ TINY = {
     "vgg_width": 4,
     "n_heads": 4,
 }
-# YAMLs of no system of their own; lde_teacher has a test of its own.
-OTHERS = ("verification_", "pretrain_", "base", "data", "ssl_base", "lde_teacher")
+# YAMLs of no system of their own; those on a teacher's layers have a test of their own.
+OTHERS = (
+    "verification_", "pretrain_", "base", "data", "ssl_base", "lde_teacher",
+    "sp_teacher",
+)  # fmt: skip
 SYSTEMS = sorted(
     path.stem
     for path in (ROOT / "hparams").glob("*.yaml")
@@ -128,21 +133,44 @@ def tiny_ecapa(cls=lobes.MaskedECAPA, n_in=24, **options):
     return cls(n_in, channels=[16] * 4 + [48], lin_neurons=12, **options)
 
 
+def tiny_etdnn(n_in=24):
+    return lobes.ETDNN(n_in, channels=16, pooled_channels=30, lin_neurons=12)
+
+
+def tiny_dtdnn(n_in=24):
+    return lobes.DTDNN(n_in, growth_channels=4, lin_neurons=12)
+
+
 @pytest.mark.parametrize(
     "embedding_model, layers, channels_first",
     [
         (tiny_xvector, ["blocks.2", "blocks.14"], False),
         (tiny_ecapa, ["blocks.1", "mfa"], True),
+        (tiny_etdnn, ["blocks.2", "blocks.26", "blocks.29"], False),
+        (tiny_dtdnn, ["tdnn", "blocks.0", "transitions.1"], False),
     ],
 )
 def test_layers_of_teachers(embedding_model, layers, channels_first):
     teacher = SpeakerRecognition(
         lobes.NormalizedFbank(24), trained_back_end(embedding_model()), 16000, None
     )
-    frames = TeacherFrames(teacher, layers, channels_first)
+    check_pooled_layers(TeacherFrames(teacher, layers, channels_first))
+
+
+def test_layers_of_an_ssl_teacher(encoders):
+    embedder = trained(system("ltdnn_wavlm", ssl_hub=encoders["group"]))
+    teacher = SpeakerRecognition(
+        embedder.encoder, embedder.embedding_model, 16000, None
+    )
+    check_pooled_layers(
+        TeacherFrames(teacher, ["layer_pooling", "hidden_states.0", "hidden_states.2"])
+    )
+
+
+def check_pooled_layers(frames):
     pooled = [
         LDEEmbedding(frames.channels, 8, n_components=4, emb_dim=12),
-        lobes.MaskedStatisticsPooling(),
+        lobes.ASTP(frames.channels, 12, frame_pooling=FrameStatistics(frames.channels)),
         lobes.MaskedStatisticsPooling(return_std=False),
     ]
     for back_end in pooled:
@@ -160,6 +188,8 @@ def test_every_length_of_frames(n_long, global_context):
     models = [
         trained_back_end(tiny_xvector()),
         trained_back_end(tiny_ecapa(global_context=global_context)),
+        trained_back_end(tiny_etdnn()),
+        trained_back_end(tiny_dtdnn()),
     ]
     counts = [n_long, *range(1, 12), *range(n_long - 12, n_long)]
     frames = torch.randn(len(counts), n_long, 24)

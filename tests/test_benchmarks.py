@@ -70,6 +70,18 @@ def test_runs_and_says_where(name, tmp_path, monkeypatch, capsys):
     assert table.startswith(f"## {name}\n")
 
 
+def test_hours_of_an_ivector_training(tmp_path, monkeypatch):
+    results = run("ivector", [], tmp_path, monkeypatch)
+    stages = {row["stage"]: row for row in results["rows"]}
+    assert set(stages) == {
+        "MFCCs", "start of the UBM", "UBM", "statistics", "total variability"
+    }  # fmt: skip
+    ubm = stages["UBM"]
+    assert ubm["passes"] == 4 and ubm["of"] == 340 * 3600 * 80
+    hours = ubm["passes"] * ubm["of"] / ubm["a second"] / 3600
+    assert ubm["hours"] == pytest.approx(hours)
+
+
 @pytest.mark.parametrize("name", ["extraction", "data_loading", "frozen_training"])
 def test_reads_speech(name, speech, tmp_path, monkeypatch):
     arguments = ["--folder", str(speech)]
@@ -80,6 +92,13 @@ def test_reads_speech(name, speech, tmp_path, monkeypatch):
         assert jobs["extract_embeddings"]["greatest difference"] <= 1e-4
         parts = [row["of_whole"] for row in results["rows"] if "of_whole" in row]
         assert sum(parts) == pytest.approx(1)
+
+
+def test_reads_shards(tmp_path, monkeypatch):
+    pytest.importorskip("webdataset")
+    rows = run("shards", [], tmp_path, monkeypatch)["rows"]
+    assert [row["from"] for row in rows] == ["files", "shards"]
+    assert all(row["seconds"] > 0 for row in rows)
 
 
 def test_one_graph_serves_all_lengths(tmp_path, monkeypatch):

@@ -85,7 +85,7 @@ def test_printed_yaml_stands_alone(path, small_parts, tmp_path, monkeypatch, cap
     options = dict(options)
     if path.stem == "w2v_bert_mfa":
         options["ssl_hub"] = save_random_encoder("w2v-bert", tmp_path / "w2v")
-    if path.stem.startswith("kd_ecapa") or path.stem.startswith("kd_ltdnn"):
+    if path.stem.startswith("kd_") and not path.stem.startswith("kd_xvector"):
         options["targets_folder"] = folder / "teacher/targets"
     known = read(path).entries
     arguments = [f"--{key}={value}" for key, value in options.items() if key in known]
@@ -284,7 +284,7 @@ def test_each_key_takes_what_it_is_for_and_nothing_else(key):
         assert ("0" in takes) == ("at least 0" in kind.description or takes_zero(key))
 
 
-LISTS = ("lora_targets", "frame_layers", "sp_aggr_layers", "targets", "trial_lists")
+LISTS = ("lora_targets", "frame_layers", "aggregated_layers", "targets", "trial_lists")
 
 
 def takes_zero(key):

@@ -1,6 +1,7 @@
 """Grids of trainings and their tables."""
 
 import csv
+import itertools
 import json
 import runpy
 import subprocess
@@ -157,6 +158,34 @@ def test_grids_of_the_project_fit_their_yamls(monkeypatch):
             chains.add(chain)
     for chain in chains - {None}:
         read_configuration([chain], demo=False).check()
+
+
+@pytest.mark.parametrize("name", ["kd_targets", "kd_teachers"])
+def test_targets_of_the_grids_are_those_of_the_teachers(name, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    wanted = {}
+    for hparams_file, overrides, _ in read_grid(f"hparams/grids/{name}.yaml").values():
+        wanted.setdefault(hparams_file, set()).update(overrides["targets"])
+    for hparams_file, targets in wanted.items():
+        values = read_configuration([hparams_file], demo=False).values()
+        assert targets <= set(values["target_models"])
+
+
+def test_grid_of_targets_has_every_cell():
+    grid = read_grid(ROOT / "hparams/grids/kd_targets.yaml")
+    cells = {
+        (*sorted(overrides["targets"]), *sorted(set(overrides) - {"targets"}))
+        for _, overrides, _ in grid.values()
+    }
+    assert len(cells) == len(grid) - 1  # one is of the other student
+    hparams = str(ROOT / "hparams/kd_xvector_fc.yaml")
+    every = list(read_configuration([hparams], demo=False).values()["target_models"])
+    assert len(every) == 8
+    for target in every:
+        assert {(target,), (target, "subtract_target_mean")} <= cells
+    for pair in itertools.combinations(sorted(every), 2):
+        assert pair in cells
+    assert ("lde_aggr", "narrow_bn", "sp_aggr", "utterance", "wide_bn") in cells
 
 
 def test_grid_without_hparams_is_an_error(tmp_path):

@@ -11,7 +11,7 @@ SYSTEMS = [
     path.stem
     for path in sorted((ROOT / "hparams").glob("*.yaml"))
     if "\nembedding_model:" in path.read_text(encoding="utf-8")
-    and path.stem != "lde_teacher"  # needs a trained teacher
+    and path.stem not in ("lde_teacher", "sp_teacher")  # need a trained teacher
 ] + ["mean_vgg", "statistics_vgg", "double_mha_vgg", "ca_mhfa_wavlm"]
 
 

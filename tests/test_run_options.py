@@ -203,9 +203,6 @@ def test_each_key_of_a_yaml_reaches_something():
     )
     read = set(re.findall(r"""["'](\w+)["']""", source))
     read |= set(re.findall(r"hparams\.(\w+)", source)) | set(vars(RunOptions()))
-    # By f"{what}_hparams"
-    read |= {f"{what}_{part}" for what in ("teacher", "lde")
-             for part in ("hparams", "overrides")}  # fmt: skip
     lost = set()
     for path in sorted((ROOT / "hparams").glob("*.yaml")):
         entries = read_configuration([str(path)], demo=False).entries

@@ -231,7 +231,7 @@ SYSTEMS = [
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_the_projects_own_systems_are_allowed(name, tmp_path):
     arguments = [str(HPARAMS / name), f"--output_folder={tmp_path}"]
-    if name == "lde_teacher.yaml":
+    if name in ("lde_teacher.yaml", "sp_teacher.yaml"):
         arguments += [f"--teacher={tmp_path}", "--frame_layers=[a]"]
     configuration = read_configuration(arguments, demo=False)
     content = resolve(configuration.text, name)

@@ -22,7 +22,6 @@ from speechbrain_ext.dataio.manifests import manifest_paths, read_manifest
 from speechbrain_ext.dataio.settings import DataSettings
 from speechbrain_ext.inference.extraction import extract_embeddings
 from speechbrain_ext.inference.speaker import SpeakerRecognition
-from speechbrain_ext.training.distillation import TargetEmbeddings
 from speechbrain_ext.training.finished import (
     check_settings,
     is_finished,
@@ -61,11 +60,17 @@ def main(arguments):
             + ", ".join(values["target_models"])
         )
     training_stages(configuration)  # refuses what has no effect
-    # The teacher, and a dictionary on its layers
-    needed = ["teacher"]
-    if "lde_aggr" in values["targets"]:
-        needed.append("lde")
-    parts = [part_configuration(configuration, values, name) for name in needed]
+    teacher = {**values["teacher_overrides"], "output_folder": values["teacher"]}
+    parts = [
+        part_configuration(configuration, values, values["teacher_hparams"], teacher),
+        *(
+            part_configuration(
+                configuration, values, hparams, values["aggregation_overrides"]
+            )
+            for name, hparams in values["aggregations"].items()
+            if name in values["targets"]
+        ),
+    ]
     plda = sibling_configuration(
         configuration,
         "verification_plda.yaml",
@@ -100,22 +105,22 @@ def main(arguments):
 
     # Student: of the dimension of its targets, unless it has heads for them
     if not values["separate_heads"]:
-        dim = sum(TargetEmbeddings(folder, values["targets"]).sizes.values())
+        targets = configuration.build(["target_embeddings"])["target_embeddings"]
+        dim = sum(targets.sizes.values())
         configuration = configuration.with_values({"emb_dim": dim})
     train.train(configuration)
     print_size(values["teacher"], values["output_folder"], values["trust_source"])
     run_verification(plda)
 
 
-def part_configuration(configuration, values, name):
-    """Makes the configuration of the teacher's training, or of the dictionary's."""
+def part_configuration(configuration, values, hparams, overrides):
+    """Makes the configuration of the teacher's training, or an aggregation's."""
     settings = {
         **{key: values[key] for key in DATA_KEYS},
         **values["teacher_training"],
-        **values[f"{name}_overrides"],
-        "output_folder": values[name],
+        **overrides,
     }
-    return sibling_configuration(configuration, values[f"{name}_hparams"], settings)
+    return sibling_configuration(configuration, hparams, settings)
 
 
 def print_size(teacher, student, trust_source):

@@ -80,7 +80,7 @@ class Trials:
             Scores of the target and of the non-target trials.
         """
         # Through NumPy, which reads a list in a third of the time
-        is_target = torch.from_numpy(np.fromiter(self.labels, bool, len(self)))
+        is_target = torch.from_numpy(np.fromiter(self.labels or (), bool, len(self)))
         return scores[is_target], scores[~is_target]
 
 

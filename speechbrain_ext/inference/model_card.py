@@ -105,10 +105,10 @@ def with_decision(card, scoring):
     Example
     -------
     >>> from speechbrain_ext.inference.model_scoring import ModelScoring
-    >>> card = "# ltdnn\n\n## Decisions\n\nAbove 0.2.\n\n## Limits\n\n- Noise\n"
+    >>> card = "# x\\n\\n## Decisions\\n\\nAbove 0.2.\\n\\n## Limits\\n\\n- Noise\\n"
     >>> scoring = ModelScoring(threshold=0.3, threshold_from="my trials")
     >>> print(with_decision(card, scoring))
-    # ltdnn
+    # x
     <BLANKLINE>
     ## Decisions
     <BLANKLINE>

@@ -4,6 +4,8 @@ import torch
 from torch import nn
 
 from speechbrain_ext.inference.speaker import SpeakerRecognition
+from speechbrain_ext.lobes.encoders.encoder import Encoder
+from speechbrain_ext.nnet.pooling import MaskedStatisticsPooling
 from speechbrain_ext.utils.errors import InputError
 
 
@@ -18,7 +20,8 @@ class TeacherFrames(nn.Module):
         The trained model.
     layers : list of str
         Names of frame-level modules in its embedding model, as of
-        `named_modules`, such as "blocks.11".
+        `named_modules`, such as "blocks.11"; "hidden_states.0" and so on are the
+        hidden states of an SSL encoder, from the transformer's input up.
     channels_first : bool
         Whether these modules give (batch, channel, time), as those of
         SpeechBrain's ECAPA-TDNN do.
@@ -53,15 +56,24 @@ class TeacherFrames(nn.Module):
         self.teacher = teacher.requires_grad_(False)
         self.channels_first = channels_first
         modules = dict(teacher.embedding_model.named_modules())
-        unknown = sorted(set(layers) - set(modules))
+        encoder = teacher.encoder
+        returned = encoder.layers if isinstance(encoder, Encoder) else ()
+        # Position of each in what the encoder returns
+        self.hidden_states = {
+            f"hidden_states.{layer}": position
+            for position, layer in enumerate(returned)
+        }
+        unknown = sorted(set(layers) - set(modules) - set(self.hidden_states))
         if unknown:
+            known = [name for name in modules if name and name.count(".") < 2]
             raise InputError(
                 f"the teacher has no layer {', '.join(unknown)}; it has "
-                + ", ".join(name for name in modules if name.count(".") < 2)
+                + ", ".join([*known, *self.hidden_states])
             )
         self._outputs = {}
         for name in layers:
-            modules[name].register_forward_hook(self._keep_output(name))
+            if name in modules:
+                modules[name].register_forward_hook(self._keep_output(name))
         self.layers = list(layers)
         self.eval()
         second = torch.zeros(1, teacher.sample_rate)
@@ -69,7 +81,11 @@ class TeacherFrames(nn.Module):
 
     def _keep_output(self, name):
         def keep(module, inputs, output):
-            self._outputs[name] = output
+            # A layer pooling gives its weights too.
+            frames = output[0] if isinstance(output, tuple) else output
+            self._outputs[name] = (
+                frames.transpose(1, 2) if self.channels_first else frames
+            )
 
         return keep
 
@@ -99,11 +115,13 @@ class TeacherFrames(nn.Module):
             wav_lens = torch.ones(len(wav), device=wav.device)
         features, lengths = self.teacher.encoder(wav, wav_lens)
         self.teacher.embedding_model(features, lengths)
-        channel = 1 if self.channels_first else 2
-        frames = torch.cat(
-            [self._outputs.pop(name) for name in self.layers], dim=channel
-        )
-        return (frames.transpose(1, 2) if self.channels_first else frames), lengths
+        frames = [
+            features[self.hidden_states[name]]
+            if name in self.hidden_states
+            else self._outputs.pop(name)
+            for name in self.layers
+        ]
+        return torch.cat(frames, dim=2), lengths
 
 
 def trained_teacher_frames(
@@ -135,7 +153,7 @@ def trained_teacher_frames(
 
 
 def pooled_teacher_frames(
-    teacher, layers, pooling, channels_first=False, *, trust_source=False
+    teacher, layers, channels_first=False, pooling=None, *, trust_source=False
 ):
     """A teacher whose embeddings are pooled frame-level layers.
 
@@ -145,11 +163,11 @@ def pooled_teacher_frames(
         `output_folder` of the training.
     layers : list of str
         See `TeacherFrames`.
-    pooling : torch.nn.Module
-        Pooling from frames (batch, time, channel) and relative lengths to (batch, 1,
-        dim), such as `MaskedStatisticsPooling`.
     channels_first : bool
         See `TeacherFrames`.
+    pooling : torch.nn.Module
+        Pooling from frames (batch, time, channel) and relative lengths to (batch, 1,
+        dim), such as `MaskedStatisticsPooling`; the mean over time if None.
     trust_source : bool
         See `SpeakerRecognition.from_training`.
 
@@ -161,6 +179,7 @@ def pooled_teacher_frames(
     frames = trained_teacher_frames(
         teacher, layers, channels_first, trust_source=trust_source
     )
+    pooling = pooling or MaskedStatisticsPooling(return_std=False)
     return SpeakerRecognition(
         frames, pooling, frames.teacher.sample_rate, threshold=None
     )

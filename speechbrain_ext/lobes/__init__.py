@@ -15,7 +15,9 @@ from speechbrain_ext.lobes.features import (
     SpeechMFCC,
 )
 from speechbrain_ext.lobes.models.astp import ASTP
+from speechbrain_ext.lobes.models.dtdnn import DTDNN
 from speechbrain_ext.lobes.models.ecapa import MaskedECAPA
+from speechbrain_ext.lobes.models.etdnn import ETDNN
 from speechbrain_ext.lobes.models.ivector import IVectorExtractor
 from speechbrain_ext.lobes.models.kd_student import KDStudent
 from speechbrain_ext.lobes.models.lap import LAP, LAP_ASTP
@@ -43,7 +45,9 @@ __all__ = [
     "ASTP",
     "CLSEncoder",
     "ChannelAttentiveStatisticsPooling",
+    "DTDNN",
     "DoubleMultiHeadAttnPooling",
+    "ETDNN",
     "Encoder",
     "IVectorExtractor",
     "KDStudent",

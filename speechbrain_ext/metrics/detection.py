@@ -158,10 +158,10 @@ def _closest_point(far: torch.Tensor, frr: torch.Tensor) -> int:
     rounded = (far - frr).abs()
     near_ties = torch.nonzero(rounded <= rounded.min() + 1e-6).flatten()
     exact = (far[near_ties].double() - frr[near_ties].double()).abs().tolist()
-    rounded = rounded[near_ties].tolist()
+    near = rounded[near_ties].tolist()
     closest = 0
     for index in range(1, len(near_ties)):
-        if rounded[index] < exact[closest]:
+        if near[index] < exact[closest]:
             closest = index
     return int(near_ties[closest])
 

@@ -1,5 +1,7 @@
 """Plots of trainings and their costs."""
 
+import numpy as np
+
 from speechbrain_ext.plots.figures import new_figure, save_figure
 
 
@@ -90,4 +92,50 @@ def plot_costs(path, costs):
         axes.set_ylabel(f"latency of {part}, ms")
         axes.grid(alpha=0.3)
     figure.tight_layout()
+    return save_figure(figure, path)
+
+
+def plot_learning_curves(curves, path):
+    """Error rates of systems by what their trainings cost.
+
+    Arguments
+    ---------
+    curves : dict
+        For each trial list and each system, points: minutes of training and the EERs
+        of its seeds, between 0 and 1.
+    path : str or Path
+        Without extension.
+
+    Returns
+    -------
+    list of Path
+        The files.
+
+    Example
+    -------
+    >>> curves = {"within": {"L-TDNN": [(1.0, [0.2, 0.25]), (4.0, [0.1])]}}
+    >>> len(plot_learning_curves(curves, getfixture("tmpdir") / "curves"))
+    2
+    """
+    figure, all_axes = new_figure(
+        1, len(curves), figsize=(4 * len(curves), 4), layout="constrained"
+    )
+    for axes, (trials, systems) in zip(np.atleast_1d(all_axes), curves.items()):
+        for number, (system, points) in enumerate(systems.items()):
+            minutes = [at for at, _ in sorted(points)]
+            eers = [[100 * eer for eer in of_seeds] for _, of_seeds in sorted(points)]
+            style = {"color": f"C{number}"}
+            axes.plot(minutes, list(map(np.mean, eers)), "o-", label=system, **style)
+            low, high = list(map(min, eers)), list(map(max, eers))
+            axes.fill_between(minutes, low, high, alpha=0.2, **style)
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter("{x:g}")
+        axes.set_ylim(bottom=0)
+        axes.set_title(trials)
+        axes.set_xlabel("processor minutes of training")
+        axes.set_ylabel("EER, %")
+        axes.grid(which="both", alpha=0.3)
+        labelled = axes.get_legend_handles_labels()
+    figure.legend(*labelled, loc="outside upper center", ncols=2)
     return save_figure(figure, path)

@@ -33,6 +33,9 @@ class TargetEmbeddings:
         The targets, such as utterance and wide_bn.
     subtract_mean : bool
         Whether to subtract each target's mean over the utterances.
+    max_dim : int
+        Wider targets are projected on their so many principal axes, those that
+        keep most of their inner products; as wide as they are if None.
 
     Attributes
     ----------
@@ -54,7 +57,7 @@ class TargetEmbeddings:
     ({'utterance': 3}, tensor([1., 1., 1.]))
     """
 
-    def __init__(self, folder, names, subtract_mean=False):
+    def __init__(self, folder, names, subtract_mean=False, max_dim=None):
         stores = {}
         for name in names:
             path = Path(folder) / f"{name}.safetensors"
@@ -64,12 +67,17 @@ class TargetEmbeddings:
                     "recipes/VoxCeleb/train_kd.py makes them"
                 )
             stores[name] = EmbeddingStore.load(path)
-        self.sizes = {name: store.embeddings.shape[1] for name, store in stores.items()}
+        self.sizes = {}
         self._of_utterance = {}
         self._stores = list(stores.values())
-        for store in stores.values():
-            mean = store.embeddings.mean(0) if subtract_mean else 0.0
-            for utterance, embedding in zip(store.ids, store.embeddings - mean):
+        for name, store in stores.items():
+            embeddings = store.embeddings
+            if subtract_mean:
+                embeddings = embeddings - embeddings.mean(0)
+            if max_dim is not None and embeddings.shape[1] > max_dim:
+                embeddings = embeddings @ principal_axes(embeddings, max_dim)
+            self.sizes[name] = embeddings.shape[1]
+            for utterance, embedding in zip(store.ids, embeddings):
                 parts = self._of_utterance.setdefault(utterance, [])
                 parts.append(embedding)
 
@@ -136,6 +144,31 @@ class TargetEmbeddings:
             for name in utterances
             if len(self._of_utterance.get(name, ())) < len(self.sizes)
         )
+
+
+def principal_axes(embeddings, n_axes):
+    """Directions that keep most of the vectors' inner products.
+
+    Arguments
+    ---------
+    embeddings : torch.Tensor
+        Vectors, of shape (vector, dim).
+    n_axes : int
+        Number of directions, at most dim.
+
+    Returns
+    -------
+    torch.Tensor
+        Orthonormal columns, of shape (dim, n_axes), those of most energy first.
+
+    Example
+    -------
+    >>> principal_axes(torch.tensor([[0.0, 2.0], [0.0, -3.0]]), 1).abs()
+    tensor([[0.],
+            [1.]])
+    """
+    _, vectors = torch.linalg.eigh((embeddings.T @ embeddings).double())
+    return vectors[:, -n_axes:].flip(1).to(embeddings.dtype)
 
 
 def distillation_dataset(

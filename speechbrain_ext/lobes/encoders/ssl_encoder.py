@@ -80,7 +80,7 @@ class OneByOneFeatureEncoder(Wav2Vec2FeatureEncoder):
 
     # Set before each call.
     fingerprint_ignores = ("lengths",)
-    lengths = None
+    lengths: tuple[torch.Tensor, int] | None = None
 
     def forward(self, input_values):
         """Computes the frames of waveforms.

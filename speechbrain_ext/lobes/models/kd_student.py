@@ -10,7 +10,8 @@ from speechbrain_ext.nnet.masking import frame_mask, hold_last_frame, masked_mea
 class KDStudent(nn.Module):
     """Eight fully connected layers over an utterance's statistics.
 
-    The small student of arXiv 2303.01125. Frames with their first and second
+    The small student of arXiv 2303.01125, by default with 89 % fewer parameters than
+    an x-vector on the same 80 channels. Frames with their first and second
     differences, which see four frames to each side, are reduced to mean and
     standard deviation over time, so that the layers are computed once for an
     utterance. Each layer but the last is linear, batch norm, ReLU; where the
@@ -32,14 +33,14 @@ class KDStudent(nn.Module):
     >>> student = KDStudent(80)
     >>> frames, lengths = torch.rand(2, 150, 80), torch.tensor([1.0, 0.5])
     >>> student(frames, lengths).shape
-    torch.Size([2, 1, 192])
+    torch.Size([2, 1, 512])
     >>> sum(p.numel() for p in student.parameters())
-    513072
+    457820
     """
 
     MIN_VARIANCE = 1e-6
 
-    def __init__(self, in_channels, channels=240, emb_dim=192, n_layers=8):
+    def __init__(self, in_channels, channels=204, emb_dim=512, n_layers=8):
         super().__init__()
         self.deltas = Deltas(in_channels)
         self.input_norm = nn.BatchNorm1d(6 * in_channels)
