@@ -157,7 +157,6 @@ class W2VBertEncoder(Encoder):
             variance = (features**2).sum(1, keepdim=True) / (counts - 1)
             features = features * torch.rsqrt(variance + 1e-7)
         n_pairs = features.shape[1] // self.stride
-        # Not a slice, which a recording would ask whether it is the whole.
-        in_pairs = torch.arange(n_pairs * self.stride, device=wav.device)
-        features = features[:, in_pairs].unflatten(1, (n_pairs, -1)).flatten(2)
+        features = features[:, : n_pairs * self.stride]
+        features = features.reshape(len(wav), n_pairs, -1)
         return features, counts.flatten() // self.stride
