@@ -18,9 +18,11 @@ from pathlib import Path
 
 from speechbrain_ext.config import read_configuration, training_stages
 from speechbrain_ext.dataio.trials import read_trials
+from speechbrain_ext.lobes.encoders.stored_states import StoredStates
 from speechbrain_ext.training.grids import option_text, read_grid
 from speechbrain_ext.training.recipes import init_process_group, start_training
 from speechbrain_ext.training.steps import (
+    hidden_state_datasets,
     prepare_data,
     speaker_datasets,
     speaker_modules,
@@ -74,9 +76,16 @@ def step_seconds(configuration):
     hparams = start_training(configuration)
     paths = prepare_data(hparams)
     speakers = training_speakers(hparams, paths["train"])
-    train_data, _ = speaker_datasets(hparams, paths, speakers)
+    modules = speaker_modules(hparams, speakers)
+    if hparams.get("hidden_state_cache") is None:
+        train_data, _ = speaker_datasets(hparams, paths, speakers)
+    else:
+        train_data, _ = hidden_state_datasets(
+            hparams, paths, speakers, modules["encoder"], configuration.run_opts
+        )
+        modules = {**modules, "encoder": StoredStates()}
     brain = hparams["brain_class"](
-        modules=speaker_modules(hparams, speakers),
+        modules=modules,
         opt_class=hparams["opt_class"],
         hparams=hparams,
         run_opts=configuration.run_opts,
