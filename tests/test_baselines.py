@@ -244,6 +244,7 @@ def test_classifier_decays_by_itself_and_all_gradients_are_clipped():
     brain.modules["encoder"].requires_grad_(False)
     brain.checkpointer = None
     brain.max_grad_norm = 5.0
+    brain.remove_vector_weight_decay = False
     brain.opt_class = lambda groups: torch.optim.SGD(groups, lr=1.0, weight_decay=2e-5)
     schedule = functools.partial(torch.optim.lr_scheduler.ConstantLR, factor=1.0)
     brain.hparams = SimpleNamespace(

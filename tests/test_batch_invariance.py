@@ -42,7 +42,7 @@ TINY = {
 }
 # YAMLs of no system of their own; those on a teacher's layers have a test of their own.
 OTHERS = (
-    "verification_", "pretrain_", "base", "data", "ssl_base", "lde_teacher",
+    "verification_", "pretrain_", "prepare", "base", "data", "ssl_base", "lde_teacher",
     "sp_teacher",
 )  # fmt: skip
 SYSTEMS = sorted(

@@ -178,7 +178,7 @@ def test_calibrate(files, capsys):
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("a b 1\n", "line 1: 3 fields"),
+        ("a b 1\n", "line 1: no label"),
         ("a b 2 0.5\n", "line 1: label '2'"),
         ("a b 1 x\n", "line 1: score 'x' is no number"),
         ("a b 1 nan\n", "line 1: score 'nan' is no number"),

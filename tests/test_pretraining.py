@@ -192,9 +192,11 @@ def pretrained(tmp_path_factory):
     assert killed.returncode == 9, killed.stderr
     units = folder / "results/pretrain_wavlm/1986/units.safetensors"
     stamp = units.stat().st_mtime_ns
-    for hparams, own in zip(ITERATIONS, ({}, {"units_layer": 1})):
-        done = run(PRETRAIN, hparams, {**options, **own}, folder)
-        assert done.returncode == 0, done.stderr
+    done = run(PRETRAIN, ITERATIONS[0], options, folder)
+    assert done.returncode == 0, done.stderr
+    del options["encoder_channels"]  # those of the first iteration's encoder
+    done = run(PRETRAIN, ITERATIONS[1], {**options, "units_layer": 1}, folder)
+    assert done.returncode == 0, done.stderr
     assert units.stat().st_mtime_ns == stamp
     return folder
 

@@ -214,7 +214,7 @@ def test_latency_over_the_test_trials(voices, tmp_path, monkeypatch):
 
     model = SpeakerRecognition(NormalizedFbank(20), torch.nn.Identity(), 16000, 0.5)
     monkeypatch.setattr(
-        results_table.SpeakerRecognition, "from_training", lambda run, device: model
+        results_table.SpeakerRecognition, "from_training", lambda run, *given: model
     )
     monkeypatch.setattr(results_table, "time_parts", time_parts)
     for _ in range(2):  # the second time it is read
@@ -360,7 +360,7 @@ def test_all_cells_stand_beside_the_papers(cells_of_the_grid, tmp_path, monkeypa
             parameters={"embedding_model": 1, "encoder": 2},
         )
     latency = {part: {"2": 1.0, "8": 3.0} for part in ("encoder", "back_end")}
-    monkeypatch.setattr(results_table, "latency_of", lambda run, device: latency)
+    monkeypatch.setattr(results_table, "latency_of", lambda run, *given: latency)
     files = results_table.results_table(tmp_path)
     assert all(file.is_file() for file in files)
     with open(tmp_path / "results_table.csv", encoding="utf-8") as file:
