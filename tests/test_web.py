@@ -5,7 +5,6 @@ import json
 import re
 import runpy
 import signal
-import socket
 from pathlib import Path
 from urllib.parse import quote
 
@@ -249,12 +248,7 @@ def served(model, tmp_path_factory):
         # The environment must not open the page to others.
         patch.setenv("GRADIO_SERVER_NAME", "0.0.0.0")
         page = build_page(model, VisitorGalleries(folder), max_duration=2)
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        _, address, _ = launch(
-            page, port=port, max_size=0.2, prevent_thread_lock=True, quiet=True
-        )
+        _, address, _ = launch(page, max_size=0.2, prevent_thread_lock=True, quiet=True)
         yield address
         page.close()
 
