@@ -18,14 +18,12 @@ from pathlib import Path
 
 from speechbrain_ext.config import read_configuration, training_stages
 from speechbrain_ext.dataio.trials import read_trials
-from speechbrain_ext.lobes.encoders.stored_states import StoredStates
 from speechbrain_ext.training.grids import option_text, read_grid
 from speechbrain_ext.training.recipes import init_process_group, start_training
 from speechbrain_ext.training.steps import (
-    hidden_state_datasets,
     prepare_data,
-    speaker_datasets,
     speaker_modules,
+    training_data,
     training_speakers,
 )
 from speechbrain_ext.utils.errors import add_debug_option, one_line_errors
@@ -77,13 +75,9 @@ def step_seconds(configuration):
     paths = prepare_data(hparams)
     speakers = training_speakers(hparams, paths["train"])
     modules = speaker_modules(hparams, speakers)
-    if hparams.get("hidden_state_cache") is None:
-        train_data, _ = speaker_datasets(hparams, paths, speakers)
-    else:
-        train_data, _ = hidden_state_datasets(
-            hparams, paths, speakers, modules["encoder"], configuration.run_opts
-        )
-        modules = {**modules, "encoder": StoredStates()}
+    modules, train_data, _ = training_data(
+        hparams, paths, speakers, modules, configuration.run_opts
+    )
     brain = hparams["brain_class"](
         modules=modules,
         opt_class=hparams["opt_class"],

@@ -12,13 +12,11 @@ import sys
 
 from speechbrain_ext.config import read_configuration, training_stages
 from speechbrain_ext.dataio.trials import read_trials
-from speechbrain_ext.lobes.encoders.stored_states import StoredStates
 from speechbrain_ext.training.recipes import init_process_group, start_training
 from speechbrain_ext.training.steps import (
-    hidden_state_datasets,
     prepare_data,
-    speaker_datasets,
     speaker_modules,
+    training_data,
     training_speakers,
     verify_training,
 )
@@ -51,13 +49,9 @@ def train_stage(configuration):
     modules = speaker_modules(hparams, speakers)
 
     # Crops and whole utterances, or an encoder's hidden states of them
-    if hparams.get("hidden_state_cache") is None:
-        train_data, valid_loader = speaker_datasets(hparams, paths, speakers)
-    else:
-        train_data, valid_loader = hidden_state_datasets(
-            hparams, paths, speakers, modules["encoder"], configuration.run_opts
-        )
-        modules = {**modules, "encoder": StoredStates()}
+    modules, train_data, valid_loader = training_data(
+        hparams, paths, speakers, modules, configuration.run_opts
+    )
 
     # Brain: validation is verification, and its EER chooses the checkpoint
     brain = hparams["brain_class"](

@@ -17,6 +17,7 @@ from speechbrain_ext.dataio.windows import check_whole
 from speechbrain_ext.inference.hidden_state_cache import cache_hidden_states
 from speechbrain_ext.inference.speaker import SpeakerRecognition
 from speechbrain_ext.inference.verification import verify
+from speechbrain_ext.lobes.encoders.stored_states import StoredStates
 from speechbrain_ext.training.recipes import run_details
 from speechbrain_ext.utils.checkpoints import start_from_training
 from speechbrain_ext.utils.distributed import device_of, on_main_process
@@ -189,6 +190,39 @@ def hidden_state_datasets(hparams, paths, speakers, encoder, run_opts):
         hparams["num_workers"],
     )
     return train_data, valid_loader
+
+
+def training_data(hparams, paths, speakers, modules, run_opts):
+    """What is trained on and with: crops, or an encoder's hidden states of them.
+
+    Arguments
+    ---------
+    hparams : dict
+        Values of the training.
+    paths : dict
+        Paths of the manifests.
+    speakers : list of str
+        What `training_speakers` returned.
+    modules : dict
+        What `speaker_modules` returned.
+    run_opts : speechbrain.utils.run_opts.RunOptions
+        SpeechBrain's options: where hidden states are computed.
+
+    Returns
+    -------
+    modules : dict
+        The same; with a hidden_state_cache `StoredStates` are the encoder.
+    train_data : DynamicItemDataset
+        As of `speaker_datasets` or `hidden_state_datasets`.
+    valid_loader : SaveableDataLoader
+        Likewise.
+    """
+    if hparams.get("hidden_state_cache") is None:
+        return modules, *speaker_datasets(hparams, paths, speakers)
+    datasets = hidden_state_datasets(
+        hparams, paths, speakers, modules["encoder"], run_opts
+    )
+    return {**modules, "encoder": StoredStates()}, *datasets
 
 
 def speaker_modules(hparams, speakers):
