@@ -1,5 +1,6 @@
 """What several test modules share: paths, tiny settings, corpora, programs."""
 
+import logging
 import os
 from pathlib import Path
 
@@ -46,6 +47,19 @@ def pytest_xdist_make_scheduler(config, log):
     from xdist.scheduler import LoadFileScheduling
 
     return LoadFileScheduling(config, log)
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before():
+    """No log of a training outlives its test: the folder of its file does not."""
+    root = logging.getLogger()
+    level, handlers = root.level, root.handlers[:]
+    yield
+    for handler in root.handlers:
+        if handler not in handlers:
+            handler.close()
+    root.setLevel(level)
+    root.handlers[:] = handlers
 
 
 def command(script, hparams, options):
