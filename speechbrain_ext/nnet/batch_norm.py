@@ -105,7 +105,7 @@ def n_processes(norm):
     return torch.distributed.get_world_size(norm.process_group)
 
 
-def train_batch_norm(norm, x, valid=None):
+def train_batch_norm(norm, x, valid=None, affine=True):
     """Batch norm as in training, with statistics of the valid elements.
 
     Where the norm is synchronised they are those of all processes together,
@@ -137,8 +137,9 @@ def train_batch_norm(norm, x, valid=None):
     """
     synchronised = n_processes(norm) > 1
     group = norm.process_group if synchronised else None
+    weight, bias = (norm.weight, norm.bias) if affine else (None, None)
     y, mean, variance, count = _BatchNormOfValid.apply(
-        x, valid, norm.weight, norm.bias, norm.eps, synchronised, group
+        x, valid, weight, bias, norm.eps, synchronised, group
     )
     if norm.track_running_stats:
         with torch.no_grad():

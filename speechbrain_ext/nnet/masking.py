@@ -5,6 +5,7 @@ frame is valid, or None where every frame is.
 """
 
 import torch
+from torch.func import functional_call
 
 from speechbrain_ext.nnet.batch_norm import n_processes, train_batch_norm
 
@@ -274,7 +275,7 @@ def masked_mean(x, mask, dim):
     return (x * weights).sum(dim, keepdim=True) / weights.sum(dim, keepdim=True)
 
 
-def masked_batch_norm(norm, x, mask):
+def masked_batch_norm(norm, x, mask, affine=True):
     """Batch norm whose training statistics count valid frames only.
 
     Arguments
@@ -286,6 +287,8 @@ def masked_batch_norm(norm, x, mask):
         Input, of shape (batch, channel, time) or (batch, channel, layer, time).
     mask : torch.Tensor or None
         True for valid frames, of shape (batch, time).
+    affine : bool
+        Whether the output gets the module's weight and bias.
 
     Returns
     -------
@@ -302,6 +305,9 @@ def masked_batch_norm(norm, x, mask):
     # Where processes share their statistics, a rank without padding takes the
     # same way as the others, which wait for it.
     if not norm.training or (mask is None and n_processes(norm) == 1):
-        return norm(x)
+        if affine:
+            return norm(x)
+        weight, bias = torch.ones_like(norm.weight), torch.zeros_like(norm.bias)
+        return functional_call(norm, {"weight": weight, "bias": bias}, x)
     valid = None if mask is None else expand_mask(mask, x.dim())
-    return train_batch_norm(norm, x, valid)
+    return train_batch_norm(norm, x, valid, affine)
