@@ -19,12 +19,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 ROOT = Path(__file__).resolve().parents[1]
 MATRIX_SIZE = 1024
 COPY_BYTES = 2**28
 FLOOR_REPEATS = 5
+M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
 
 
 def read_options(description: str, repeats: int, **defaults) -> argparse.Namespace:
@@ -244,6 +247,43 @@ def count_flop(job: Callable[[], object]) -> int:
     return counter.get_total_flops()
 
 
+def count_bytes(job: Callable[[], object]) -> int:
+    """Bytes that the operations of a job read and write, each tensor once for each.
+
+    Arguments
+    ---------
+    job : callable
+        Run once.
+
+    Returns
+    -------
+    int
+        Of inputs and outputs of all operations but views, backward passes included;
+        what an operation reads again is not counted.
+    """
+    counter = _ByteCounter()
+    with counter:
+        job()
+    return counter.total
+
+
+class _ByteCounter(TorchDispatchMode):
+    total = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        aliases = [value.alias_info for value in function._schema.returns]
+        is_view = any(alias and not alias.is_write for alias in aliases)
+        if not is_view and "empty" not in function.__name__:
+            self.total += sum(
+                # An expanded tensor is as large as its storage
+                min(leaf.nbytes, leaf.untyped_storage().nbytes())
+                for leaf in tree_leaves((args, kwargs, result))
+                if isinstance(leaf, torch.Tensor)
+            )
+        return result
+
+
 def peak_bytes(job: Callable[[], object], device: str = "cpu") -> int | None:
     """Memory that a job needs at its peak, beyond what is in use before it.
 
@@ -269,11 +309,17 @@ def peak_bytes(job: Callable[[], object], device: str = "cpu") -> int | None:
     peak_reset = Path("/proc/self/clear_refs")
     if not peak_reset.exists():
         return None
-    ctypes.CDLL(None).malloc_trim(0)
+    libc = ctypes.CDLL(None)
+    # Whatever is large goes back to the system at once, so that holes in the heap,
+    # which depend on what ran before, do not count.
+    libc.mallopt(M_MMAP_THRESHOLD, 2**20)
+    libc.malloc_trim(0)
     peak_reset.write_text("5")
     before = status_bytes("VmRSS")
     job()
-    return status_bytes("VmHWM") - before
+    peak = status_bytes("VmHWM") - before
+    libc.mallopt(M_MMAP_THRESHOLD, 2**25)  # the highest that it reaches by itself
+    return peak
 
 
 def status_bytes(field: str) -> int:

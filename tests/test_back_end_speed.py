@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from speechbrain_ext.lobes import LAP_ASTP, LTDNN
 from speechbrain_ext.nnet.masking import masked_batch_norm, zero_padding
 from speechbrain_ext.nnet.normalised_convolution import convolve_normalised
 
@@ -83,3 +84,72 @@ def test_no_gradient_of_a_map_that_needs_none(trained):
         ).square().sum().backward()
         y.square().sum().backward()
         torch.testing.assert_close(x.grad, theirs.grad)
+
+
+def back_end(kind, recompute):
+    torch.manual_seed(0)
+    sizes = {"in_channels": 24, "n_layers": 5, "pooled_channels": 24, "n_heads": 4}
+    if kind is LTDNN:
+        sizes["conv_channels"] = 16
+    return kind(**sizes, recompute=recompute).train()
+
+
+@pytest.mark.parametrize("needs_gradient", [False, True], ids=["frozen", "joint"])
+@pytest.mark.parametrize("lengths", [[1.0, 1.0, 1.0], [1.0, 0.5, 0.2]])
+@pytest.mark.parametrize("kind", [LTDNN, LAP_ASTP])
+def test_recomputation_changes_neither_gradients_nor_statistics(
+    kind, lengths, needs_gradient
+):
+    """Dropout draws the same, and running statistics move once, in two steps."""
+    results = []
+    for recompute in (False, True):
+        model = back_end(kind, recompute)
+        torch.manual_seed(1)
+        x = torch.randn(5, 3, 20, 24, requires_grad=needs_gradient)
+        for _ in range(2):
+            model(x, torch.tensor(lengths)).square().sum().backward()
+        results.append(
+            {
+                **{name: p.grad for name, p in model.named_parameters()},
+                **dict(model.named_buffers()),
+                **({"input": x.grad} if needs_gradient else {}),
+            }
+        )
+    kept, recomputed = results
+    assert kept.keys() == recomputed.keys()
+    for name, value in kept.items():
+        torch.testing.assert_close(recomputed[name], value, rtol=1e-6, atol=0, msg=name)
+    assert kept["layer_pooling.in_norm.num_batches_tracked"] == 2
+
+
+@pytest.mark.parametrize("kind, share", [(LTDNN, 0.5), (LAP_ASTP, 0.85)])
+def test_recomputation_keeps_less(kind, share):
+    """Of what autograd keeps between the passes, parameters left out."""
+    kept = []
+    for recompute in (False, True):
+        model = back_end(kind, recompute)
+        x = torch.randn(5, 3, 60, 24)
+        own = {t.data_ptr() for t in [x, *model.parameters(), *model.buffers()]}
+        storages = {}
+
+        def note(tensor, own=own, storages=storages):
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in own:
+                storages[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            output = model(x)
+        kept.append(sum(storages.values()))
+        del output
+    assert kept[1] < share * kept[0]
+
+
+@pytest.mark.parametrize("kind", [LTDNN, LAP_ASTP])
+def test_training_and_evaluation_take_the_same_maximum(kind):
+    """With a gradient only the winning layer is gathered; without, all are weighed."""
+    model = back_end(kind, recompute=False).eval()
+    x = torch.randn(5, 3, 20, 24)
+    with torch.no_grad():
+        expected = model(x)
+    torch.testing.assert_close(model(x).detach(), expected)
