@@ -7,7 +7,7 @@ from speechbrain_ext.nnet.masking import (
     expand_mask,
     is_traced,
     masked_batch_norm,
-    zero_padding,
+    zero_padded_batch_norm,
 )
 
 
@@ -29,7 +29,7 @@ def convolve_normalised(norm, conv, x, mask=None):
     norm : torch.nn.BatchNorm2d or torch.nn.SyncBatchNorm
         See `masked_batch_norm`.
     conv : torch.nn.Conv2d
-        Convolution in one group that pads with zeros.
+        Convolution in one group, of single frames or with zeros as padding.
     x : torch.Tensor
         Input, of shape (batch, in_channels, layer, time).
     mask : torch.Tensor or None
@@ -38,7 +38,7 @@ def convolve_normalised(norm, conv, x, mask=None):
     Returns
     -------
     torch.Tensor
-        Output of the convolution.
+        Output of the convolution; what stands in padded frames means nothing.
 
     Example
     -------
@@ -50,16 +50,18 @@ def convolve_normalised(norm, conv, x, mask=None):
         # Batch norms take several times as long in the order of memory in which
         # hidden states come, and a copy layer by layer is faster than `contiguous`.
         x = torch.stack(x.unbind(2), dim=2)
+    pads = any(conv.padding)
+    batch_norm = zero_padded_batch_norm if pads else masked_batch_norm
     needs_gradient = torch.is_grad_enabled() and norm.weight.requires_grad
     if x.requires_grad or not needs_gradient:
-        return conv(zero_padding(masked_batch_norm(norm, x, mask), mask))
-    x = zero_padding(masked_batch_norm(norm, x, mask, affine=False), mask)
+        return conv(batch_norm(norm, x, mask))
+    x = batch_norm(norm, x, mask, affine=False)
     of_weight = conv.weight * norm.weight.view(-1, 1, 1)
     # A product with a row for each output channel, without a copy of all weights
     row = norm.bias.expand(len(conv.weight), 1, -1)
     of_bias = torch.bmm(row, conv.weight.flatten(2)).unflatten(2, conv.kernel_size)
     geometry = conv.stride, conv.padding, conv.dilation
-    if mask is None and not any(conv.padding):  # the same in every place
+    if not pads:  # the bias is the same in every valid frame
         bias = of_bias.sum((1, 2, 3))
         bias = bias if conv.bias is None else conv.bias + bias
         return F.conv2d(x, of_weight, bias, *geometry)

@@ -11,9 +11,8 @@ from speechbrain_ext.nnet.initialisation import draw_by_xavier
 from speechbrain_ext.nnet.masking import (
     frame_mask,
     layers_to_map,
-    masked_batch_norm,
     masked_mean,
-    zero_padding,
+    zero_padded_batch_norm,
 )
 from speechbrain_ext.nnet.normalised_convolution import convolve_normalised
 from speechbrain_ext.nnet.pooling import (
@@ -64,16 +63,16 @@ class ConvReLUNorm(nn.Module):
         Arguments
         ---------
         x : torch.Tensor
-            Input, of shape (batch, in_channels, layer, time).
+            Input, of shape (batch, in_channels, layer, time), zero in padded frames.
         mask : torch.Tensor or None
             Valid frames, of shape (batch, time).
 
         Returns
         -------
         torch.Tensor
-            Output, of shape (batch, out_channels, layer, time).
+            Output, of shape (batch, out_channels, layer, time), zero there too.
         """
-        return self.relu_norm(self.conv(zero_padding(x, mask)), mask)
+        return self.relu_norm(self.conv(x), mask)
 
     def relu_norm(self, x, mask=None):
         """What comes after the convolution; the ReLU is applied in place.
@@ -88,9 +87,9 @@ class ConvReLUNorm(nn.Module):
         Returns
         -------
         torch.Tensor
-            Output of the shape of x.
+            Output of the shape of x, zero in padded frames.
         """
-        return masked_batch_norm(self.norm, torch.relu_(x), mask)
+        return zero_padded_batch_norm(self.norm, torch.relu_(x), mask)
 
 
 class Res2Conv(nn.Module):
