@@ -10,6 +10,7 @@ import argparse
 import ctypes
 import dataclasses
 import datetime
+import itertools
 import json
 import platform
 import statistics
@@ -27,7 +28,6 @@ ROOT = Path(__file__).resolve().parents[1]
 MATRIX_SIZE = 1024
 COPY_BYTES = 2**28
 FLOOR_REPEATS = 5
-M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
 
 
 def read_options(description: str, repeats: int, **defaults) -> argparse.Namespace:
@@ -309,17 +309,40 @@ def peak_bytes(job: Callable[[], object], device: str = "cpu") -> int | None:
     peak_reset = Path("/proc/self/clear_refs")
     if not peak_reset.exists():
         return None
-    libc = ctypes.CDLL(None)
-    # Whatever is large goes back to the system at once, so that holes in the heap,
-    # which depend on what ran before, do not count.
-    libc.mallopt(M_MMAP_THRESHOLD, 2**20)
-    libc.malloc_trim(0)
+    ctypes.CDLL(None).malloc_trim(0)
     peak_reset.write_text("5")
     before = status_bytes("VmRSS")
     job()
-    peak = status_bytes("VmHWM") - before
-    libc.mallopt(M_MMAP_THRESHOLD, 2**25)  # the highest that it reaches by itself
-    return peak
+    return status_bytes("VmHWM") - before
+
+
+def peak_tensor_bytes(job: Callable[[], object], device: str = "cpu") -> int:
+    """Memory of tensors at the peak of a job, beyond what is in use before it.
+
+    Arguments
+    ---------
+    job : callable
+        Run once; run it before too.
+    device : str
+        Whose memory.
+
+    Returns
+    -------
+    int
+        Bytes that PyTorch's allocator has given out: on a processor without the
+        scratch of libraries and the holes in the heap, which `peak_bytes` has.
+    """
+    if device.startswith("cuda"):
+        return peak_bytes(job, device)
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    with torch.profiler.profile(activities=activities, profile_memory=True) as profile:
+        job()
+    changes = sorted(
+        (event.start_ns(), event.nbytes())
+        for event in profile.profiler.kineto_results.events()
+        if event.name() == "[memory]"
+    )
+    return max(itertools.accumulate(change for _, change in changes))
 
 
 def status_bytes(field: str) -> int:

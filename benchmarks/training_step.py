@@ -8,7 +8,7 @@ same layers called one after the other (`rivals`). Both begin with the same weig
 dropout is off, and their gradients must be the same. A third job recomputes in the
 backward pass (`recompute: True`). Shares are of the rate of a matrix product, by the
 operations of the step here, and of that of a copy, by the bytes that each job's own
-operations read and write.
+operations read and write. Memory is that of tensors at the peak.
 """
 
 import copy
@@ -19,7 +19,7 @@ from measure import (
     count_bytes,
     count_flop,
     measure_floors,
-    peak_bytes,
+    peak_tensor_bytes,
     ratio,
     read_options,
     report,
@@ -97,7 +97,7 @@ def measure_back_end(name, encoder, options, floors, dtype):
     times = alternate(steps, options.repeats, device)
     flop = count_flop(others[0])
     moved = {which: count_bytes(step) for which, step in steps.items()}
-    peaks = {which: peak_bytes(step, device) for which, step in steps.items()}
+    peaks = {which: peak_tensor_bytes(step, device) for which, step in steps.items()}
     plain_peak = peaks["module by module"]
     return [
         {
@@ -109,7 +109,7 @@ def measure_back_end(name, encoder, options, floors, dtype):
             "of_copy_rate": floors.seconds(moved_bytes=moved[which])
             / times[which].seconds(device),
             "peak_bytes": peaks[which],
-            "of_plain_peak": plain_peak and peaks[which] / plain_peak,
+            "of_plain_peak": peaks[which] / plain_peak,
         }
         for which in steps
     ]

@@ -204,6 +204,18 @@ def test_bytes_of_operations_are_counted():
     assert with_backward >= 6 * 4 * 40
 
 
+def test_peak_of_tensors_has_what_is_alive_at_once():
+    measure = importlib.import_module("measure")
+
+    def job():
+        first = torch.ones(2**20)
+        second = first + 1
+        del first
+        return second * 2
+
+    assert measure.peak_tensor_bytes(job) == pytest.approx(2 * 4 * 2**20, rel=0.01)
+
+
 def test_peak_is_beyond_what_was_in_use():
     measure = importlib.import_module("measure")
     peak = measure.peak_bytes(lambda: torch.ones(64 * 2**20, dtype=torch.uint8))
