@@ -177,11 +177,12 @@ def hidden_state_datasets(hparams, paths, speakers, encoder, run_opts):
         hparams["max_batch_duration"],
         hparams["num_workers"],
     )
-    # As many as the encoder gives for a crop
     n_samples = round(hparams["sentence_len"] * hparams["sample_rate"])
-    n_frames = 1 + max(0, n_samples - encoder.receptive_field) // encoder.hop
     train_data = hidden_state_crops(
-        train_states, train, speaker_encoder(speakers), n_frames
+        train_states,
+        train,
+        speaker_encoder(speakers),
+        max(1, encoder.frames_of(n_samples)),
     )
     valid_loader = hidden_state_loader(
         valid_states,
