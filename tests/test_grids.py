@@ -148,6 +148,29 @@ def test_a_chain_that_is_not_there_stops_the_grid_at_its_start(tmp_path, monkeyp
     assert not taken
 
 
+def test_a_setting_that_cannot_be_trained_stops_the_grid_at_its_start(
+    tmp_path, monkeypatch
+):
+    taken.clear()
+    ecapa = ROOT / "hparams" / "ecapa_fbank.yaml"
+    grid = tmp_path / "grid.yaml"
+    first = tmp_path / "out" / "whole" / "2"
+    after = f"after: {{hparams: {ecapa}, start_from: {first}}}\n"
+    grid.write_text(
+        f"whole: {{hparams: {ecapa}}}\n{after}"
+        f"short: {{hparams: {ecapa}, number_of_steps: 10}}\n"
+    )
+    main = runpy.run_path(str(GRID))["main"]
+    monkeypatch.setattr("subprocess.run", fake_recipe)
+    arguments = [str(grid), f"--output_folder={tmp_path / 'out'}", "--seeds", "1", "2"]
+    with pytest.raises(InputError, match="number_of_steps: 10 leaves a phase"):
+        main([*arguments, "--", "--data_folder=x"])
+    grid.write_text(after)
+    with pytest.raises(InputError, match="no checkpoint with EER"):
+        main([*arguments, "--", "--data_folder=x"])
+    assert not taken
+
+
 def test_grids_of_the_project_fit_their_yamls(monkeypatch):
     monkeypatch.chdir(ROOT)
     chains = set()

@@ -15,6 +15,7 @@ from speechbrain.dataio.dataloader import make_dataloader
 from speechbrain_ext.config import read_configuration
 from speechbrain_ext.dataio.datasets import crop_pair_dataset
 from speechbrain_ext.dataio.manifests import manifest_paths, read_manifest
+from speechbrain_ext.training.checks import check_trainings
 from speechbrain_ext.training.pretraining import (
     PretrainingBrain,
     export_encoder,
@@ -30,6 +31,7 @@ def main(arguments):
     """Prepares the data, clusters the targets, trains, saves the encoder."""
     configuration = read_configuration(arguments)
     configuration.check_effect()
+    check_trainings([configuration])
     init_process_group(configuration.run_opts)
     hparams = start_training(configuration)
 
