@@ -13,6 +13,7 @@ from conftest import ROOT, TINY_ECAPA
 from processes import run_python
 
 from speechbrain_ext.config import read_configuration
+from speechbrain_ext.training.finished import check_settings, start_settings
 from speechbrain_ext.training.grids import grid_run, read_grid
 from speechbrain_ext.utils.errors import InputError
 from speechbrain_ext.utils.files import write_json
@@ -169,6 +170,45 @@ def test_a_setting_that_cannot_be_trained_stops_the_grid_at_its_start(
     with pytest.raises(InputError, match="no checkpoint with EER"):
         main([*arguments, "--", "--data_folder=x"])
     assert not taken
+
+
+def test_caches_may_move_and_what_is_trained_on_may_not(tmp_path):
+    """As in grids, so in distillation: both compare by `check_settings`."""
+
+    def settings(*options):
+        path = ROOT / "hparams" / "kd_ltdnn_tdnn.yaml"
+        own = ["--dataset=folder", *options]
+        return read_configuration([str(path), *own], demo=False).settings()
+
+    places = ["--shards_folder=/a", "--targets_folder=/b", "--output_folder=/c"]
+    start_settings(tmp_path, settings("--data_folder=x", *places))
+    check_settings(
+        tmp_path,
+        settings(
+            "--data_folder=x", "--shards_folder=d", "--targets_folder=e",
+            "--output_folder=f", "--num_workers=1",
+        ),
+    )  # fmt: skip
+    with pytest.raises(InputError, match=r'shards_folder \("given", not "null"\)'):
+        check_settings(tmp_path, settings("--data_folder=x"))
+    with pytest.raises(InputError, match="data_folder .* a link at its old place"):
+        check_settings(tmp_path, settings("--data_folder=y", *places))
+
+    # On record as of earlier releases
+    write_json(
+        tmp_path / "settings.json",
+        {
+            "script": "/old/recipes/VoxCeleb/train.py",
+            "hidden_state_cache": "/old",
+            "train_log": "log.txt",
+        },
+    )
+    moved = {"script": "/recipes/VoxCeleb/train.py", "hidden_state_cache": "given"}
+    check_settings(tmp_path, moved)
+    for key, value in (("hidden_state_cache", "null"), ("script", "LibriSpeech/t.py")):
+        with pytest.raises(InputError, match=f"{key} ") as raised:
+            check_settings(tmp_path, {**moved, key: value})
+        assert "link" not in str(raised.value)
 
 
 def test_grids_of_the_project_fit_their_yamls(monkeypatch):

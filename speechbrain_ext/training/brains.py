@@ -143,6 +143,8 @@ class StepBrain(sb.Brain):
         SystemExit
             If a signal asks for it, with 143 after SIGTERM and 130 after SIGINT.
         """
+        # What was done before, such as encoding a corpus, is no training.
+        self.hparams.clock.start()
         try:
             with stop_request() as self._stop_request:
                 super().fit(*args, **kwargs)
@@ -272,7 +274,8 @@ class StepBrain(sb.Brain):
             The loss.
         """
         part = self.step % self.grad_accumulation_factor
-        self._seed_batch(sb.Stage.TRAIN, self.optimizer_step, part)
+        rank, _ = rank_and_processes()
+        self._seed_batch(sb.Stage.TRAIN, rank, self.optimizer_step, part)
         return super().fit_batch(batch)
 
     def evaluate_batch(self, batch, stage):
@@ -290,12 +293,22 @@ class StepBrain(sb.Brain):
         torch.Tensor
             The loss.
         """
-        self._seed_batch(stage, self.step)
+        self._seed_batch(stage, 0, self.validation_batch())
         return super().evaluate_batch(batch, stage)
 
+    def validation_batch(self):
+        """Number of a batch of a validation that the processes share in turn.
+
+        Returns
+        -------
+        int
+            From 1, as one process alone would count.
+        """
+        rank, n_processes = rank_and_processes()
+        return (self.step - 1) * n_processes + rank + 1
+
     def _seed_batch(self, stage, *number):
-        rank, _ = rank_and_processes()
-        seed_generators(self.hparams.seed, stage.name, rank, *number)
+        seed_generators(self.hparams.seed, stage.name, *number)
         draw_anew(getattr(self.hparams, "wav_augment", None))
 
     def _should_save_intra_epoch_ckpt(self, last_ckpt_time, steps_since_ckpt):

@@ -211,7 +211,7 @@ def other_architecture(checkpoints_dir, detail):
 
 @register_checkpoint_hooks
 class TrainingClock:
-    """Hours of training over all restarts.
+    """Seconds of training over all restarts, from when the clock was built or started.
 
     Example
     -------
@@ -222,6 +222,10 @@ class TrainingClock:
 
     def __init__(self):
         self._before = 0.0
+        self._start = time.monotonic()
+
+    def start(self):
+        """Counts from now on, on top of what a checkpoint says."""
         self._start = time.monotonic()
 
     def seconds(self):
