@@ -252,6 +252,7 @@ steps.verify_training = verify_training
 """
 
 
+@pytest.mark.slow  # three trainings
 def test_trainings_on_one_cache(tmp_path):
     """A resumed one and a second one run no encoder, and give the same."""
     corpus = write_corpus(tmp_path / "corpus")
