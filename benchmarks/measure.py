@@ -12,6 +12,7 @@ import dataclasses
 import datetime
 import json
 import platform
+import resource
 import statistics
 import subprocess
 import time
@@ -74,7 +75,7 @@ class Times:
     wall : list of float
         By the wall clock.
     cpu : list of float
-        Of the processor, all threads together.
+        Of the processor, all threads and the programs that it runs together.
     result : object
         Of the last run.
     """
@@ -132,7 +133,10 @@ def alternate(
 def _read_clocks(device: str) -> tuple[float, float]:
     if device.startswith("cuda"):
         torch.cuda.synchronize(device)
-    return time.perf_counter(), time.process_time()
+    # Of programs that have ended, such as ffmpeg, too
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    of_children = children.ru_utime + children.ru_stime
+    return time.perf_counter(), time.process_time() + of_children
 
 
 def now(device: str = "cpu") -> float:
