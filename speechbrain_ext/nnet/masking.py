@@ -270,8 +270,11 @@ def masked_mean(x, mask, dim):
     """
     if mask is None:
         return x.mean(dim, keepdim=True)
-    weights = expand_mask(mask, x.dim()).to(x.dtype).expand_as(x)
-    return (x * weights).sum(dim, keepdim=True) / weights.sum(dim, keepdim=True)
+    weights = expand_mask(mask, x.dim()).to(x.dtype)
+    counts = weights.sum(dim, keepdim=True)
+    for other in dim[:-1]:  # of which the mask has one for all
+        counts = counts * x.shape[other]
+    return (x * weights).sum(dim, keepdim=True) / counts
 
 
 def masked_batch_norm(norm, x, mask):
@@ -305,3 +308,35 @@ def masked_batch_norm(norm, x, mask):
         return norm(x)
     valid = None if mask is None else expand_mask(mask, x.dim())
     return train_batch_norm(norm, x, valid)
+
+
+def zero_padded_batch_norm(norm, x, mask):
+    """`masked_batch_norm` that leaves padded frames at zero.
+
+    What a convolution with "same" padding takes next.
+
+    Arguments
+    ---------
+    norm : torch.nn.BatchNorm1d or torch.nn.BatchNorm2d or torch.nn.SyncBatchNorm
+        The module.
+    x : torch.Tensor
+        Input, of shape (batch, channel, time) or (batch, channel, layer, time).
+    mask : torch.Tensor or None
+        True for valid frames, of shape (batch, time).
+
+    Returns
+    -------
+    torch.Tensor
+        Output of the shape of x.
+
+    Example
+    -------
+    >>> norm = torch.nn.BatchNorm1d(1).eval()
+    >>> x = torch.tensor([[[1.0, 3.0, 50.0]]])
+    >>> y = zero_padded_batch_norm(norm, x, torch.tensor([[True, True, False]]))
+    >>> y[0, 0, 2].item()
+    0.0
+    """
+    y = masked_batch_norm(norm, x, mask)
+    # In training they are zero already (`train_batch_norm`).
+    return y if norm.training else zero_padding(y, mask)

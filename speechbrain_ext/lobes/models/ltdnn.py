@@ -11,9 +11,8 @@ from speechbrain_ext.nnet.initialisation import draw_by_xavier
 from speechbrain_ext.nnet.masking import (
     frame_mask,
     layers_to_map,
-    masked_batch_norm,
     masked_mean,
-    zero_padding,
+    zero_padded_batch_norm,
 )
 from speechbrain_ext.nnet.pooling import (
     FrameStatistics,
@@ -62,17 +61,16 @@ class ConvReLUNorm(nn.Module):
         Arguments
         ---------
         x : torch.Tensor
-            Input, of shape (batch, in_channels, layer, time).
+            Input, of shape (batch, in_channels, layer, time), zero in padded frames.
         mask : torch.Tensor or None
             Valid frames, of shape (batch, time).
 
         Returns
         -------
         torch.Tensor
-            Output, of shape (batch, out_channels, layer, time).
+            Output, of shape (batch, out_channels, layer, time), zero there too.
         """
-        x = torch.relu(self.conv(zero_padding(x, mask)))
-        return masked_batch_norm(self.norm, x, mask)
+        return zero_padded_batch_norm(self.norm, torch.relu(self.conv(x)), mask)
 
 
 class Res2Conv(nn.Module):
@@ -273,7 +271,7 @@ class LayerAwareConvolutions(nn.Module):
         torch.Tensor
             Output, of shape (batch, out_channels, layer, time).
         """
-        x = self.conv_in(masked_batch_norm(self.norm, x, mask), mask)
+        x = self.conv_in(zero_padded_batch_norm(self.norm, x, mask), mask)
         outputs = []
         for block in self.blocks:
             x = block(x, mask)
