@@ -1,5 +1,6 @@
 """What can be wrong with a training, found before its long work starts."""
 
+import contextlib
 from pathlib import Path
 
 import torch
@@ -110,18 +111,22 @@ def _check_steps(values, parts):
     check_epochs(parts["epoch_counter"], n_steps, values["steps_per_epoch"])
     parameter = torch.nn.Parameter(torch.zeros(1, 1))
     for key in SCHEDULES:
-        optimizer = _made("opt_class", parts["opt_class"], [parameter])
-        _made(key, start_schedule, parts[key], optimizer, n_steps)
+        with _named("opt_class", parts["opt_class"]):
+            optimizer = parts["opt_class"]([parameter])
+        with _named(key, parts[key]):
+            start_schedule(parts[key], optimizer, n_steps)
 
 
-def _made(key, make, *args, **kwargs):
-    """What a key of a YAML makes, or the error that names the key."""
+@contextlib.contextmanager
+def _named(key, what):
+    """Names the key of a YAML, and what it calls, where that fails in the block."""
     try:
-        return make(*args, **kwargs)
+        yield
     except InputError:
         raise
     except Exception as error:
-        raise not_built(key, make, error, []) from error
+        name = getattr(getattr(what, "func", what), "__name__", type(what).__name__)
+        raise not_built(key, name, error, []) from error
 
 
 def check_built(hparams):
@@ -178,7 +183,8 @@ def build_classifier(classifier, n_speakers):
     InputError
         If it cannot be built.
     """
-    return _made("classifier", classifier, out_neurons=n_speakers)
+    with _named("classifier", classifier):
+        return classifier(out_neurons=n_speakers)
 
 
 def _check_planned_steps(checkpointer, n_steps):
