@@ -13,6 +13,7 @@ import datetime
 import itertools
 import json
 import platform
+import resource
 import statistics
 import subprocess
 import time
@@ -77,7 +78,7 @@ class Times:
     wall : list of float
         By the wall clock.
     cpu : list of float
-        Of the processor, all threads together.
+        Of the processor, all threads and the programs that it runs together.
     result : object
         Of the last run.
     """
@@ -135,7 +136,10 @@ def alternate(
 def _read_clocks(device: str) -> tuple[float, float]:
     if device.startswith("cuda"):
         torch.cuda.synchronize(device)
-    return time.perf_counter(), time.process_time()
+    # Of programs that have ended, such as ffmpeg, too
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    of_children = children.ru_utime + children.ru_stime
+    return time.perf_counter(), time.process_time() + of_children
 
 
 def now(device: str = "cpu") -> float:
@@ -335,7 +339,9 @@ def peak_tensor_bytes(job: Callable[[], object], device: str = "cpu") -> int:
     if device.startswith("cuda"):
         return peak_bytes(job, device)
     activities = [torch.profiler.ProfilerActivity.CPU]
-    with torch.profiler.profile(activities=activities, profile_memory=True) as profile:
+    with torch.profiler.profile(
+        activities=activities, profile_memory=True, acc_events=True
+    ) as profile:
         job()
     changes = sorted(
         (event.start_ns(), event.nbytes())
