@@ -87,6 +87,14 @@ def test_utterances_in_a_row_match_transformers(norm, tmp_path):
             )
 
 
+def test_encoder_made_in_inference_mode(wavlm_folder):
+    wavs, lengths = torch.randn(2, 12000), torch.tensor([1.0, 0.5])
+    expected, _ = SSLEncoder(wavlm_folder)(wavs, lengths)
+    with torch.inference_mode():
+        hidden_states, _ = SSLEncoder(wavlm_folder)(wavs, lengths)
+    torch.testing.assert_close(hidden_states[:, 0], expected[:, 0])
+
+
 def test_frozen_encoder_stays_in_eval_mode_and_keeps_no_graph(wavlm_folder):
     encoder = torch.nn.ModuleDict({"ssl": SSLEncoder(wavlm_folder)})
     encoder.train()
