@@ -10,8 +10,10 @@ import argparse
 import ctypes
 import dataclasses
 import datetime
+import itertools
 import json
 import platform
+import resource
 import statistics
 import subprocess
 import time
@@ -19,6 +21,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from tqdm import tqdm
 
@@ -76,7 +80,7 @@ class Times:
     wall : list of float
         By the wall clock.
     cpu : list of float
-        Of the processor, all threads together.
+        Of the processor, all threads and the programs that it runs together.
     result : object
         Of the last run.
     """
@@ -138,7 +142,10 @@ def alternate(
 def _read_clocks(device: str) -> tuple[float, float]:
     if device.startswith("cuda"):
         torch.cuda.synchronize(device)
-    return time.perf_counter(), time.process_time()
+    # Of programs that have ended, such as ffmpeg, too
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    of_children = children.ru_utime + children.ru_stime
+    return time.perf_counter(), time.process_time() + of_children
 
 
 def now(device: str = "cpu") -> float:
@@ -250,6 +257,43 @@ def count_flop(job: Callable[[], object]) -> int:
     return counter.get_total_flops()
 
 
+def count_bytes(job: Callable[[], object]) -> int:
+    """Bytes that the operations of a job read and write, each tensor once for each.
+
+    Arguments
+    ---------
+    job : callable
+        Run once.
+
+    Returns
+    -------
+    int
+        Of inputs and outputs of all operations but views, backward passes included;
+        what an operation reads again is not counted.
+    """
+    counter = _ByteCounter()
+    with counter:
+        job()
+    return counter.total
+
+
+class _ByteCounter(TorchDispatchMode):
+    total = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        aliases = [value.alias_info for value in function._schema.returns]
+        is_view = any(alias and not alias.is_write for alias in aliases)
+        if not is_view and "empty" not in function.__name__:
+            self.total += sum(
+                # An expanded tensor is as large as its storage
+                min(leaf.nbytes, leaf.untyped_storage().nbytes())
+                for leaf in tree_leaves((args, kwargs, result))
+                if isinstance(leaf, torch.Tensor)
+            )
+        return result
+
+
 def peak_bytes(job: Callable[[], object], device: str = "cpu") -> int | None:
     """Memory that a job needs at its peak, beyond what is in use before it.
 
@@ -280,6 +324,37 @@ def peak_bytes(job: Callable[[], object], device: str = "cpu") -> int | None:
     before = status_bytes("VmRSS")
     job()
     return status_bytes("VmHWM") - before
+
+
+def peak_tensor_bytes(job: Callable[[], object], device: str = "cpu") -> int:
+    """Memory of tensors at the peak of a job, beyond what is in use before it.
+
+    Arguments
+    ---------
+    job : callable
+        Run once; run it before too.
+    device : str
+        Whose memory.
+
+    Returns
+    -------
+    int
+        Bytes that PyTorch's allocator has given out: on a processor without the
+        scratch of libraries and the holes in the heap, which `peak_bytes` has.
+    """
+    if device.startswith("cuda"):
+        return peak_bytes(job, device)
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    with torch.profiler.profile(
+        activities=activities, profile_memory=True, acc_events=True
+    ) as profile:
+        job()
+    changes = sorted(
+        (event.start_ns(), event.nbytes())
+        for event in profile.profiler.kineto_results.events()
+        if event.name() == "[memory]"
+    )
+    return max(itertools.accumulate(change for _, change in changes))
 
 
 def status_bytes(field: str) -> int:

@@ -5,8 +5,10 @@
 L-TDNN and LAP + ASTP get the hidden states of crops of 3 s, as from a frozen encoder;
 the step is forward, margin loss over 1,211 speakers and backward. The rival has the
 same layers called one after the other (`rivals`). Both begin with the same weights,
-dropout is off, and their gradients must be the same. The floor is the operations of
-the step over the rate of a matrix product.
+dropout is off, and their gradients must be the same. A third job recomputes in the
+backward pass (`recompute: True`). Shares are of the rate of a matrix product, by the
+operations of the step here, and of that of a copy, by the bytes that each job's own
+operations read and write. Memory is that of tensors at the peak.
 """
 
 import copy
@@ -14,9 +16,10 @@ import copy
 import torch
 from measure import (
     alternate,
+    count_bytes,
     count_flop,
     measure_floors,
-    peak_bytes,
+    peak_tensor_bytes,
     ratio,
     read_options,
     report,
@@ -64,6 +67,10 @@ def measure_back_end(name, encoder, options, floors, dtype):
     hidden_states = torch.randn(shape, generator=generator).to(device)
     speakers = torch.randint(N_SPEAKERS, (shape[1], 1), generator=generator).to(device)
     back_end = build_back_end(name, encoder, options.tiny)
+    recomputing = copy.deepcopy(back_end)
+    for module in recomputing.modules():
+        if hasattr(module, "recompute"):
+            module.recompute = True
     loss = SubCenterAAM(192, N_SPEAKERS)
     steps = {
         which: Step(
@@ -75,19 +82,22 @@ def measure_back_end(name, encoder, options, floors, dtype):
         )
         for which, model in (
             ("module by module", PlainBackEnd(back_end)),
-            ("here", copy.deepcopy(back_end)),
+            ("here", back_end),
+            ("here, recomputing", recomputing),
         )
     }
-    plain, ours = steps.values()
+    plain, *others = steps.values()
     for step in steps.values():
         step()
     scale = plain.gradients().abs().max()
-    error = ((plain.gradients() - ours.gradients()).abs().max() / scale).item()
-    if error > TOLERANCE and dtype == torch.float32:
-        raise SystemExit(f"{name}: gradients differ by {error:.2g}")
+    for step in others:
+        error = ((plain.gradients() - step.gradients()).abs().max() / scale).item()
+        if error > TOLERANCE and dtype == torch.float32:
+            raise SystemExit(f"{name}: gradients differ by {error:.2g}")
     times = alternate(steps, options.repeats, device)
-    flop = count_flop(ours)
-    peaks = {which: peak_bytes(step, device) for which, step in steps.items()}
+    flop = count_flop(others[0])
+    moved = {which: count_bytes(step) for which, step in steps.items()}
+    peaks = {which: peak_tensor_bytes(step, device) for which, step in steps.items()}
     plain_peak = peaks["module by module"]
     return [
         {
@@ -96,8 +106,10 @@ def measure_back_end(name, encoder, options, floors, dtype):
             "seconds": times[which].seconds(device),
             "ratio": ratio(times["module by module"], times[which], device),
             "of_floor": floors.seconds(flop) / times[which].seconds(device),
+            "of_copy_rate": floors.seconds(moved_bytes=moved[which])
+            / times[which].seconds(device),
             "peak_bytes": peaks[which],
-            "of_plain_peak": plain_peak and peaks[which] / plain_peak,
+            "of_plain_peak": peaks[which] / plain_peak,
         }
         for which in steps
     ]

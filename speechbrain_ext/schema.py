@@ -193,6 +193,7 @@ KEYS = {
     "dilations": COUNTS,
     "attentive": SWITCH,
     "unbiased_context": SWITCH,
+    "recompute": SWITCH,
     "mean_layer": Kind(int, "a whole number"),
     "adapter_channels": COUNT,
     "ecapa_channels": COUNT,

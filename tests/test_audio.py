@@ -9,8 +9,8 @@ import soundfile
 import torch
 from conftest import write_voice
 
-from speechbrain_ext.dataio import audio
-from speechbrain_ext.dataio.audio import read_crop, read_header
+from speechbrain_ext.dataio import m4a
+from speechbrain_ext.dataio.audio import PackedFile, read_crop, read_header
 from speechbrain_ext.utils.errors import InputError
 
 
@@ -92,17 +92,79 @@ def test_truncated_flac(tmp_path):
         read_header(path)
 
 
-def test_m4a_without_ffmpeg_says_what_to_do(tmp_path, monkeypatch):
+def test_m4a_without_a_decoder_says_what_to_do(tmp_path, monkeypatch):
     (tmp_path / "a.m4a").write_bytes(b"m4a")
-    monkeypatch.setattr(audio.shutil, "which", lambda program: None)
-    with pytest.raises(InputError, match="install it or convert"):
+    monkeypatch.setattr(m4a, "_pyav", lambda: None)
+    monkeypatch.setattr(m4a.shutil, "which", lambda program: None)
+    assert m4a.decoder() is None
+    with pytest.raises(InputError, match=r"\[m4a\].* install it or convert"):
         read_header(tmp_path / "a.m4a")
 
 
-@pytest.mark.skipif(
-    shutil.which("ffmpeg") is None, reason="needs FFmpeg to write and read m4a"
-)
-def test_m4a_where_ffmpeg_is(tmp_path):
+@pytest.fixture(params=["PyAV", "FFmpeg"])
+def m4a_decoder(request, monkeypatch):
+    if request.param == "PyAV":
+        pytest.importorskip("av")
+    else:
+        monkeypatch.setattr(m4a, "_pyav", lambda: None)
+    if m4a.decoder() != request.param:
+        pytest.skip("needs the programs of FFmpeg")
+    return request.param
+
+
+def write_m4a(path, samples, sample_rate):
+    """As AAC, by PyAV, which the tests need for it."""
+    av = pytest.importorskip("av")
+    samples = np.atleast_2d(samples).astype(np.float32)
+    layout = "mono" if len(samples) == 1 else "stereo"
+    with av.open(str(path), "w", format="ipod") as container:
+        stream = container.add_stream("aac", rate=sample_rate, layout=layout)
+        frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout=layout)
+        frame.sample_rate = sample_rate
+        for packet in [*stream.encode(frame), *stream.encode(None)]:
+            container.mux(packet)
+
+
+def test_crops_of_m4a_are_of_the_whole_file(tmp_path, m4a_decoder):
+    path = tmp_path / "a.m4a"
+    write_m4a(path, 0.3 * np.sin(np.cumsum(np.linspace(0.1, 0.9, 48000))), 16000)
+    whole = read_crop(path, 16000)
+    content = path.read_bytes()
+    (tmp_path / "shard").write_bytes(b"before" + content)
+    packed = PackedFile("gone.m4a", str(tmp_path / "shard"), 6, len(content))
+    for start in (0.0, 0.11, 0.5, 1.23456, 1.9):
+        crop = read_crop(path, 16000, start, 1.0)
+        expected = whole[round(16000 * start) :][:16000]
+        # The whole first frame would be wrong without those before it.
+        torch.testing.assert_close(crop, expected, atol=1e-3, rtol=0)
+        assert torch.equal(read_crop(packed, 16000, start, 1.0), crop)
+    assert len(read_crop(path, 16000, 2.5, 1.0)) == len(whole) - 40000
+
+
+def test_m4a_of_two_channels_and_another_rate(tmp_path, m4a_decoder):
+    path = tmp_path / "a.m4a"
+    tone = 0.3 * np.sin(2 * np.pi * 440 * np.arange(2 * 44100) / 44100)
+    write_m4a(path, np.stack([tone, 0 * tone]), 44100)
+    header = read_header(path)
+    assert (header.sample_rate, header.n_channels) == (44100, 2)
+    assert header.duration == pytest.approx(2.0, abs=0.1)
+    crop = read_crop(path, 16000, 0.5, 1.0)
+    assert crop.shape == (16000,)
+    spectrum = torch.fft.rfft(crop).abs()
+    assert int(spectrum.argmax()) == 440  # Hz, as of 1 s
+    assert float(spectrum[440]) == pytest.approx(0.15 * 8000, rel=0.05)
+
+
+def test_m4a_that_is_none(tmp_path, m4a_decoder):
+    (tmp_path / "a.m4a").write_bytes(b"this is no audio at all" * 100)
+    with pytest.raises(InputError, match="^unreadable: "):
+        read_header(tmp_path / "a.m4a")
+    with pytest.raises(InputError, match="a.m4a' cannot be decoded .unreadable: "):
+        read_crop(tmp_path / "a.m4a", 16000)
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs FFmpeg to write m4a")
+def test_m4a_of_ffmpeg(tmp_path, m4a_decoder):
     write_voice(tmp_path / "a.wav", 0, 0, duration=2.0)
     subprocess.run(
         ["ffmpeg", "-v", "error", "-i", tmp_path / "a.wav", tmp_path / "a.m4a"],

@@ -193,6 +193,29 @@ def test_operations_of_attention_are_counted():
     assert measure.count_flop(lambda: x[0, 0] @ x[0, 0].T) == 2 * 5 * 7 * 5
 
 
+def test_bytes_of_operations_are_counted():
+    measure = importlib.import_module("measure")
+    x = torch.rand(8, 5, requires_grad=True)
+    assert measure.count_bytes(lambda: x + x) == 3 * 4 * 40
+    assert measure.count_bytes(lambda: x.T.unsqueeze(0)) == 0
+    assert measure.count_bytes(lambda: x.detach().mul_(2)) == 2 * 4 * 40
+    # Gradient of the sum (4 bytes spread over 160), product forward and backward
+    with_backward = measure.count_bytes(lambda: (x * x).sum().backward())
+    assert with_backward >= 6 * 4 * 40
+
+
+def test_peak_of_tensors_has_what_is_alive_at_once():
+    measure = importlib.import_module("measure")
+
+    def job():
+        first = torch.ones(2**20)
+        second = first + 1
+        del first
+        return second * 2
+
+    assert measure.peak_tensor_bytes(job) == pytest.approx(2 * 4 * 2**20, rel=0.01)
+
+
 def test_peak_is_beyond_what_was_in_use():
     measure = importlib.import_module("measure")
     peak = measure.peak_bytes(lambda: torch.ones(64 * 2**20, dtype=torch.uint8))

@@ -43,6 +43,15 @@ def test_best_checkpoint_is_kept(tmp_path):
         best_checkpoint(tmp_path, "minDCF")
 
 
+def test_clock_counts_from_when_it_is_started():
+    clock = TrainingClock()
+    clock._start -= 1000.0
+    clock._before = 10.0
+    assert clock.seconds() > 1000
+    clock.start()
+    assert 10 <= clock.seconds() < 500
+
+
 def test_clock_goes_on_after_a_restart(tmp_path):
     clock = TrainingClock()
     clock._before = 100.0

@@ -105,7 +105,17 @@ def test_lists_patterns_and_what_is_there_already(
     monkeypatch.setattr("sys.stdin", listed.open())
     embed = ["embed", str(model_folder)]
     lines, status, _ = output_of(capsys, *embed, "-", "--output", str(output), "--json")
-    assert status == 0 and json.loads(lines[0])["recordings"] == 2
+    first = json.loads(lines[0])
+    assert status == 0 and first["recordings"] == 2
+    assert first["seconds_embedded_now"] == first["seconds"] > 0
+
+    # The speed is of what is embedded now, not of what was there.
+    three = [str(speakers / name) for name in ("ann/0.wav", "eve/2.wav", "bob/1.wav")]
+    lines, _, _ = output_of(capsys, *embed, *three, "--output", str(output), "--json")
+    more = json.loads(lines[0])
+    own = more["seconds"] - first["seconds"]
+    assert more["recordings"] == 3
+    assert more["seconds_embedded_now"] == pytest.approx(own) and own > 0
 
     class NoModel:
         def __init__(self, model):
@@ -122,6 +132,7 @@ def test_lists_patterns_and_what_is_there_already(
     pattern = [str(speakers / "ann/0*.wav"), "--output", str(output)]
     lines, status, err = output_of(capsys, *embed, *pattern)
     assert status == 0 and "1 recordings" in lines[0], err
+    assert "embedded now: none, all were there" in lines[0]
 
 
 def test_recordings_that_say_little(speakers, model_folder, tmp_path, capsys):

@@ -7,13 +7,14 @@ packages takes most of the time.
 import datetime
 import logging
 import os
+import time
 import traceback
 import types
 
 import pytest
 import speechbrain as sb
 import torch
-from conftest import write_voice
+from conftest import write_corpus, write_voice
 from speechbrain.augment.augmenter import Augmenter
 from speechbrain.augment.time_domain import AddNoise, DropChunk
 from speechbrain.dataio.batch import PaddedBatch
@@ -21,9 +22,10 @@ from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN, Classifier
 from speechbrain.nnet.losses import AdditiveAngularMargin, LogSoftmaxWrapper
 from speechbrain.utils.epoch_loop import EpochCounter
 from torch import nn
+from trainings import pretraining
 
 from speechbrain_ext.augment.span_drop import SpanDrop
-from speechbrain_ext.dataio.datasets import StepSampler
+from speechbrain_ext.dataio.datasets import StepSampler, crop_pair_dataset
 from speechbrain_ext.dataio.trials import Trials
 from speechbrain_ext.inference.extraction import extract_embeddings
 from speechbrain_ext.inference.speaker import SpeakerRecognition
@@ -38,6 +40,7 @@ from speechbrain_ext.nnet.batch_norm import synchronise_on_cpus
 from speechbrain_ext.nnet.masking import frame_counts, masked_batch_norm
 from speechbrain_ext.nnet.pooling import WeightedLayerSum
 from speechbrain_ext.training.brains import SpeakerBrain
+from speechbrain_ext.training.pretraining import validation_loader
 from speechbrain_ext.utils.distributed import (
     in_all_processes,
     on_main_process,
@@ -339,6 +342,26 @@ def share_validation(folder, rank=0, world=1):
     }
 
 
+def validate_pretraining(folder, rank=0, world=1):
+    """Losses of a validation of three batches, which have masks of their own."""
+    brain, (train_data, *_) = pretraining(
+        folder / "speech", folder / f"pretraining_{rank}_of_{world}"
+    )
+    brain.train_sampler = StepSampler(8, 3, 2, batch_size=2)
+    brain.on_fit_start()
+    dataset = crop_pair_dataset(train_data.data, 16000, 0.5)
+    brain.modules.eval()
+    brain.on_stage_start(sb.Stage.VALID)
+    for batch in validation_loader(dataset, batch_size=2):
+        brain.step += 1
+        brain.evaluate_batch(batch, sb.Stage.VALID)
+    own = list(brain.valid_losses)
+    brain.train_loss, validated = 0.0, []
+    brain.end_validation = lambda *args, **kwargs: validated.append(args)
+    brain.on_stage_end(sb.Stage.VALID, 0.0, 1)
+    return {"own": own, "validated": validated}
+
+
 def extract(folder, rank=0, world=1):
     """Embeddings of five utterances, and which of them this process embedded."""
     embedded = []
@@ -415,6 +438,32 @@ def fail(folder, rank=0, world=1):
     return raised
 
 
+def wait(folder, rank=0, world=1):
+    """What two processes find where one works for longer than exchanges may take."""
+    seconds = datetime.timedelta(seconds=0.5)
+    torch.distributed.distributed_c10d._set_pg_timeout(seconds)
+    done = []
+
+    def work():
+        time.sleep(1.5)
+        done.append(rank)
+
+    on_main_process(work)
+    with together():
+        if rank == 1:
+            work()
+    if rank == 0:
+        work()
+    found = union_of_processes({rank: len(done)})
+    try:
+        if rank == 0:
+            work()
+        torch.distributed.barrier()
+    except RuntimeError as error:
+        return found, str(error)
+    return found, None
+
+
 # Here belongs what ranks must draw differently: crops, augmentation and span
 # drop of two processes that share no draw.
 JOBS = {
@@ -425,9 +474,11 @@ JOBS = {
     "normalise": normalise,
     "validate": validate,
     "share validation": share_validation,
+    "validate pre-training": validate_pretraining,
     "extract": extract,
     "count exchanges": count_exchanges,
     "fail": fail,
+    "wait": wait,  # the last, which leaves the group of no use
 }
 
 
@@ -459,6 +510,7 @@ def folder(tmp_path_factory):
     save_small_wavlm(folder / "wavlm", n_layers=2, channels=CHANNELS, n_bands=8)
     for i, duration in enumerate(DURATIONS):
         write_voice(folder / f"{i}.wav", i, 0, duration)
+    write_corpus(folder / "speech", n_speakers=7, n_utterances=1)
     torch.multiprocessing.start_processes(
         one_of_two, [folder], nprocs=WORLD, start_method="forkserver"
     )
@@ -533,6 +585,24 @@ def test_validation_is_shared(folder, of_two):
             torch.testing.assert_close(result["embeddings"][name], embedding)
 
 
+def test_validation_of_pretraining_is_shared(folder, of_two):
+    first, second = of_two("validate pre-training")
+    one = validate_pretraining(folder)
+    assert one["own"] == [1, 2, 3]
+    assert (first["own"], second["own"]) == ([1, 3], [2])
+    ((stats, summary, meta),) = one["validated"]
+    assert meta["loss"] > 1 and summary.startswith("prediction ")
+    for result in (first, second):
+        ((stats_of_two, _, meta_of_two),) = result["validated"]
+        assert meta_of_two == pytest.approx(meta, rel=1e-5)
+        assert stats_of_two == pytest.approx(stats, rel=1e-5)
+
+
+def test_too_few_utterances_to_validate_pretraining_on():
+    with pytest.raises(InputError, match="batch_size: 3, but there are 2 utterances"):
+        validation_loader(crop_pair_dataset({"a": {}, "b": {}}, 16000, 0.5), 3)
+
+
 def test_two_processes_extract_the_embeddings_of_one(folder, of_two):
     first, second = of_two("extract")
     one = extract(folder)
@@ -564,3 +634,10 @@ def test_one_failure_stops_both(of_two):
     assert first["other, bug"][0] == "RuntimeError"
     assert second["other, bug"][0] == "KeyError"
     assert (first["called"], second["called"]) == ([0], [])
+
+
+def test_others_wait_as_long_as_the_work_takes(of_two):
+    """Which exchanges of a training step do not, as they have no such work."""
+    for found, error in of_two("wait"):
+        assert found == {0: 2, 1: 1}
+        assert error is not None

@@ -119,6 +119,13 @@ def test_contract(family, folder):
     assert not any(module.training for module in encoder.modules())
     assert not any(p.requires_grad for p in encoder.parameters())
     check_invariance(encoder)
+    # A crop of stored hidden states has the frames of a crop that is encoded.
+    for n_samples in (48000, 48159, 48160, 7999, encoder.receptive_field):
+        states, lengths = encoder(torch.rand(1, n_samples))
+        assert encoder.frames_of(n_samples) == states.shape[2]
+        counts = encoder.frames_of(torch.tensor([n_samples]))
+        assert (lengths * states.shape[2]).round().equal(counts.float())
+    assert encoder.frames_of(48000) == (150 if family == "whisper" else 149)
     shortest, _ = encoder(torch.rand(1, encoder.receptive_field))
     assert shortest.shape[2] == 1
     with pytest.raises(ValueError, match="is shorter than one frame"):

@@ -13,6 +13,7 @@ from conftest import ROOT, TINY_ECAPA
 from processes import run_python
 
 from speechbrain_ext.config import read_configuration
+from speechbrain_ext.training.finished import check_settings, start_settings
 from speechbrain_ext.training.grids import grid_run, read_grid
 from speechbrain_ext.utils.errors import InputError
 from speechbrain_ext.utils.files import write_json
@@ -146,6 +147,68 @@ def test_a_chain_that_is_not_there_stops_the_grid_at_its_start(tmp_path, monkeyp
             [str(grid), f"--output_folder={tmp_path / 'out'}", "--", "--data_folder=x"]
         )
     assert not taken
+
+
+def test_a_setting_that_cannot_be_trained_stops_the_grid_at_its_start(
+    tmp_path, monkeypatch
+):
+    taken.clear()
+    ecapa = ROOT / "hparams" / "ecapa_fbank.yaml"
+    grid = tmp_path / "grid.yaml"
+    first = tmp_path / "out" / "whole" / "2"
+    after = f"after: {{hparams: {ecapa}, start_from: {first}}}\n"
+    grid.write_text(
+        f"whole: {{hparams: {ecapa}}}\n{after}"
+        f"short: {{hparams: {ecapa}, number_of_steps: 10}}\n"
+    )
+    main = runpy.run_path(str(GRID))["main"]
+    monkeypatch.setattr("subprocess.run", fake_recipe)
+    arguments = [str(grid), f"--output_folder={tmp_path / 'out'}", "--seeds", "1", "2"]
+    with pytest.raises(InputError, match="number_of_steps: 10 leaves a phase"):
+        main([*arguments, "--", "--data_folder=x"])
+    grid.write_text(after)
+    with pytest.raises(InputError, match="no checkpoint with EER"):
+        main([*arguments, "--", "--data_folder=x"])
+    assert not taken
+
+
+def test_caches_may_move_and_what_is_trained_on_may_not(tmp_path):
+    """As in grids, so in distillation: both compare by `check_settings`."""
+
+    def settings(*options):
+        path = ROOT / "hparams" / "kd_ltdnn_tdnn.yaml"
+        own = ["--dataset=folder", *options]
+        return read_configuration([str(path), *own], demo=False).settings()
+
+    places = ["--shards_folder=/a", "--targets_folder=/b", "--output_folder=/c"]
+    start_settings(tmp_path, settings("--data_folder=x", *places))
+    check_settings(
+        tmp_path,
+        settings(
+            "--data_folder=x", "--shards_folder=d", "--targets_folder=e",
+            "--output_folder=f", "--num_workers=1",
+        ),
+    )  # fmt: skip
+    with pytest.raises(InputError, match=r'shards_folder \("given", not "null"\)'):
+        check_settings(tmp_path, settings("--data_folder=x"))
+    with pytest.raises(InputError, match="data_folder .* a link at its old place"):
+        check_settings(tmp_path, settings("--data_folder=y", *places))
+
+    # On record as of earlier releases
+    write_json(
+        tmp_path / "settings.json",
+        {
+            "script": "/old/recipes/VoxCeleb/train.py",
+            "hidden_state_cache": "/old",
+            "train_log": "log.txt",
+        },
+    )
+    moved = {"script": "/recipes/VoxCeleb/train.py", "hidden_state_cache": "given"}
+    check_settings(tmp_path, moved)
+    for key, value in (("hidden_state_cache", "null"), ("script", "LibriSpeech/t.py")):
+        with pytest.raises(InputError, match=f"{key} ") as raised:
+            check_settings(tmp_path, {**moved, key: value})
+        assert "link" not in str(raised.value)
 
 
 def test_grids_of_the_project_fit_their_yamls(monkeypatch):

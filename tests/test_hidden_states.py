@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import re
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,14 +13,18 @@ from trainings import utterances_of
 
 from speechbrain_ext.config import read_configuration, training_stages
 from speechbrain_ext.dataio.audio import read_crop
+from speechbrain_ext.dataio.datasets import training_dataset
 from speechbrain_ext.dataio.hidden_states import HiddenStates, hidden_state_crops
+from speechbrain_ext.dataio.manifests import write_manifest
 from speechbrain_ext.inference import hidden_state_cache
 from speechbrain_ext.inference.hidden_state_cache import cache_hidden_states
 from speechbrain_ext.lobes.encoders.cls_encoder import load_cls_encoder
 from speechbrain_ext.lobes.encoders.factory import load_encoder
+from speechbrain_ext.lobes.encoders.random_encoder import FAMILIES, save_random_encoder
 from speechbrain_ext.lobes.encoders.small_wavlm import save_small_wavlm
 from speechbrain_ext.lobes.encoders.stored_states import StoredStates
 from speechbrain_ext.lobes.features import NormalizedFbank
+from speechbrain_ext.training.steps import hidden_state_datasets
 from speechbrain_ext.utils.errors import InputError
 
 SMALL = "speechbrain_ext/wavlm-small"
@@ -112,6 +117,32 @@ def test_crops(encoder, utterances, tmp_path):
     assert len(starts) > 15 and starts <= set(range(total - 9))
     long = hidden_state_crops(states, utterances, Labels(), total + 7)[3]["sig"]
     assert torch.equal(long, torch.cat([whole, whole[:7]]))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_crops_have_the_frames_of_a_crop_that_is_encoded(family, utterances, tmp_path):
+    encoder = load_encoder(save_random_encoder(family, tmp_path / family))
+    speakers = sorted({item["speaker"] for item in utterances.values()})
+    manifest = tmp_path / "all.csv"
+    write_manifest(
+        manifest, [SimpleNamespace(id=n, **item) for n, item in utterances.items()]
+    )
+    train_data, _ = hidden_state_datasets(
+        {
+            "training_dataset": training_dataset,
+            "hidden_state_cache": tmp_path / "states",
+            "sentence_len": 0.6,
+            "sample_rate": 16000,
+            "max_batch_duration": 10.0,
+            "num_workers": 0,
+        },
+        {"train": manifest, "valid": manifest},
+        speakers,
+        encoder,
+        {"device": "cpu"},
+    )
+    states, _ = encoder(torch.rand(1, 9600))
+    assert len(train_data[0]["sig"]) == states.shape[2]
 
 
 def test_what_cannot_be_stored(encoder, utterances, tmp_path, monkeypatch):
@@ -221,6 +252,7 @@ steps.verify_training = verify_training
 """
 
 
+@pytest.mark.slow  # three trainings
 def test_trainings_on_one_cache(tmp_path):
     """A resumed one and a second one run no encoder, and give the same."""
     corpus = write_corpus(tmp_path / "corpus")

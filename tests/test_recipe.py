@@ -360,7 +360,6 @@ def test_two_processes(corpus, tmp_path):
         ({"no_such_key": 1}, "has no key no_such_key"),
         ({"data_folder": "/no/such"}, "no folder '/no/such'"),
         ({"preset": "none.yaml"}, "no YAML file 'none.yaml'"),
-        ({"number_of_steps": 10}, "number_of_steps: 10 leaves a phase of OneCycleLR"),
         ({"data_folder": "null"}, "dataset folder needs data_folder"),
     ],
 )

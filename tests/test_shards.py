@@ -145,9 +145,11 @@ def test_m4a_goes_to_ffmpeg_as_a_file(tmp_path, monkeypatch):
 
     def ffmpeg(command, **options):
         given.append(open(command[command.index("-i") + 1], "rb").read())
-        raw = np.ones(800, np.float32).tobytes()
+        header = b".snd" + np.array([24, 2**32 - 1, 6, 16000, 1], ">u4").tobytes()
+        raw = header + np.ones(800, ">f4").tobytes()
         return subprocess.CompletedProcess(command, 0, raw, b"")
 
+    monkeypatch.setattr("speechbrain_ext.dataio.m4a._pyav", lambda: None)
     monkeypatch.setattr("shutil.which", lambda program: program)
     monkeypatch.setattr("subprocess.run", ffmpeg)
     file = PackedFile("gone.m4a", str(tmp_path / "shard"), 6, 3)

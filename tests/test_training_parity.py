@@ -74,6 +74,11 @@ def assert_close_to(model, classifier, tensors, official_name, order):
     for name, value in parameters.items():
         torch.testing.assert_close(value, final[name], atol=2e-3, rtol=0)
         assert (value - final[name]).abs().mean() < 2e-4, name
+    if tensors["inputs"].dtype == torch.float32:
+        return
+    # Not in float32: there Adam follows the rounding of biases before a batch norm, to
+    # which the running means answer with a delay. Another order of summation moves
+    # embeddings by 2e-4; in float64 those gradients are too small for Adam.
     with torch.no_grad():
         embeddings = model.eval()(tensors["inputs"][0].permute(order)).squeeze(1)
     similarity = torch.cosine_similarity(embeddings, tensors["embedding_after"])
@@ -130,7 +135,8 @@ def test_ltdnn_trains_as_the_authors_code_but_for_the_side_of_a_relu(reference):
     """In float64 one input decides between 3e-5 and 2e-6 of the authors' losses."""
     tensors = in_double(reference("ltdnn_training.safetensors"))
     expected, expected_norms = tensors["losses"], tensors["grad_norms"]
-    _, _, losses, _, norms = train_ltdnn(tensors)
+    model, classifier, losses, _, norms = train_ltdnn(tensors)
+    assert_close_to(model, classifier, tensors, official_ltdnn_name, LAYERS_FIRST)
     torch.testing.assert_close(losses[:5], expected[:5], rtol=3e-6, atol=0)
     torch.testing.assert_close(losses, expected, rtol=4e-5, atol=0)
     torch.testing.assert_close(norms, expected_norms, rtol=5e-4, atol=0)
@@ -154,12 +160,15 @@ def test_ltdnn_trains_as_the_authors_code_but_for_the_side_of_a_relu(reference):
     torch.testing.assert_close(norms, expected_norms, rtol=2e-4, atol=0)
 
 
-def test_lap_trains_as_the_authors_code(reference):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_lap_trains_as_the_authors_code(reference, dtype):
     tensors = reference("lap_training.safetensors")
+    if dtype == torch.float64:
+        tensors = in_double(tensors)
     initial = group(tensors, "init.")
-    classifier = SubCenterClassifier(10, 12, n_subcenters=3)
+    classifier = SubCenterClassifier(10, 12, n_subcenters=3).to(dtype)
     classifier.weight.data = initial.pop(CLASSIFIER).clone()
-    model = without_dropout(lap_astp_from_official(initial, n_heads=4))
+    model = without_dropout(lap_astp_from_official(initial, n_heads=4).to(dtype))
     order = (3, 0, 2, 1)
     losses, _, _ = train(
         model,

@@ -10,15 +10,15 @@ where it was when the same command is given again.
 import sys
 from pathlib import Path
 
-from speechbrain.dataio.dataloader import make_dataloader
-
 from speechbrain_ext.config import read_configuration
 from speechbrain_ext.dataio.datasets import crop_pair_dataset
 from speechbrain_ext.dataio.manifests import manifest_paths, read_manifest
+from speechbrain_ext.training.checks import check_trainings
 from speechbrain_ext.training.pretraining import (
     PretrainingBrain,
     export_encoder,
     fit_units,
+    validation_loader,
 )
 from speechbrain_ext.training.recipes import init_process_group, start_training
 from speechbrain_ext.training.steps import training_utterances
@@ -30,6 +30,7 @@ def main(arguments):
     """Prepares the data, clusters the targets, trains, saves the encoder."""
     configuration = read_configuration(arguments)
     configuration.check_effect()
+    check_trainings([configuration])
     init_process_group(configuration.run_opts)
     hparams = start_training(configuration)
 
@@ -52,6 +53,7 @@ def main(arguments):
         "batch_size": hparams["batch_size"],
         "num_workers": hparams["num_workers"],
     }
+    valid_loader = validation_loader(valid_data, **loading)
 
     # Targets
     units_file = Path(hparams["output_folder"]) / "units.safetensors"
@@ -80,7 +82,7 @@ def main(arguments):
     brain.fit(
         hparams["epoch_counter"],
         train_data,
-        make_dataloader(valid_data, drop_last=True, **loading),
+        valid_loader,
         train_loader_kwargs=loading,
     )
     on_main_process(export_encoder, hparams["encoder"], hparams["output_folder"])

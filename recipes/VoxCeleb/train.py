@@ -12,6 +12,7 @@ import sys
 
 from speechbrain_ext.config import read_configuration, training_stages
 from speechbrain_ext.dataio.trials import read_trials
+from speechbrain_ext.training.checks import check_trainings
 from speechbrain_ext.training.recipes import init_process_group, start_training
 from speechbrain_ext.training.steps import (
     prepare_data,
@@ -31,8 +32,10 @@ def main(arguments, corpus=None):
 
 def train(configuration):
     """Trains stage after stage."""
+    stages = training_stages(configuration)
+    check_trainings(stages)
     init_process_group(configuration.run_opts)
-    for stage in training_stages(configuration):
+    for stage in stages:
         train_stage(stage)
 
 

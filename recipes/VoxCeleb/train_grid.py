@@ -5,11 +5,11 @@
         --dataset voxceleb1 --data_folder /data/VoxCeleb1
 
 What follows `--` goes to train.py, or to the recipe that --script names. A run
-whose results are there is not run again; where it was run with other settings,
-the grid stops before it starts anything. A setting that names a scoring_chain, a
-YAML of scoring_chain.py, has its trials scored by that too, and a row for each of its
-steps. Writes grid.md and grid.csv, the mean and range over the seeds, and the DET
-curves of the first seed, det.png and det.pdf.
+whose results are there is not run again; where it was run with other settings, or
+one cannot be trained, the grid stops before it starts anything. A setting that names a
+scoring_chain, a YAML of scoring_chain.py, has its trials scored by that too, and a row
+for each of its steps. Writes grid.md and grid.csv, the mean and range over the seeds,
+and the DET curves of the first seed, det.png and det.pdf.
 """
 
 import argparse
@@ -18,9 +18,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from speechbrain_ext.config import read_configuration
+from speechbrain_ext.config import read_configuration, training_stages
 from speechbrain_ext.dataio.scores import read_scores
 from speechbrain_ext.plots.detection import plot_det
+from speechbrain_ext.training.checks import check_trainings
 from speechbrain_ext.training.finished import (
     check_settings,
     is_finished,
@@ -73,8 +74,16 @@ def main(arguments):
         ]
         for name, entry in grid.items()
     }
+    output_folders = []
     for run in itertools.chain(*runs.values()):
         check_settings(run.output_folder, run.settings)
+        output_folders.append(run.output_folder)
+    # Seeds alone make no difference.
+    first = [run for run, *_ in runs.values() if not is_finished(run.output_folder)]
+    check_trainings(
+        [stage for run in first for stage in training_stages(run.configuration)],
+        to_come=output_folders,
+    )
     for entry in grid.values():
         if entry.scoring_chain is not None:
             read_configuration([entry.scoring_chain], demo=False).check()

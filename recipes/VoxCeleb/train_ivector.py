@@ -17,6 +17,7 @@ from speechbrain_ext.inference.extraction import extract_embeddings, store_path
 from speechbrain_ext.inference.speaker import SpeakerRecognition
 from speechbrain_ext.inference.verification import summary, verification_metrics
 from speechbrain_ext.processing.scoring import cosine_scores
+from speechbrain_ext.training.checks import check_trainings
 from speechbrain_ext.training.finished import check_settings, start_settings
 from speechbrain_ext.training.ivector import (
     SpeechFrames,
@@ -43,6 +44,7 @@ def main(arguments):
     configuration = read_configuration(arguments, run_options=RUN_OPTIONS_WITHOUT_BRAIN)
     values = configuration.values()
     configuration.check_effect([values])
+    check_trainings([configuration])
     refuse_several_processes()
     plda = plda_configuration(configuration)
 

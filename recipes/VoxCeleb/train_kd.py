@@ -22,6 +22,7 @@ from speechbrain_ext.dataio.manifests import manifest_paths, read_manifest
 from speechbrain_ext.dataio.settings import DataSettings
 from speechbrain_ext.inference.extraction import extract_embeddings
 from speechbrain_ext.inference.speaker import SpeakerRecognition
+from speechbrain_ext.training.checks import check_trainings
 from speechbrain_ext.training.finished import (
     check_settings,
     is_finished,
@@ -60,7 +61,7 @@ def main(arguments):
             f"targets: no {', '.join(unknown)}; the teacher has "
             + ", ".join(values["target_models"])
         )
-    training_stages(configuration)  # refuses what has no effect
+    check_trainings(training_stages(configuration))
     aggregated = [name for name in values["targets"] if name in values["aggregations"]]
     if "aggregation_overrides" in configuration.given and not aggregated:
         raise InputError(
@@ -82,8 +83,7 @@ def main(arguments):
         ),
     ]
     plda = plda_configuration(configuration)
-    for part in parts:
-        part.values()
+    check_trainings(parts)
     for part in parts:
         check_part(part)
     init_process_group(configuration.run_opts)

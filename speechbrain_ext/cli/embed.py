@@ -101,7 +101,9 @@ def command(
     settings = window_length, window_overlap, min_speech, num_workers
     start = time.monotonic()
     if engine == "ray":
-        left_out = embed_on_ray(load_model, utterances, output, *settings, device)
+        left_out, embedded = embed_on_ray(
+            load_model, utterances, output, *settings, device
+        )
         without = set(left_out)
         durations = [
             item["duration"] for name, item in utterances.items() if name not in without
@@ -109,7 +111,7 @@ def command(
     else:
         model = load_model(device)
         start = time.monotonic()
-        store, left_out = embed_here(model, utterances, output, *settings)
+        store, left_out, embedded = embed_here(model, utterances, output, *settings)
         durations = store.durations
         if output is None:
             print_embeddings(store)
@@ -117,15 +119,17 @@ def command(
             return
     taken = time.monotonic() - start
     seconds = sum(durations)
+    now = f"{embedded:.0f} s in {taken:.1f} s, {embedded / taken:.0f} s a second"
     show(
-        f"{output}: {len(durations)} recordings, {seconds:.0f} s of speech in "
-        f"{taken:.1f} s, {seconds / taken:.0f} s a second",
+        f"{output}: {len(durations)} recordings, {seconds:.0f} s of speech; embedded "
+        f"now: {now if embedded else 'none, all were there'}",
         {
             "file": output,
             "recordings": len(durations),
             "left_out": [*broken, *(utterances[name]["wav"] for name in left_out)],
             "seconds": seconds,
-            "seconds_per_second": seconds / taken,
+            "seconds_embedded_now": embedded,
+            "seconds_per_second": embedded / taken if embedded else None,
         },
         as_json,
     )
@@ -181,8 +185,10 @@ def embed_on_ray(
 
     Returns
     -------
-    list of str
+    left_out : list of str
         Ids of what was left out.
+    seconds : float
+        Seconds of speech that were embedded now.
 
     Raises
     ------
@@ -191,7 +197,7 @@ def embed_on_ray(
     """
     from speechbrain_ext.inference.ray_extraction import extract_on_ray
 
-    doubts, without_embedding = extract_on_ray(
+    doubts, without_embedding, seconds = extract_on_ray(
         load_model, utterances, output, window_length, window_overlap, min_speech,
         num_workers, device,
     )  # fmt: skip
@@ -199,7 +205,7 @@ def embed_on_ray(
     left_out += note_without_embedding(utterances, without_embedding)
     if len(left_out) == len(utterances):
         raise InputError("no recording has enough speech, or an embedding")
-    return left_out
+    return left_out, seconds
 
 
 def embed_here(
@@ -230,6 +236,8 @@ def embed_here(
         Of what was embedded.
     left_out : list of str
         Ids of what was not.
+    seconds : float
+        Seconds of speech that were embedded now.
     """
     from speechbrain_ext.dataio.embedding_files import write_embeddings
 
@@ -241,7 +249,7 @@ def embed_here(
         else:
             # For a run that is killed
             path = Path(f"{output}.safetensors")
-        store, left_out = embed_many(
+        store, left_out, seconds = embed_many(
             model, utterances, path, window_length, window_overlap, min_speech,
             num_workers,
         )  # fmt: skip
@@ -254,7 +262,7 @@ def embed_here(
             path.unlink()
         elif output is not None and left_out:
             write_embeddings(output, store)
-    return store, left_out
+    return store, left_out, seconds
 
 
 def print_embeddings(store):

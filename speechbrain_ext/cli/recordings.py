@@ -129,6 +129,8 @@ def embed_many(
         Embeddings of the recordings that are kept.
     left_out : list of str
         Ids of what was not.
+    seconds : float
+        Seconds of speech that were embedded now, and not in an earlier run.
 
     Raises
     ------
@@ -136,7 +138,7 @@ def embed_many(
         If nothing is left.
     """
     from speechbrain_ext.dataio.speech import doubts_about
-    from speechbrain_ext.inference.extraction import extract_embeddings
+    from speechbrain_ext.inference.extraction import extract_missing
 
     doubts = doubts_about(utterances, min_speech)
     left_out = note_doubts(utterances, doubts, min_speech)
@@ -144,7 +146,7 @@ def embed_many(
     wanted = {name: item for name, item in utterances.items() if name not in without}
     if not wanted:
         raise InputError("no recording has enough speech")
-    store = extract_embeddings(
+    store, embedded = extract_missing(
         model,
         wanted,
         path,
@@ -158,7 +160,8 @@ def embed_many(
     rows = finite.nonzero().flatten()
     if len(rows) == 0:
         raise InputError("the model gives no embedding of any recording (NaN)")
-    return store.rows(rows.tolist()), left_out
+    seconds = sum(wanted[name]["duration"] for name in embedded)
+    return store.rows(rows.tolist()), left_out, seconds
 
 
 def note_doubts(utterances, doubts, min_speech):

@@ -83,7 +83,7 @@ def command(
     require_whole(broken)
     model = load(source, device, revision, trust_source)
     with tempfile.TemporaryDirectory() as folder:
-        store, left_out = embed_many(
+        store, left_out, _ = embed_many(
             model, utterances, Path(folder) / "tune.safetensors", window_length,
             window_overlap, min_speech,
         )  # fmt: skip

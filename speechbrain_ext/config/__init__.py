@@ -12,7 +12,7 @@ from speechbrain_ext.config.command_line import (
     parse_value,
     read_configuration,
 )
-from speechbrain_ext.config.configuration import Configuration
+from speechbrain_ext.config.configuration import Configuration, without_places
 from speechbrain_ext.config.entries import compose
 from speechbrain_ext.config.keys import HPARAMS, check_known
 from speechbrain_ext.config.stages import training_stages
@@ -31,4 +31,5 @@ __all__ = [
     "resolve",
     "select_keys",
     "training_stages",
+    "without_places",
 ]

@@ -28,8 +28,12 @@ from speechbrain_ext.utils.files import atomic_path
 # Keys that change where results go, how fast they come and what may be read for them,
 # not the results
 WITHOUT_INFLUENCE = (
-    "output_folder", "save_folder", "ssl_folder", "num_workers", "trust_source",
+    "output_folder", "save_folder", "ssl_folder", "train_log", "history",
+    "num_workers", "trust_source",
 )  # fmt: skip
+# Keys of which it makes a difference whether they are given, but not where they point
+# to: the caches there know themselves what they are of
+PLACES = ("shards_folder", "hidden_state_cache", "targets_folder")
 PLACEHOLDER = "!PLACEHOLDER"
 
 
@@ -184,13 +188,14 @@ class Configuration:
         Returns
         -------
         dict
-            The text of each key, but for those of `WITHOUT_INFLUENCE`.
+            The text of each key, as of `without_places`.
         """
-        return {
-            key: without_comments(entry)
-            for key, entry in sorted(self.entries.items())
-            if key not in WITHOUT_INFLUENCE
-        }
+        return without_places(
+            {
+                key: without_comments(entry)
+                for key, entry in sorted(self.entries.items())
+            }
+        )
 
     def save(self, path):
         """Writes the self-contained YAML, to be used from any working directory.
@@ -208,3 +213,30 @@ class Configuration:
             portable = self.with_values({"ssl_hub": str(Path(source).absolute())})
         with atomic_path(path) as partial:
             partial.write_text(portable.text, encoding="utf-8")
+
+
+def without_places(settings):
+    """Leaves out where results and caches are, on which no result depends.
+
+    Arguments
+    ---------
+    settings : dict
+        The text of each key.
+
+    Returns
+    -------
+    dict
+        The same without the keys of `WITHOUT_INFLUENCE`; those of `PLACES` are
+        "given" or "null", and the script of a recipe is without the folders above it.
+
+    Example
+    -------
+    >>> without_places({"lr": "0.1", "save_folder": "a", "shards_folder": "/b"})
+    {'lr': '0.1', 'shards_folder': 'given'}
+    """
+    kept = {key: t for key, t in settings.items() if key not in WITHOUT_INFLUENCE}
+    for key in kept.keys() & set(PLACES):
+        kept[key] = "null" if kept[key] == "null" else "given"
+    if "script" in kept:
+        kept["script"] = "/".join(Path(kept["script"]).parts[-2:])
+    return kept

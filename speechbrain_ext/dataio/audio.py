@@ -2,21 +2,17 @@
 
 A crop may also be of a file that is packed into a shard.
 
-libsndfile (SpeechBrain's reader) decodes wav, flac, ogg, opus and mp3; m4a,
-the format of VoxCeleb2, goes through the `ffmpeg` program where it is there.
+libsndfile (SpeechBrain's reader) decodes wav, flac, ogg, opus and mp3; m4a is left to
+`dataio.m4a`.
 """
 
 import contextlib
 import dataclasses
 import functools
 import io
-import json
 import math
 import os
-import shutil
 import stat
-import subprocess
-import tempfile
 import threading
 from pathlib import Path
 
@@ -25,6 +21,7 @@ import soundfile
 import torch
 from speechbrain.dataio.preprocess import AudioNormalizer
 
+from speechbrain_ext.dataio.m4a import read_m4a_crop, read_m4a_header
 from speechbrain_ext.utils.errors import InputError
 
 # In order of preference, where a recording is there in several
@@ -178,7 +175,7 @@ def read_header(path):
     if missing:
         raise InputError(missing)
     if Path(path).suffix.lower() == ".m4a":
-        return _checked(_m4a_header(path))
+        return _checked(AudioHeader(*read_m4a_header(path)))
     try:
         with soundfile.SoundFile(path) as audio:
             header = _checked(
@@ -316,19 +313,14 @@ def read_crop(path, sample_rate, start=0.0, duration=None):
     if missing:
         raise InputError(f"'{path}': {missing}")
     try:
+        file = io.BytesIO(path.read()) if packed else path
         if Path(path).suffix.lower() == ".m4a":
-            with _unpacked(path) as file:
-                return _m4a_crop(file, sample_rate, start, duration)
-        with soundfile.SoundFile(io.BytesIO(path.read()) if packed else path) as audio:
-            audio.seek(min(round(start * audio.samplerate), audio.frames))
-            n_samples = -1 if duration is None else round(duration * audio.samplerate)
-            samples = audio.read(n_samples, dtype="float32", always_2d=True)
-            file_rate = audio.samplerate
-            reason = why_not_resampled(file_rate, sample_rate)
-            if reason:
-                raise InputError(reason)
-            if audio.subtype in FLOATS:
-                _require_finite(samples)
+            samples, file_rate = read_m4a_crop(file, start, duration)
+        else:
+            samples, file_rate = _read_samples(file, start, duration)
+        reason = why_not_resampled(file_rate, sample_rate)
+        if reason:
+            raise InputError(reason)
     except (InputError, soundfile.SoundFileError) as error:
         raise InputError(
             f"'{path}' cannot be decoded ({_reason(error)}); repair or "
@@ -337,60 +329,17 @@ def read_crop(path, sample_rate, start=0.0, duration=None):
     return _normalizer(sample_rate)(torch.from_numpy(samples), file_rate)
 
 
+def _read_samples(file, start, duration):
+    with soundfile.SoundFile(file) as audio:
+        audio.seek(min(round(start * audio.samplerate), audio.frames))
+        n_samples = -1 if duration is None else round(duration * audio.samplerate)
+        samples = audio.read(n_samples, dtype="float32", always_2d=True)
+        if audio.subtype in FLOATS:
+            _require_finite(samples)
+        return samples, audio.samplerate
+
+
 @functools.lru_cache
 def _normalizer(sample_rate):
     # One for each rate: it caches SpeechBrain's resampling filters.
     return AudioNormalizer(sample_rate)
-
-
-def _run(program, *arguments):
-    if shutil.which(program) is None:
-        raise InputError(
-            f"m4a needs the program '{program}' (part of FFmpeg): install it "
-            "or convert the files to wav"
-        )
-    result = subprocess.run(
-        [program, "-v", "error", *map(str, arguments)],
-        capture_output=True,
-        check=False,
-    )
-    if result.returncode or not result.stdout:
-        message = result.stderr.decode(errors="replace").strip()
-        raise InputError(f"unreadable: {message or 'no audio'}")
-    return result.stdout
-
-
-@contextlib.contextmanager
-def _unpacked(path):
-    """A file for a program that cannot read from the middle of a shard."""
-    if not isinstance(path, PackedFile):
-        yield path
-        return
-    with tempfile.NamedTemporaryFile(suffix=Path(path).suffix) as file:
-        file.write(path.read())
-        file.flush()
-        yield file.name
-
-
-def _m4a_header(path):
-    entries = "stream=sample_rate,channels:format=duration"
-    found = json.loads(
-        _run("ffprobe", "-select_streams", "a:0", "-show_entries", entries,
-             "-of", "json", path)
-    )  # fmt: skip
-    if not found.get("streams"):
-        raise InputError("unreadable: no audio stream")
-    stream = found["streams"][0]
-    try:
-        sample_rate = int(stream["sample_rate"])
-        n_samples = round(float(found["format"]["duration"]) * sample_rate)
-        return AudioHeader(sample_rate, n_samples, int(stream["channels"]))
-    except (KeyError, ValueError, OverflowError):
-        raise InputError("unreadable: no duration or sample rate") from None
-
-
-def _m4a_crop(path, sample_rate, start, duration):
-    length = () if duration is None else ("-t", duration)
-    raw = _run("ffmpeg", "-ss", start, "-i", path, *length, "-f", "f32le",
-               "-ac", 1, "-ar", sample_rate, "-")  # fmt: skip
-    return torch.from_numpy(np.frombuffer(raw, dtype=np.float32).copy())

@@ -101,6 +101,35 @@ def write_shards(manifest, folder, n_shards, seed=0):
     logger.info(f"Packed {len(names)} utterances into {n_shards} shards in '{folder}'.")
 
 
+def check_written(folder):
+    """Refuses a folder without shards, or whose shards are not all written.
+
+    Arguments
+    ---------
+    folder : str or Path
+        Folder that `write_shards` has written.
+
+    Returns
+    -------
+    dict
+        What the shards were made from.
+
+    Raises
+    ------
+    InputError
+        If there are none, or some are to come.
+    """
+    state = _read_state(Path(folder))
+    if state is None:
+        raise InputError(f"there are no shards in '{folder}'; {REMEDY} out")
+    if not state["complete"]:
+        raise InputError(
+            f"the shards in '{folder}' are not all written; give the command that "
+            "writes them again"
+        )
+    return state["key"]
+
+
 def read_shards(folder, manifest):
     """The utterances of a manifest, to be read from shards.
 
@@ -123,20 +152,12 @@ def read_shards(folder, manifest):
         If a shard is missing or cut short, or the shards are of another
         preparation.
     """
-    state = _read_state(folder)
-    if state is None:
-        raise InputError(f"there are no shards in '{folder}'; {REMEDY} out")
-    key = state["key"]
+    key = check_written(folder)
     other = differences(key, {**key, **_origin(manifest)})
     if other:
         raise InputError(
             f"the shards in '{folder}' are of another preparation than '{manifest}', "
             f"of other {', '.join(other)}; {REMEDY} out"
-        )
-    if not state["complete"]:
-        raise InputError(
-            f"the shards in '{folder}' are not all written; give the command that "
-            "writes them again"
         )
     _, n_processes = rank_and_processes()
     if key["shards"] < n_processes:

@@ -13,6 +13,7 @@ import soundfile
 import torch
 
 from speechbrain_ext.dataio.audio import AUDIO_EXTENSIONS, read_crop
+from speechbrain_ext.dataio.m4a import decoder
 from speechbrain_ext.utils.errors import InputError
 from speechbrain_ext.utils.precision import bf16_pays, matrix_rate
 
@@ -163,13 +164,13 @@ def _formats():
 
 
 def _m4a():
-    missing = [name for name in ("ffmpeg", "ffprobe") if shutil.which(name) is None]
-    if missing:
+    name = decoder()
+    if name is None:
         return Finding(
-            ".m4a", None, f"takes the program {' and '.join(missing)}",
-            "install FFmpeg, or convert to wav",
+            ".m4a", None, "takes PyAV, or the programs ffmpeg and ffprobe",
+            "pip install 'speechbrain_ext[m4a]', or convert to wav",
         )  # fmt: skip
-    return Finding(".m4a", True, "decodes, by FFmpeg")
+    return Finding(".m4a", True, f"decodes, by {name}")
 
 
 def _cache():

@@ -113,6 +113,53 @@ def extract_embeddings(
         If the file is no embedding store, an utterance is too long to be
         embedded as a whole, or memory does not suffice.
     """
+    store, _ = extract_missing(
+        speaker_model, utterances, path, max_batch_duration, num_workers,
+        window_length, window_overlap,
+    )  # fmt: skip
+    return store
+
+
+def extract_missing(
+    speaker_model,
+    utterances,
+    path,
+    max_batch_duration=120.0,
+    num_workers=0,
+    window_length=None,
+    window_overlap=None,
+):
+    """As `extract_embeddings`, and says what was embedded now.
+
+    Arguments
+    ---------
+    speaker_model : SpeakerRecognition
+        As of `extract_embeddings`.
+    utterances : dict
+        As of `extract_embeddings`.
+    path : str or Path
+        As of `extract_embeddings`.
+    max_batch_duration : float
+        As of `extract_embeddings`.
+    num_workers : int
+        As of `extract_embeddings`.
+    window_length : float
+        As of `extract_embeddings`.
+    window_overlap : float
+        As of `extract_embeddings`.
+
+    Returns
+    -------
+    store : EmbeddingStore
+        As of `extract_embeddings`.
+    embedded : list of str
+        Ids of what was not in the store before.
+
+    Raises
+    ------
+    InputError
+        As of `extract_embeddings`.
+    """
     path = Path(path)
     windows = Windows.of_settings(window_length, window_overlap)
     fingerprint = speaker_model.fingerprint
@@ -146,7 +193,7 @@ def extract_embeddings(
                 rows, _ = _read_rows(path, parts, fingerprint, utterances, keys)
                 _store_of(rows, fingerprint).save(path)
                 shutil.rmtree(parts, ignore_errors=True)
-    return _select(EmbeddingStore.load(path), utterances)
+    return _select(EmbeddingStore.load(path), utterances), missing
 
 
 def embed_utterances(

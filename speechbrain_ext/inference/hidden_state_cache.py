@@ -69,16 +69,7 @@ def cache_hidden_states(
         If the encoder is trained, the disk is too small, an utterance is too long to
         be encoded as a whole, or a hidden state is too large for float16.
     """
-    if not isinstance(encoder, Encoder) or encoder.n_inserted:
-        raise InputError(
-            f"hidden_state_cache: {type(encoder).__name__} gives no hidden states of "
-            "which any stretch will do; leave the cache out"
-        )
-    if any(p.requires_grad for p in encoder.parameters()):
-        raise InputError(
-            "hidden_state_cache: the encoder is trained, so that its hidden states "
-            "change; freeze it, or leave the cache out"
-        )
+    check_storable(encoder)
     # An id may be of another utterance in another group.
     utterances = {
         f"{group} {name}": item
@@ -99,6 +90,31 @@ def cache_hidden_states(
             encoder, utterances, folder, device, max_batch_duration, num_workers
         )
     return [HiddenStates(folder, manifest) for manifest in manifests]
+
+
+def check_storable(encoder):
+    """Refuses an encoder whose hidden states cannot be stored to train on.
+
+    Arguments
+    ---------
+    encoder : torch.nn.Module
+        The encoder of a training.
+
+    Raises
+    ------
+    InputError
+        If it is trained, or gives no hidden states.
+    """
+    if not isinstance(encoder, Encoder) or encoder.n_inserted:
+        raise InputError(
+            f"hidden_state_cache: {type(encoder).__name__} gives no hidden states of "
+            "which any stretch will do; leave the cache out"
+        )
+    if any(p.requires_grad for p in encoder.parameters()):
+        raise InputError(
+            "hidden_state_cache: the encoder is trained, so that its hidden states "
+            "change; freeze it, or leave the cache out"
+        )
 
 
 def _encode_missing(

@@ -34,8 +34,8 @@ CHUNK_SECONDS = 3600
 CHUNKS_OF_WORKER = 4  # at least, so that all end at about the same time
 
 
-class Omissions(NamedTuple):
-    """Recordings that say little, or nothing.
+class Extraction(NamedTuple):
+    """What was embedded, and recordings that say little, or nothing.
 
     Arguments
     ---------
@@ -43,10 +43,13 @@ class Omissions(NamedTuple):
         For each id that `doubts_about` names, why.
     without_embedding : list of str
         Ids for which the model gives no finite embedding.
+    seconds : float
+        Seconds of speech that were embedded.
     """
 
     doubts: dict[str, str]
     without_embedding: list[str]
+    seconds: float
 
 
 def extract_on_ray(
@@ -90,7 +93,7 @@ def extract_on_ray(
 
     Returns
     -------
-    Omissions
+    Extraction
         Of what was embedded now.
 
     Raises
@@ -108,9 +111,9 @@ def extract_on_ray(
     settings = {"min_speech": str(min_speech)}
     fingerprint = load_speaker_model("cpu").fingerprint
     missing = _missing(folder, utterances, windows, fingerprint, settings)
-    omissions = Omissions({}, [])
+    result = Extraction({}, [], 0.0)
     if not missing:
-        return omissions
+        return result
     with _connected(ray):
         n_workers, resources = _workers(ray, device, num_workers)
         chunks = _chunks(missing, n_workers)
@@ -145,10 +148,10 @@ def extract_on_ray(
                         f"a worker has written '{folder / part}', which is not there; "
                         "give a folder that all machines of the cluster share"
                     )
-                omissions.doubts.update(answer["doubts"])
-                omissions.without_embedding.extend(answer["without_embedding"])
+                result.doubts.update(answer["doubts"])
+                result.without_embedding.extend(answer["without_embedding"])
                 bar.update(round(answer["seconds"]))
-    return omissions
+    return result._replace(seconds=seconds)
 
 
 class _Worker:

@@ -105,7 +105,7 @@ def n_processes(norm):
     return torch.distributed.get_world_size(norm.process_group)
 
 
-def train_batch_norm(norm, x, valid=None):
+def train_batch_norm(norm, x, valid=None, affine=True):
     """Batch norm as in training, with statistics of the valid elements.
 
     Where the norm is synchronised they are those of all processes together,
@@ -137,8 +137,9 @@ def train_batch_norm(norm, x, valid=None):
     """
     synchronised = n_processes(norm) > 1
     group = norm.process_group if synchronised else None
+    weight, bias = (norm.weight, norm.bias) if affine else (None, None)
     y, mean, variance, count = _BatchNormOfValid.apply(
-        x, valid, norm.weight, norm.bias, norm.eps, synchronised, group
+        x, valid, weight, bias, norm.eps, synchronised, group
     )
     if norm.track_running_stats:
         with torch.no_grad():
@@ -162,51 +163,57 @@ class _BatchNormOfValid(torch.autograd.Function):
     def forward(ctx, x, valid, weight, bias, eps, synchronised, group):
         dims = [0, *range(2, x.dim())]
         precise = _at_least_float32(x)
-        count, mean, squares = _moments(precise, valid, dims)
+        # Multiplied in place: `masked_fill` takes a processor eight times as long.
+        ones = None if valid is None else valid.to(precise.dtype)
+        count, mean, squares = _moments(precise, ones, dims)
         if synchronised:
             count, mean, squares = _merge(count, mean, squares, group)
         variance = squares / count
         scale = torch.rsqrt(variance + eps)
-        ctx.save_for_backward(x, valid, weight, mean, scale, count)
+        ctx.save_for_backward(x, ones, weight, mean, scale, count)
         ctx.dims, ctx.synchronised, ctx.group = dims, synchronised, group
         gain = scale if weight is None else scale * weight
         shift = -mean * gain if bias is None else bias - mean * gain
         y = torch.addcmul(_as_channels(shift, x), precise, _as_channels(gain, x))
-        y = _only_valid(y, valid).to(x.dtype)
+        y = _zero_invalid_(y, ones).to(x.dtype)
         ctx.mark_non_differentiable(mean, variance, count)
         return y, mean, variance, count
 
     @staticmethod
     def backward(ctx, grad, *_):
-        x, valid, weight, mean, scale, count = ctx.saved_tensors
-        grad = _only_valid(_at_least_float32(grad), valid)
-        normalised = _at_least_float32(x) - _as_channels(mean, x)
-        normalised = normalised * _as_channels(scale, x)
-        sums = torch.stack([grad.sum(ctx.dims), (grad * normalised).sum(ctx.dims)])
-        of_bias, of_weight = sums if weight is not None else (None, None)
-        of_x = None
+        x, ones, weight, mean, scale, count = ctx.saved_tensors
+        grad = _at_least_float32(grad)
+        if ones is not None:
+            grad = grad * ones
+        deviation = _at_least_float32(x) - _as_channels(mean, x)
+        sums = torch.stack([grad.sum(ctx.dims), (grad * deviation).sum(ctx.dims)])
+        of_bias = of_weight = of_x = None
+        if weight is not None:
+            of_bias, of_weight = sums[0], sums[1] * scale
         # Whether an input needs a gradient is the same in all processes.
         if ctx.needs_input_grad[0]:
             if ctx.synchronised:
                 sums = sums.clone()
                 torch.distributed.all_reduce(sums, group=ctx.group)
-            of_shift, of_scale = (_as_channels(s / count, x) for s in sums)
             gain = scale if weight is None else scale * weight
-            of_x = (grad - of_shift - normalised * of_scale) * _as_channels(gain, x)
-            of_x = _only_valid(of_x, valid).to(x.dtype)
+            of_shift, of_scale = sums / count
+            of_x = deviation.mul_(_as_channels(-gain * scale.square() * of_scale, x))
+            of_x.sub_(_as_channels(gain * of_shift, x))
+            of_x.addcmul_(grad, _as_channels(gain, x))
+            of_x = _zero_invalid_(of_x, ones).to(x.dtype)
         return of_x, None, of_weight, of_bias, None, None, None
 
 
-def _moments(x, valid, dims):
+def _moments(x, ones, dims):
     """Number of elements, mean and sum of squared deviations by channel."""
-    if valid is None:
+    if ones is None:
         variance, mean = torch.var_mean(x, dims, correction=0)
         count = x.new_full((), x.numel() / x.shape[1])
         return count, mean, variance * count
-    count = valid.sum().to(x.dtype) * (x[:, 0].numel() / valid.numel())
-    mean = _only_valid(x, valid).sum(dims) / count
-    deviation = _only_valid(x - _as_channels(mean, x), valid)
-    return count, mean, deviation.square().sum(dims)
+    count = ones.sum() * (x[:, 0].numel() / ones.numel())
+    mean = (x * ones).sum(dims) / count
+    deviation = _zero_invalid_(x - _as_channels(mean, x), ones)
+    return count, mean, deviation.square_().sum(dims)
 
 
 def _merge(count, mean, squares, group):
@@ -230,5 +237,5 @@ def _as_channels(values, x):
     return values.view(1, -1, *[1] * (x.dim() - 2))
 
 
-def _only_valid(x, valid):
-    return x if valid is None else x.masked_fill(~valid, 0.0)
+def _zero_invalid_(x, ones):
+    return x if ones is None else x.mul_(ones)

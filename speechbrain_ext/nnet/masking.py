@@ -5,6 +5,7 @@ frame is valid, or None where every frame is.
 """
 
 import torch
+from torch.func import functional_call
 
 from speechbrain_ext.nnet.batch_norm import n_processes, train_batch_norm
 
@@ -270,11 +271,14 @@ def masked_mean(x, mask, dim):
     """
     if mask is None:
         return x.mean(dim, keepdim=True)
-    weights = expand_mask(mask, x.dim()).to(x.dtype).expand_as(x)
-    return (x * weights).sum(dim, keepdim=True) / weights.sum(dim, keepdim=True)
+    weights = expand_mask(mask, x.dim()).to(x.dtype)
+    counts = weights.sum(dim, keepdim=True)
+    for other in dim[:-1]:  # of which the mask has one for all
+        counts = counts * x.shape[other]
+    return (x * weights).sum(dim, keepdim=True) / counts
 
 
-def masked_batch_norm(norm, x, mask):
+def masked_batch_norm(norm, x, mask, affine=True):
     """Batch norm whose training statistics count valid frames only.
 
     Arguments
@@ -286,6 +290,8 @@ def masked_batch_norm(norm, x, mask):
         Input, of shape (batch, channel, time) or (batch, channel, layer, time).
     mask : torch.Tensor or None
         True for valid frames, of shape (batch, time).
+    affine : bool
+        Whether the output gets the module's weight and bias.
 
     Returns
     -------
@@ -302,6 +308,43 @@ def masked_batch_norm(norm, x, mask):
     # Where processes share their statistics, a rank without padding takes the
     # same way as the others, which wait for it.
     if not norm.training or (mask is None and n_processes(norm) == 1):
-        return norm(x)
+        if affine:
+            return norm(x)
+        weight, bias = torch.ones_like(norm.weight), torch.zeros_like(norm.bias)
+        return functional_call(norm, {"weight": weight, "bias": bias}, x)
     valid = None if mask is None else expand_mask(mask, x.dim())
-    return train_batch_norm(norm, x, valid)
+    return train_batch_norm(norm, x, valid, affine)
+
+
+def zero_padded_batch_norm(norm, x, mask, affine=True):
+    """`masked_batch_norm` that leaves padded frames at zero.
+
+    What a convolution with "same" padding takes next.
+
+    Arguments
+    ---------
+    norm : torch.nn.BatchNorm1d or torch.nn.BatchNorm2d or torch.nn.SyncBatchNorm
+        The module.
+    x : torch.Tensor
+        Input, of shape (batch, channel, time) or (batch, channel, layer, time).
+    mask : torch.Tensor or None
+        True for valid frames, of shape (batch, time).
+    affine : bool
+        Whether the output gets the module's weight and bias.
+
+    Returns
+    -------
+    torch.Tensor
+        Output of the shape of x.
+
+    Example
+    -------
+    >>> norm = torch.nn.BatchNorm1d(1).eval()
+    >>> x = torch.tensor([[[1.0, 3.0, 50.0]]])
+    >>> y = zero_padded_batch_norm(norm, x, torch.tensor([[True, True, False]]))
+    >>> y[0, 0, 2].item()
+    0.0
+    """
+    y = masked_batch_norm(norm, x, mask, affine)
+    # In training they are zero already (`train_batch_norm`).
+    return y if norm.training else zero_padding(y, mask)

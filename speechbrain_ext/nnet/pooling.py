@@ -18,6 +18,8 @@ from speechbrain_ext.nnet.masking import (
     masked_batch_norm,
     masked_mean,
 )
+from speechbrain_ext.nnet.normalised_convolution import convolve_normalised
+from speechbrain_ext.nnet.recomputation import with_recomputation
 from speechbrain_ext.utils.distributed import without_wrapper
 from speechbrain_ext.utils.errors import InputError
 
@@ -263,6 +265,43 @@ class FrameStatistics(FramePooling):
         return self.statistics(frames, lengths)
 
 
+def _maximum(x: torch.Tensor, dim: int) -> torch.Tensor:
+    """The maximum over a dimension, of which training keeps no more than the index.
+
+    For its backward pass `torch.amax` would keep all of x and compare it with the
+    maxima; forward it is the faster one.
+    """
+    if _is_recorded():
+        return x.max(dim).values
+    return x.amax(dim)
+
+
+def _weighted_maximum(x: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Maximum over the layers of a weighted map, with gradients of the winners only.
+
+    x is (batch, head, channel, layer, time), weights are (batch, head, layer, time).
+    """
+    if not _is_recorded():
+        return (x * weights.unsqueeze(2)).amax(dim=3)
+    with torch.no_grad():
+        # Several times as fast as `argmax`
+        winners = (x * weights.unsqueeze(2)).max(dim=3).indices
+    return x.gather(3, winners.unsqueeze(3)).squeeze(3) * weights.gather(2, winners)
+
+
+def _weighted_sum(x: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    return (x * weights.unsqueeze(2)).sum(dim=3)
+
+
+def _weighted_mean(x: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    return (x * weights.unsqueeze(2)).mean(dim=3)
+
+
+def _is_recorded() -> bool:
+    """Whether operations are kept for a backward pass, and not for a model file."""
+    return torch.is_grad_enabled() and not is_traced()
+
+
 def _unbiased(
     variance: torch.Tensor, x: torch.Tensor, mask: torch.Tensor | None
 ) -> torch.Tensor:
@@ -358,6 +397,9 @@ class LayerAttentivePooling(LayerPooling):
         Whether the projections have a bias.
     pool : str
         What is kept of the weighted layers: "max", "sum" or "mean".
+    recompute : bool
+        Whether the batch norm of the input is computed again in the backward pass,
+        which takes less memory.
 
     Raises
     ------
@@ -373,10 +415,12 @@ class LayerAttentivePooling(LayerPooling):
     (torch.Size([2, 50, 512]), torch.Size([2, 8, 50, 13]))
     """
 
-    POOLS: dict[str, Callable[..., torch.Tensor]] = {
-        "max": torch.amax,
-        "sum": torch.sum,
-        "mean": torch.mean,
+    # Of the map (batch, head, channel, layer, time) and its weights (batch, head,
+    # layer, time)
+    POOLS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
+        "max": _weighted_maximum,
+        "sum": _weighted_sum,
+        "mean": _weighted_mean,
     }
 
     def __init__(
@@ -389,8 +433,10 @@ class LayerAttentivePooling(LayerPooling):
         projected_channels: int | None = None,
         bias: bool = False,
         pool: str = "max",
+        recompute: bool = False,
     ) -> None:
         super().__init__()
+        self.recompute = recompute
         projected_channels = projected_channels or out_channels
         if projected_channels % n_heads:
             raise ValueError(
@@ -452,8 +498,9 @@ class LayerAttentivePooling(LayerPooling):
             If the input has another number of layers.
         """
         mask = frame_mask(lengths, hidden_states.shape[2])
-        x, weights = self.weigh(hidden_states, mask)
-        x = self.POOLS[self.pool](x, dim=3).flatten(1, 2)
+        x, weights = self._project(hidden_states, mask)
+        x = self.POOLS[self.pool](x, self.dropout(weights).transpose(2, 3))
+        x = x.flatten(1, 2)
         x = masked_batch_norm(self.out_norm, self.out_proj(x), mask)
         x = x.transpose(1, 2)
         return (x, weights) if return_weights else x
@@ -461,7 +508,7 @@ class LayerAttentivePooling(LayerPooling):
     def weigh(
         self, hidden_states: torch.Tensor, mask: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Projects and weighs the layers, before one of them is kept.
+        """Projects and weighs the layers, as in evaluation, before one is kept.
 
         Arguments
         ---------
@@ -482,22 +529,34 @@ class LayerAttentivePooling(LayerPooling):
         ValueError
             If the input has another number of layers.
         """
+        x, weights = self._project(hidden_states, mask)
+        return x * weights.transpose(2, 3).unsqueeze(2), weights
+
+    def _project(
+        self, hidden_states: torch.Tensor, mask: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The projection of a map, (batch, head, channel, layer, time), and weights."""
         n_layers, n_batch, n_frames, _ = hidden_states.shape
         if n_layers != self.n_layers:
             raise ValueError(
                 f"LayerAttentivePooling was built for n_layers={self.n_layers} "
                 f"and got {n_layers} layers"
             )
-        x = layers_to_map(hidden_states)
-        x = self.in_proj(masked_batch_norm(self.in_norm, x, mask))
+        x = with_recomputation(
+            self,
+            convolve_normalised,
+            self.in_norm,
+            self.in_proj,
+            layers_to_map(hidden_states),
+            mask,
+        )
         x = x.reshape(n_batch, self.n_heads, -1, n_layers, n_frames)
         mean_profile = x.mean(dim=2).transpose(2, 3)
-        max_profile = x.amax(dim=2).transpose(2, 3)
+        max_profile = _maximum(x, dim=2).transpose(2, 3)
         weights = torch.sigmoid(
             self._excitation(mean_profile) + self._excitation(max_profile)
         )
-        dropped = self.dropout(weights).transpose(2, 3).unsqueeze(2)
-        return x * dropped, weights
+        return x, weights
 
 
 class ChannelAttentiveStatisticsPooling(FramePooling):

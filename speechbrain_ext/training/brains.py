@@ -143,6 +143,8 @@ class StepBrain(sb.Brain):
         SystemExit
             If a signal asks for it, with 143 after SIGTERM and 130 after SIGINT.
         """
+        # What was done before, such as encoding a corpus, is no training.
+        self.hparams.clock.start()
         try:
             with stop_request() as self._stop_request:
                 super().fit(*args, **kwargs)
@@ -194,16 +196,9 @@ class StepBrain(sb.Brain):
             if len(groups) > 1:
                 # SpeechBrain clips the gradients of the first group alone.
                 optimizer.register_step_pre_hook(self._clip_all_groups)
-            try:
-                scheduler = lr_scheduler(optimizer)
-            except ZeroDivisionError:
-                n_steps = self.hparams.number_of_steps
-                schedule = getattr(lr_scheduler, "func", lr_scheduler).__name__
-                raise InputError(
-                    f"number_of_steps: {n_steps} leaves a phase of {schedule} no "
-                    "steps to rise or fall in, which PyTorch cannot; take more steps, "
-                    "or another warmup"
-                ) from None
+            scheduler = start_schedule(
+                lr_scheduler, optimizer, self.hparams.number_of_steps
+            )
             for group in optimizer.param_groups:
                 for key in ("lr", "initial_lr", "max_lr", "min_lr"):
                     if key in group:
@@ -242,15 +237,6 @@ class StepBrain(sb.Brain):
             raise other_architecture(
                 self.checkpointer.checkpoints_dir, " ".join(first_line.split())
             ) from None
-        for scheduler in self.schedulers.values():
-            planned = getattr(scheduler, "total_steps", None)
-            if planned not in (None, self.hparams.number_of_steps):
-                raise InputError(
-                    f"number_of_steps: {self.hparams.number_of_steps}, but the "
-                    f"checkpoint in '{self.checkpointer.checkpoints_dir}' is of "
-                    f"a one-cycle schedule of {planned} steps, which cannot be "
-                    "changed on the way; give another output_folder"
-                )
         self._resume_epoch()
         if self.optimizer_step:
             logger.info(f"Resumed after {self.optimizer_step} optimiser steps.")
@@ -263,11 +249,7 @@ class StepBrain(sb.Brain):
         counter = self.hparams.epoch_counter
         n_steps = self.hparams.number_of_steps
         per_epoch = self.hparams.steps_per_epoch
-        if counter.limit * per_epoch < n_steps:
-            raise InputError(
-                f"number_of_steps: {n_steps} are more than the {counter.limit} "
-                f"epochs of epoch_counter have at steps_per_epoch: {per_epoch}"
-            )
+        check_epochs(counter, n_steps, per_epoch)
         done = self.optimizer_step
         if self.step:
             # In an epoch, or after its last step and before its validation
@@ -292,7 +274,8 @@ class StepBrain(sb.Brain):
             The loss.
         """
         part = self.step % self.grad_accumulation_factor
-        self._seed_batch(sb.Stage.TRAIN, self.optimizer_step, part)
+        rank, _ = rank_and_processes()
+        self._seed_batch(sb.Stage.TRAIN, rank, self.optimizer_step, part)
         return super().fit_batch(batch)
 
     def evaluate_batch(self, batch, stage):
@@ -310,12 +293,22 @@ class StepBrain(sb.Brain):
         torch.Tensor
             The loss.
         """
-        self._seed_batch(stage, self.step)
+        self._seed_batch(stage, 0, self.validation_batch())
         return super().evaluate_batch(batch, stage)
 
+    def validation_batch(self):
+        """Number of a batch of a validation that the processes share in turn.
+
+        Returns
+        -------
+        int
+            From 1, as one process alone would count.
+        """
+        rank, n_processes = rank_and_processes()
+        return (self.step - 1) * n_processes + rank + 1
+
     def _seed_batch(self, stage, *number):
-        rank, _ = rank_and_processes()
-        seed_generators(self.hparams.seed, stage.name, rank, *number)
+        seed_generators(self.hparams.seed, stage.name, *number)
         draw_anew(getattr(self.hparams, "wav_augment", None))
 
     def _should_save_intra_epoch_ckpt(self, last_ckpt_time, steps_since_ckpt):
@@ -425,6 +418,83 @@ class StepBrain(sb.Brain):
             num_to_keep=self.hparams.keep_checkpoints,
         )
         self._stop_if_asked()
+
+
+def start_schedule(lr_scheduler, optimizer, n_steps):
+    """Makes the schedule of an optimizer.
+
+    Arguments
+    ---------
+    lr_scheduler : callable
+        From an optimizer to its schedule.
+    optimizer : torch.optim.Optimizer
+        The optimizer.
+    n_steps : int
+        Optimiser steps of the training, for the message.
+
+    Returns
+    -------
+    torch.optim.lr_scheduler.LRScheduler
+        The schedule.
+
+    Raises
+    ------
+    InputError
+        If a phase of it would have no steps.
+
+    Example
+    -------
+    >>> import functools
+    >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+    >>> one_cycle = functools.partial(
+    ...     torch.optim.lr_scheduler.OneCycleLR, max_lr=1, total_steps=10, pct_start=0.1
+    ... )
+    >>> start_schedule(one_cycle, optimizer, 10)
+    Traceback (most recent call last):
+        ...
+    speechbrain_ext.utils.errors.InputError: number_of_steps: 10 leaves a phase ...
+    """
+    try:
+        return lr_scheduler(optimizer)
+    except ZeroDivisionError:
+        schedule = getattr(lr_scheduler, "func", lr_scheduler).__name__
+        raise InputError(
+            f"number_of_steps: {n_steps} leaves a phase of {schedule} no "
+            "steps to rise or fall in, which PyTorch cannot; take more steps, "
+            "or another warmup"
+        ) from None
+
+
+def check_epochs(epoch_counter, n_steps, steps_per_epoch):
+    """Refuses epochs that end before the steps do.
+
+    Arguments
+    ---------
+    epoch_counter : speechbrain.utils.epoch_loop.EpochCounter
+        Counter of the epochs.
+    n_steps : int
+        Optimiser steps of the training.
+    steps_per_epoch : int
+        Optimiser steps of an epoch.
+
+    Raises
+    ------
+    InputError
+        If there are too few epochs.
+
+    Example
+    -------
+    >>> from speechbrain.utils.epoch_loop import EpochCounter
+    >>> check_epochs(EpochCounter(2), 7, 3)
+    Traceback (most recent call last):
+        ...
+    speechbrain_ext.utils.errors.InputError: number_of_steps: 7 are more than the 2 ...
+    """
+    if epoch_counter.limit * steps_per_epoch < n_steps:
+        raise InputError(
+            f"number_of_steps: {n_steps} are more than the {epoch_counter.limit} "
+            f"epochs of epoch_counter have at steps_per_epoch: {steps_per_epoch}"
+        )
 
 
 def vectors_without_decay(group):

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from speechbrain_ext.config import without_places
 from speechbrain_ext.utils.cache_keys import differences
 from speechbrain_ext.utils.errors import InputError
 from speechbrain_ext.utils.files import write_json
@@ -40,13 +41,17 @@ def check_settings(output_folder, settings):
     if not path.is_file():
         return
     before = json.loads(path.read_text(encoding="utf-8"))
-    changed = differences(before, settings)
+    # Earlier releases have the places of caches on record.
+    changed = differences(*map(without_places, (before, settings)))
     if changed:
         shown = ", ".join(changed[:3])
         more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+        moved = ""
+        if all(difference.startswith("data_folder ") for difference in changed):
+            moved = "; where the corpus has only moved, leave a link at its old place"
         raise InputError(
             f"'{output_folder}' was trained with other settings ({shown}{more}); "
-            "delete the folder to train again, or give another one"
+            f"delete the folder to train again, or give another one{moved}"
         )
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from ruamel.yaml import YAML, YAMLError
 
-from speechbrain_ext.config import read_configuration
+from speechbrain_ext.config import Configuration, read_configuration
 from speechbrain_ext.utils.errors import InputError
 
 
@@ -91,11 +91,14 @@ class GridRun:
         Command that runs it.
     settings : dict
         All that its results depend on, for `check_settings`.
+    configuration : Configuration
+        What the command will read.
     """
 
     output_folder: Path
     command: list
     settings: dict
+    configuration: Configuration
 
 
 def grid_run(script, hparams_file, options, overrides):
@@ -133,6 +136,7 @@ def grid_run(script, hparams_file, options, overrides):
         Path(overrides["output_folder"]),
         [sys.executable, str(script), *arguments],
         {"script": str(Path(script).resolve()), **configuration.settings()},
+        configuration,
     )
 
 

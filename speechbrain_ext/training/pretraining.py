@@ -23,6 +23,11 @@ from speechbrain_ext.utils.cache_keys import (
     stable_hash,
     stale_parts,
 )
+from speechbrain_ext.utils.distributed import (
+    rank_and_processes,
+    union_of_processes,
+    without_wrapper,
+)
 from speechbrain_ext.utils.errors import InputError
 from speechbrain_ext.utils.fingerprints import model_fingerprint
 
@@ -80,7 +85,12 @@ class PretrainingBrain(StepBrain):
             crops = [self.hparams.utterance_mixing(crop) for crop in crops]
         wavs = torch.cat(crops)
         valid = torch.ones_like(wavs, dtype=torch.bool)
-        return self.modules.model(normalize_waveform(wavs, valid), units)
+        model = self.modules.model
+        if stage != sb.Stage.TRAIN:
+            # A wrapped one exchanges its buffers at each batch, of which the
+            # processes have different numbers.
+            model = without_wrapper(model)
+        return model(normalize_waveform(wavs, valid), units)
 
     def compute_objectives(self, predictions, batch, stage):
         """Weighs the losses.
@@ -99,39 +109,42 @@ class PretrainingBrain(StepBrain):
         torch.Tensor
             The loss.
         """
-        if stage != sb.Stage.TRAIN:
-            self.valid_losses.append(
-                {name: float(value) for name, value in predictions.items()}
-            )
-        return (
+        loss = (
             predictions["prediction"]
             + self.hparams.contrast_weight * predictions["contrast"]
         )
+        if stage != sb.Stage.TRAIN:
+            self.valid_losses[self.validation_batch()] = {
+                name: float(value)
+                for name, value in {**predictions, "loss": loss}.items()
+            }
+        return loss
 
     def on_stage_start(self, stage, epoch=None):
         """Forgets the losses of the last validation."""
         if stage == sb.Stage.VALID:
-            self.valid_losses = []
+            self.valid_losses = {}
 
     def on_stage_end(self, stage, stage_loss, epoch=None):
-        """Logs the losses and saves a checkpoint."""
+        """Logs the losses of all processes' batches and saves a checkpoint."""
         if stage == sb.Stage.TRAIN:
             self.train_loss = stage_loss
             return
+        _, batches = zip(*sorted(union_of_processes(self.valid_losses).items()))
         means = {
-            f"valid_{name}": sum(losses[name] for losses in self.valid_losses)
-            / len(self.valid_losses)
-            for name in self.valid_losses[0]
+            f"valid_{name}": sum(losses[name] for losses in batches) / len(batches)
+            for name in batches[0]
         }
+        loss = means.pop("valid_loss")
         self._write_history(
             {"step": self.optimizer_step, "train_loss": self.train_loss, **means}
         )
         self.end_validation(
-            {"loss": stage_loss, **means},
+            {"loss": loss, **means},
             f"prediction {means['valid_prediction']:.3f} "
             f"({100 * means['valid_masked_accuracy']:.1f} % of the masked "
             f"frames), contrast {means['valid_contrast']:.3f}",
-            {"loss": stage_loss},
+            {"loss": loss},
             min_key="loss",
         )
 
@@ -146,6 +159,45 @@ class PretrainingBrain(StepBrain):
             if is_new:
                 writer.writeheader()
             writer.writerow(row)
+
+
+def validation_loader(dataset, batch_size, num_workers=0):
+    """Whole batches of the validation, under torchrun those of this process.
+
+    The loss of a batch depends on what is in it, so that the processes take the
+    batches of one process in turn.
+
+    Arguments
+    ---------
+    dataset : DynamicItemDataset
+        Data set that `crop_pair_dataset` made.
+    batch_size : int
+        Pairs of crops in a batch.
+    num_workers : int
+        Processes that read audio.
+
+    Returns
+    -------
+    SaveableDataLoader
+        The loader.
+
+    Raises
+    ------
+    InputError
+        If there are fewer utterances than a batch has.
+    """
+    n_batches = len(dataset) // batch_size
+    if n_batches == 0:
+        raise InputError(
+            f"batch_size: {batch_size}, but there are {len(dataset)} utterances to "
+            "validate on; give a smaller one, or more valid_speakers"
+        )
+    rank, n_processes = rank_and_processes()
+    batches = [
+        range(number * batch_size, (number + 1) * batch_size)
+        for number in range(rank, n_batches, n_processes)
+    ]
+    return make_dataloader(dataset, batch_sampler=batches, num_workers=num_workers)
 
 
 def fit_units(

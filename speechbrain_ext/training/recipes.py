@@ -12,7 +12,8 @@ import torch
 
 from speechbrain_ext.config import PREPARE_YAML, read_configuration
 from speechbrain_ext.dataio.prepare import resolve_test_trials
-from speechbrain_ext.utils.checkpoints import check_architecture
+from speechbrain_ext.training.checks import check_built
+from speechbrain_ext.utils.checkpoints import load_start
 from speechbrain_ext.utils.distributed import device_of, on_main_process
 from speechbrain_ext.utils.errors import InputError
 from speechbrain_ext.utils.locks import hold_folder
@@ -21,7 +22,9 @@ from speechbrain_ext.utils.locks import hold_folder
 def start_training(configuration):
     """Builds what a YAML says and sets up the folder of the training.
 
-    The folder gets hyperparams.yaml, the self-contained YAML.
+    The folder gets hyperparams.yaml, the self-contained YAML. An encoder that is
+    trained is added to the checkpointer. Where the YAML says start_from, the modules
+    start from the best checkpoint of that training.
 
     Arguments
     ---------
@@ -41,7 +44,14 @@ def start_training(configuration):
     """
     hparams = configuration.build()
     on_main_process(hold_folder, hparams["output_folder"])
-    check_architecture(hparams["checkpointer"])
+    modules = hparams["modules"]
+    if "encoder" in modules and any(
+        p.requires_grad for p in modules["encoder"].parameters()
+    ):
+        hparams["checkpointer"].add_recoverable("encoder", modules["encoder"])
+    check_built(hparams)
+    if hparams.get("start_from") is not None:
+        load_start(modules, hparams["start_from"])
     start_experiment(configuration, hparams["output_folder"])
     return hparams
 

@@ -2,13 +2,11 @@
 
 from pathlib import Path
 
-from speechbrain_ext.config import not_built
 from speechbrain_ext.dataio.datasets import (
     embedding_loader,
     own_share,
     speaker_classes,
     speaker_encoder,
-    training_dataset,
 )
 from speechbrain_ext.dataio.hidden_states import hidden_state_crops, hidden_state_loader
 from speechbrain_ext.dataio.manifests import manifest_paths, read_manifest
@@ -18,10 +16,10 @@ from speechbrain_ext.inference.hidden_state_cache import cache_hidden_states
 from speechbrain_ext.inference.speaker import SpeakerRecognition
 from speechbrain_ext.inference.verification import verify
 from speechbrain_ext.lobes.encoders.stored_states import StoredStates
+from speechbrain_ext.training.checks import build_classifier
 from speechbrain_ext.training.recipes import run_details
-from speechbrain_ext.utils.checkpoints import start_from_training
+from speechbrain_ext.utils.checkpoints import check_architecture, start_classifier
 from speechbrain_ext.utils.distributed import device_of, on_main_process
-from speechbrain_ext.utils.errors import InputError
 from speechbrain_ext.utils.files import write_json
 
 
@@ -160,14 +158,8 @@ def hidden_state_datasets(hparams, paths, speakers, encoder, run_opts):
     Raises
     ------
     InputError
-        As of `cache_hidden_states`, or if the training has a data set of its own.
+        As of `cache_hidden_states`.
     """
-    own = hparams["training_dataset"]
-    if getattr(own, "func", own) is not training_dataset:
-        raise InputError(
-            "hidden_state_cache has no effect on a training_dataset of your own; leave "
-            "one of them out"
-        )
     train, valid = (read_manifest(paths[split]) for split in ("train", "valid"))
     train_states, valid_states = cache_hidden_states(
         encoder,
@@ -177,11 +169,12 @@ def hidden_state_datasets(hparams, paths, speakers, encoder, run_opts):
         hparams["max_batch_duration"],
         hparams["num_workers"],
     )
-    # As many as the encoder gives for a crop
     n_samples = round(hparams["sentence_len"] * hparams["sample_rate"])
-    n_frames = 1 + max(0, n_samples - encoder.receptive_field) // encoder.hop
     train_data = hidden_state_crops(
-        train_states, train, speaker_encoder(speakers), n_frames
+        train_states,
+        train,
+        speaker_encoder(speakers),
+        max(1, encoder.frames_of(n_samples)),
     )
     valid_loader = hidden_state_loader(
         valid_states,
@@ -228,8 +221,8 @@ def training_data(hparams, paths, speakers, modules, run_opts):
 def speaker_modules(hparams, speakers):
     """The modules of the YAML and a classifier of the speakers.
 
-    What is trained is added to the checkpointer. Where the YAML says start_from,
-    the modules start from the best checkpoint of that training.
+    The classifier is added to the checkpointer. Where the YAML says start_from, it
+    starts from the best checkpoint of that training, as the modules have done.
 
     Arguments
     ---------
@@ -246,20 +239,15 @@ def speaker_modules(hparams, speakers):
     Raises
     ------
     InputError
-        If the classifier cannot be built, or start_from does not fit.
+        If the classifier cannot be built, or start_from or the checkpoint to go on
+        from is of other speakers.
     """
     modules, checkpointer = hparams["modules"], hparams["checkpointer"]
-    try:
-        modules["classifier"] = hparams["classifier"](out_neurons=len(speakers))
-    except InputError:
-        raise
-    except Exception as error:
-        raise not_built("classifier", hparams["classifier"], error, []) from error
+    modules["classifier"] = build_classifier(hparams["classifier"], len(speakers))
     if hparams["start_from"] is not None:
-        start_from_training(modules, hparams["start_from"], speakers)
+        start_classifier(modules["classifier"], hparams["start_from"], speakers)
     checkpointer.add_recoverable("classifier", modules["classifier"])
-    if any(p.requires_grad for p in modules["encoder"].parameters()):
-        checkpointer.add_recoverable("encoder", modules["encoder"])
+    check_architecture(checkpointer, ["classifier"])
     return modules
 
 

@@ -139,7 +139,7 @@ def _cannot_write(error):
     )
 
 
-def check_architecture(checkpointer):
+def check_architecture(checkpointer, names=None):
     """Checks that a training can go on from its latest checkpoint.
 
     Called before anything is written, so that the YAML of a training in the
@@ -149,6 +149,8 @@ def check_architecture(checkpointer):
     ---------
     checkpointer : speechbrain.utils.checkpoints.Checkpointer
         Checkpointer of the training, with its modules.
+    names : list of str
+        Modules to check; all that the checkpointer has, if None.
 
     Raises
     ------
@@ -172,7 +174,7 @@ def check_architecture(checkpointer):
         return
     for name, file in checkpoint.paramfiles.items():
         module = checkpointer.recoverables.get(name)
-        if not isinstance(module, torch.nn.Module):
+        if not isinstance(module, torch.nn.Module) or name not in (names or [name]):
             continue
         saved = torch.load(file, map_location="cpu", weights_only=True)
         if {k: v.shape for k, v in saved.items()} != {
@@ -209,7 +211,7 @@ def other_architecture(checkpoints_dir, detail):
 
 @register_checkpoint_hooks
 class TrainingClock:
-    """Hours of training over all restarts.
+    """Seconds of training over all restarts, from when the clock was built or started.
 
     Example
     -------
@@ -220,6 +222,10 @@ class TrainingClock:
 
     def __init__(self):
         self._before = 0.0
+        self._start = time.monotonic()
+
+    def start(self):
+        """Counts from now on, on top of what a checkpoint says."""
         self._start = time.monotonic()
 
     def seconds(self):
@@ -237,19 +243,41 @@ class TrainingClock:
         self._start = time.monotonic()
 
 
-def start_from_training(modules, output_folder, speakers):
-    """Loads the best parameters of another training.
+def load_start(modules, output_folder):
+    """Loads the best parameters of another training, but for its classifier.
 
     Arguments
     ---------
     modules : dict
-        The modules by name: encoder, embedding_model, classifier. A frozen
-        encoder, which no checkpoint holds, stays as it is.
+        The modules by name, such as encoder and embedding_model. A frozen encoder,
+        which no checkpoint holds, stays as it is.
+    output_folder : str or Path
+        Output folder of the other training.
+
+    Raises
+    ------
+    InputError
+        If the other training has no checkpoint, or is of another architecture.
+    """
+    for name, module in modules.items():
+        state = _best_state(output_folder, name)
+        if name != "classifier" and state is not None:
+            load_parameters(module, state, f"start_from: {name} in '{output_folder}'")
+
+
+def start_classifier(classifier, output_folder, speakers):
+    """Loads the classifier of another training, cut down to the speakers of this one.
+
+    So the copies of speakers at other speeds can go.
+
+    Arguments
+    ---------
+    classifier : torch.nn.Module
+        Gets the parameters.
     output_folder : str or Path
         Output folder of the other training.
     speakers : list of str
-        The classes of this training; the other one's classifier is cut down
-        to them, so that the copies of speakers at other speeds can go.
+        The classes of this training.
 
     Raises
     ------
@@ -257,9 +285,9 @@ def start_from_training(modules, output_folder, speakers):
         If the other training has no checkpoint, is of another architecture,
         or lacks some of the speakers.
     """
-    folder = Path(output_folder)
-    checkpoint = best_checkpoint(folder / "save")
-    before = json.loads((folder / "save" / "speakers.json").read_text("utf-8"))
+    before = json.loads(
+        (Path(output_folder) / "save" / "speakers.json").read_text("utf-8")
+    )
     missing = sorted(set(speakers) - set(before))
     if missing:
         raise InputError(
@@ -267,17 +295,21 @@ def start_from_training(modules, output_folder, speakers):
             f"{len(missing)} of the speakers: {', '.join(missing[:5])}"
         )
     kept = torch.tensor([before.index(speaker) for speaker in speakers])
-    for name, module in modules.items():
-        file = checkpoint.path / f"{name}.ckpt"
-        if not file.is_file():
-            continue
-        state = torch.load(file, map_location="cpu", weights_only=True)
-        if name == "classifier":
-            state = {
-                key: _select_classes(value, len(before), kept)
-                for key, value in state.items()
-            }
-        load_parameters(module, state, f"start_from: {name} in '{output_folder}'")
+    state = _best_state(output_folder, "classifier")
+    if state is None:
+        return
+    state = {
+        key: _select_classes(value, len(before), kept) for key, value in state.items()
+    }
+    load_parameters(classifier, state, f"start_from: classifier in '{output_folder}'")
+
+
+def _best_state(output_folder, name):
+    """Parameters of a module in the best checkpoint, None where it has none."""
+    file = best_checkpoint(Path(output_folder) / "save").path / f"{name}.ckpt"
+    if not file.is_file():
+        return None
+    return torch.load(file, map_location="cpu", weights_only=True)
 
 
 def load_parameters(module, state, source):

@@ -1,6 +1,8 @@
 """Several processes that go on together or stop together."""
 
 import contextlib
+import datetime
+import functools
 
 import torch
 from speechbrain.utils.distributed import (
@@ -13,14 +15,35 @@ from speechbrain.utils.distributed import (
 
 from speechbrain_ext.utils.errors import InputError
 
+# For a process that prepares a corpus, encodes it or waits for another training; the
+# exchanges of a training step give up after minutes.
+PATIENCE = datetime.timedelta(days=7)
+
+
+@functools.lru_cache(maxsize=1)
+def _patient_group(world):
+    """A second group of all processes, which waits as long as the work takes.
+
+    By gloo, which notices at once where a process has ended.
+    """
+    return torch.distributed.new_group(backend="gloo", timeout=PATIENCE)
+
+
+def _gathered(own):
+    """An object of each process, for the slowest of which the others wait."""
+    group = _patient_group(torch.distributed.group.WORLD)
+    objects = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(objects, own, group=group)
+    return objects
+
 
 @contextlib.contextmanager
 def together():
     """A block after which all processes go on or, if it fails in one, none.
 
     Without it, the processes in which it did not fail wait for the others at
-    the next exchange, for hours or for ever. The block itself must not
-    exchange anything.
+    the next exchange, for hours or for ever. A process that has done its part waits
+    for the others as long as theirs takes. The block itself must not exchange anything.
 
     Raises
     ------
@@ -34,6 +57,9 @@ def together():
     ...     number = 1
     """
     error = None
+    if not ddp_prevent_block():
+        # Now that no process waits for another one's work
+        _patient_group(torch.distributed.group.WORLD)
     try:
         yield
     except Exception as raised:
@@ -42,8 +68,7 @@ def together():
     if not ddp_prevent_block():
         kinds = [k for k in (InputError, OSError) if isinstance(error, k)]
         failure = None if error is None else ([*kinds, RuntimeError][0], str(error))
-        failures = [None] * torch.distributed.get_world_size()
-        torch.distributed.all_gather_object(failures, failure)
+        failures = _gathered(failure)
     if error is not None:
         raise error
     for failure in filter(None, failures):
@@ -148,9 +173,7 @@ def union_of_processes(own):
     """
     if ddp_prevent_block():
         return own
-    parts = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(parts, own)
-    return {name: found for part in parts for name, found in part.items()}
+    return {name: found for part in _gathered(own) for name, found in part.items()}
 
 
 def without_wrapper(module):

@@ -304,6 +304,21 @@ class Encoder(HFTransformersInterface, abc.ABC):
             stacked = torch.stack([hidden_states[layer] for layer in self.layers])
         return stacked, frames / stacked.shape[2]
 
+    def frames_of(self, samples):
+        """Frames of a waveform, without an inserted one.
+
+        Arguments
+        ---------
+        samples : torch.Tensor or int
+            Its samples.
+
+        Returns
+        -------
+        torch.Tensor or int
+            Frames that the encoder gives for so many samples.
+        """
+        return (samples - self.receptive_field) // self.hop + 1
+
     @abc.abstractmethod
     def encode(
         self, wav: torch.Tensor, samples: torch.Tensor

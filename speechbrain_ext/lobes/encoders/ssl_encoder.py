@@ -371,18 +371,7 @@ class SSLEncoder(Encoder):
             self.model.encoder.pos_conv_embed.requires_grad_(False)
 
     def frames_of(self, samples):
-        """Frames of a number of samples.
-
-        Arguments
-        ---------
-        samples : torch.Tensor or int
-            Samples.
-
-        Returns
-        -------
-        torch.Tensor or int
-            Frames.
-        """
+        """As of `Encoder`, convolution after convolution, as exports trace it."""
         for kernel, stride in zip(self.config.conv_kernel, self.config.conv_stride):
             samples = (samples - kernel) // stride + 1
         return samples

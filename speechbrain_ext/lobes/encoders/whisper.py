@@ -177,6 +177,10 @@ class WhisperEncoder(Encoder):
         if max(self.layers) < len(self.transformer_layers):
             self.model.layer_norm.requires_grad_(False)
 
+    def frames_of(self, samples):
+        """As of `Encoder`; the last frame may have half of its samples."""
+        return frame_counts_of(samples // self.feature_extractor.hop_length)
+
     def encode(self, wav, samples):
         """Computes all hidden states, as of `Encoder`."""
         features = self.log_mel(wav, samples)
@@ -185,7 +189,7 @@ class WhisperEncoder(Encoder):
         longest = 2 * self.config.max_source_positions
         if n_frames <= longest:
             hidden_states = self.model(features.transpose(1, 2), counts)
-            return hidden_states, frame_counts_of(counts)
+            return hidden_states, self.frames_of(samples)
         n_windows = -(-n_frames // longest)
         features = nn.functional.pad(
             features, (0, 0, 0, n_windows * longest - n_frames)
@@ -199,7 +203,7 @@ class WhisperEncoder(Encoder):
             layer.reshape(len(wav), -1, layer.shape[2])[:, : frame_counts_of(n_frames)]
             for layer in self.model(windows.transpose(1, 2), in_windows.flatten())
         ]
-        return hidden_states, frame_counts_of(counts)
+        return hidden_states, self.frames_of(samples)
 
     @torch.no_grad()
     def log_mel(self, wav: torch.Tensor, samples: torch.Tensor) -> torch.Tensor:

@@ -26,6 +26,8 @@ class LAP(LayerAttentivePooling):
         Dropout probability of the layer weights.
     pool : str
         What is kept of the weighted layers: "max", "sum" or "mean".
+    recompute : bool
+        See `LayerAttentivePooling`.
 
     Example
     -------
@@ -43,6 +45,7 @@ class LAP(LayerAttentivePooling):
         n_heads=12,
         dropout=0.1,
         pool="max",
+        recompute=False,
     ):
         super().__init__(
             in_channels,
@@ -53,6 +56,7 @@ class LAP(LayerAttentivePooling):
             projected_channels=in_channels,
             bias=True,
             pool=pool,
+            recompute=recompute,
         )
         draw_by_xavier(self)
 
@@ -82,6 +86,8 @@ class LAP_ASTP(LayerPooled):
         What is kept of the weighted layers: "max", "sum" or "mean".
     frame_pooling : FramePooling
         Pooling in place of attentive statistics, of pooled_channels; see `ASTP`.
+    recompute : bool
+        See `LayerAttentivePooling`.
 
     Raises
     ------
@@ -111,9 +117,18 @@ class LAP_ASTP(LayerPooled):
         dropout=0.1,
         pool="max",
         frame_pooling=None,
+        recompute=False,
     ):
         super().__init__(
-            LAP(in_channels, n_layers, pooled_channels, n_heads, dropout, pool),
+            LAP(
+                in_channels,
+                n_layers,
+                pooled_channels,
+                n_heads,
+                dropout,
+                pool,
+                recompute,
+            ),
             ASTP(
                 pooled_channels,
                 emb_dim,

@@ -11,15 +11,16 @@ from speechbrain_ext.nnet.initialisation import draw_by_xavier
 from speechbrain_ext.nnet.masking import (
     frame_mask,
     layers_to_map,
-    masked_batch_norm,
     masked_mean,
-    zero_padding,
+    zero_padded_batch_norm,
 )
+from speechbrain_ext.nnet.normalised_convolution import convolve_normalised
 from speechbrain_ext.nnet.pooling import (
     FrameStatistics,
     LayerAttention,
     LayerAttentivePooling,
 )
+from speechbrain_ext.nnet.recomputation import with_recomputation
 from speechbrain_ext.utils.errors import InputError
 
 
@@ -62,17 +63,33 @@ class ConvReLUNorm(nn.Module):
         Arguments
         ---------
         x : torch.Tensor
-            Input, of shape (batch, in_channels, layer, time).
+            Input, of shape (batch, in_channels, layer, time), zero in padded frames.
         mask : torch.Tensor or None
             Valid frames, of shape (batch, time).
 
         Returns
         -------
         torch.Tensor
-            Output, of shape (batch, out_channels, layer, time).
+            Output, of shape (batch, out_channels, layer, time), zero there too.
         """
-        x = torch.relu(self.conv(zero_padding(x, mask)))
-        return masked_batch_norm(self.norm, x, mask)
+        return self.relu_norm(self.conv(x), mask)
+
+    def relu_norm(self, x, mask=None):
+        """What comes after the convolution; the ReLU is applied in place.
+
+        Arguments
+        ---------
+        x : torch.Tensor
+            Output of the convolution, of shape (batch, out_channels, layer, time).
+        mask : torch.Tensor or None
+            Valid frames, of shape (batch, time).
+
+        Returns
+        -------
+        torch.Tensor
+            Output of the shape of x, zero in padded frames.
+        """
+        return zero_padded_batch_norm(self.norm, torch.relu_(x), mask)
 
 
 class Res2Conv(nn.Module):
@@ -231,6 +248,9 @@ class LayerAwareConvolutions(nn.Module):
         Res2 groups.
     se_channels : int
         Bottleneck of the squeeze-excitations.
+    recompute : bool
+        Whether no more than the input and the output of each block are kept for
+        the backward pass, which computes the rest again.
 
     Example
     -------
@@ -246,8 +266,10 @@ class LayerAwareConvolutions(nn.Module):
         dilations=(2, 3, 4),
         scale=8,
         se_channels=128,
+        recompute=False,
     ):
         super().__init__()
+        self.recompute = recompute
         self.norm = nn.BatchNorm2d(in_channels)
         self.conv_in = ConvReLUNorm(in_channels, channels, (5, 3))
         self.blocks = nn.ModuleList(
@@ -273,12 +295,18 @@ class LayerAwareConvolutions(nn.Module):
         torch.Tensor
             Output, of shape (batch, out_channels, layer, time).
         """
-        x = self.conv_in(masked_batch_norm(self.norm, x, mask), mask)
+        x = with_recomputation(
+            self, convolve_normalised, self.norm, self.conv_in.conv, x, mask
+        )
+        x = self.conv_in.relu_norm(x, mask)
         outputs = []
         for block in self.blocks:
-            x = block(x, mask)
+            x = with_recomputation(self, block, x, mask)
             outputs.append(x)
-        return torch.relu(self.fusion(torch.cat(outputs, dim=1)))
+        return torch.relu_(with_recomputation(self, self._fuse, *outputs))
+
+    def _fuse(self, *outputs):
+        return self.fusion(torch.cat(outputs, dim=1))
 
 
 class LTDNN(LayerAttention):
@@ -326,6 +354,9 @@ class LTDNN(LayerAttention):
         Whether the deviation that the attention over frames sees is the unbiased
         one. The authors' code has it where it is given no lengths, and the
         biased one where it is.
+    recompute : bool
+        Whether blocks and batch norms are computed again in the backward pass, which
+        takes less memory and more time; see docs/performance.md.
 
     Raises
     ------
@@ -362,6 +393,7 @@ class LTDNN(LayerAttention):
         attentive=True,
         frame_pooling=None,
         unbiased=False,
+        recompute=False,
     ):
         super().__init__()
         if mask not in ("full", "pooling"):
@@ -375,7 +407,7 @@ class LTDNN(LayerAttention):
                 )
             frame_pooling = FrameStatistics(pooled_channels)
         self.convolutions = LayerAwareConvolutions(
-            in_channels, conv_channels, dilations, scale, se_channels
+            in_channels, conv_channels, dilations, scale, se_channels, recompute
         )
         self.layer_pooling = LayerAttentivePooling(
             self.convolutions.out_channels,
@@ -384,6 +416,7 @@ class LTDNN(LayerAttention):
             n_heads,
             dropout,
             projected_channels,
+            recompute=recompute,
         )
         self.astp = ASTP(
             pooled_channels,
