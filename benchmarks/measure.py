@@ -24,11 +24,13 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parents[1]
 MATRIX_SIZE = 1024
 COPY_BYTES = 2**28
 FLOOR_REPEATS = 5
+SECONDS_WITHOUT_BAR = 10
 
 
 def read_options(description: str, repeats: int, **defaults) -> argparse.Namespace:
@@ -121,15 +123,19 @@ def alternate(
         `Times` of each job.
     """
     times = {name: Times([], []) for name in jobs}
-    for round_ in range(repeats + (repeats > 1)):
-        for name, job in jobs.items():
-            start = _read_clocks(device)
-            result = job()
-            end = _read_clocks(device)
-            if round_ or repeats == 1:
-                times[name].wall.append(end[0] - start[0])
-                times[name].cpu.append(end[1] - start[1])
-                times[name].result = result
+    rounds = repeats + (repeats > 1)
+    with tqdm(total=rounds * len(jobs), delay=SECONDS_WITHOUT_BAR) as bar:
+        for round_ in range(rounds):
+            for name, job in jobs.items():
+                bar.set_description(name, refresh=False)
+                start = _read_clocks(device)
+                result = job()
+                end = _read_clocks(device)
+                bar.update()
+                if round_ or repeats == 1:
+                    times[name].wall.append(end[0] - start[0])
+                    times[name].cpu.append(end[1] - start[1])
+                    times[name].result = result
     return times
 
 

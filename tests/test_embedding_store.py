@@ -12,6 +12,7 @@ import torch
 from conftest import write_voice
 
 from speechbrain_ext.dataio import embedding_store
+from speechbrain_ext.dataio.datasets import batches_by_duration
 from speechbrain_ext.dataio.embedding_store import EmbeddingStore
 from speechbrain_ext.dataio.prepare import prepare_trials
 from speechbrain_ext.inference import extraction, verification
@@ -64,6 +65,22 @@ def utterances(tmp_path):
             "duration": 0.5 + 0.1 * i,
         }
     return items
+
+
+def test_batches_hold_neighbours_in_duration():
+    rng = random.Random(0)
+    durations = [rng.uniform(1.5, 20.0) for _ in range(500)] + [90.0]
+    batches = batches_by_duration(durations, 60.0)
+    assert sorted(sum(batches, [])) == list(range(501))
+    assert batches[0] == [500]
+    in_batches = [[durations[i] for i in batch] for batch in batches]
+    longest = [max(batch) for batch in in_batches]
+    assert longest == sorted(longest, reverse=True)
+    for batch in in_batches[1:]:
+        assert len(batch) * max(batch) <= 60.0
+        assert min(batch) >= 0.8 * max(batch)
+    padded = sum(len(batch) * max(batch) for batch in in_batches)
+    assert padded < 1.05 * sum(durations)
 
 
 def test_extracted_once(utterances, tmp_path):

@@ -52,6 +52,21 @@ def test_same_numbers_as_the_loop_over_trials(benchmark, case, kind, cohort_size
     assert (ours - theirs).abs().max() <= 1e-5
 
 
+@pytest.mark.parametrize("n_threads", [2, 5])
+def test_threads_change_no_number(case, n_threads):
+    embeddings, _, cohort = case
+    matrix = torch.stack(list(embeddings.values()))[:3]
+    expected = cohort_statistics(matrix, cohort, 7)
+    before = torch.get_num_threads()
+    torch.set_num_threads(n_threads)
+    try:
+        threaded = cohort_statistics(matrix, cohort, 7)
+    finally:
+        torch.set_num_threads(before)
+    for ours, theirs in zip(threaded, expected):
+        torch.testing.assert_close(ours, theirs)
+
+
 def test_speaker_means_average_directions():
     embeddings = {
         "a/1": torch.tensor([3.0, 0.0]),

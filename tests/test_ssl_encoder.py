@@ -55,6 +55,46 @@ def test_matches_transformers_on_one_utterance(wavlm_folder):
     assert lengths.tolist() == [1.0]
 
 
+@pytest.mark.parametrize("norm", ["group", "layer"])
+def test_utterances_in_a_row_match_transformers(norm, tmp_path):
+    # More than a block of samples, and more than a block of queries
+    n_samples = [90_000, 90_000, 40_000, 12_345, 400]
+    wavs = [torch.randn(n) * (i + 1) for i, n in enumerate(n_samples)]
+    padded = torch.nn.utils.rnn.pad_sequence(wavs, batch_first=True)
+    lengths = torch.tensor(n_samples) / max(n_samples)
+    encoder = SSLEncoder(save_encoder(tmp_path / "hub", "wavlm", norm))
+    model = WavLMModel(encoder.config).eval()
+    # What follows from the weights changes with them.
+    for weights in (
+        encoder.model.state_dict(),
+        WavLMModel(encoder.config).state_dict(),
+    ):
+        encoder.model.load_state_dict(weights)
+        model.load_state_dict(weights)
+        hidden_states, frame_lengths = encoder(padded, lengths)
+        frames = (frame_lengths * hidden_states.shape[2]).round().long().tolist()
+        assert frames == [281, 281, 124, 38, 1]
+        for i, wav in enumerate(wavs):
+            if encoder.normalize_wav:
+                wav = (wav - wav.mean()) / wav.std(correction=0)
+            with torch.no_grad():
+                expected = model(wav.unsqueeze(0), output_hidden_states=True)
+            torch.testing.assert_close(
+                hidden_states[:, i, : frames[i]],
+                torch.stack(expected.hidden_states)[:, 0],
+                atol=1e-5,
+                rtol=1e-5,
+            )
+
+
+def test_encoder_made_in_inference_mode(wavlm_folder):
+    wavs, lengths = torch.randn(2, 12000), torch.tensor([1.0, 0.5])
+    expected, _ = SSLEncoder(wavlm_folder)(wavs, lengths)
+    with torch.inference_mode():
+        hidden_states, _ = SSLEncoder(wavlm_folder)(wavs, lengths)
+    torch.testing.assert_close(hidden_states[:, 0], expected[:, 0])
+
+
 def test_frozen_encoder_stays_in_eval_mode_and_keeps_no_graph(wavlm_folder):
     encoder = torch.nn.ModuleDict({"ssl": SSLEncoder(wavlm_folder)})
     encoder.train()

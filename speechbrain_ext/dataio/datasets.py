@@ -11,7 +11,6 @@ from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.dataio.dataloader import SaveableDataLoader
 from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.dataio.encoder import CategoricalEncoder
-from speechbrain.dataio.sampler import DynamicBatchSampler
 from torch.utils.data import Sampler
 
 from speechbrain_ext.dataio.audio import PackedFile, read_crop
@@ -22,6 +21,8 @@ from speechbrain_ext.utils.signals import outlive_first_signal
 
 # Utterances of shards that are put in another order at once
 SHUFFLED = 2048
+# Of the longest utterance of a batch, what the shortest one has at the least
+LEAST_SHARE = 0.8
 
 
 class DrawnDataset(DynamicItemDataset):
@@ -476,18 +477,44 @@ def loader_by_duration(dataset, max_batch_duration, num_workers=0):
     SaveableDataLoader
         Gives batches, longest first, so that a lack of memory shows at once.
     """
-    sampler = DynamicBatchSampler(
-        dataset,
-        max_batch_length=max_batch_duration,
-        num_buckets=20,
-        length_func=lambda item: min(item["duration"], max_batch_duration),
-        shuffle=False,
-        batch_ordering="descending",
-    )
+    durations = [dataset.data[name]["duration"] for name in dataset.data_ids]
     return SaveableDataLoader(
         dataset,
-        batch_sampler=sampler,
+        batch_sampler=batches_by_duration(durations, max_batch_duration),
         collate_fn=PaddedBatch,
         num_workers=num_workers,
         worker_init_fn=outlive_first_signal,
     )
+
+
+def batches_by_duration(durations, max_batch_duration):
+    """Puts neighbours in the order of their durations into batches.
+
+    A fifth of a batch is padding at the most, and next to nothing where utterances are
+    many, whereas SpeechBrain's buckets of a geometric series leave a fifth.
+
+    Arguments
+    ---------
+    durations : list of float
+        Seconds of each utterance.
+    max_batch_duration : float
+        Seconds of a batch, padding included; a longer utterance comes alone.
+
+    Returns
+    -------
+    list of list of int
+        Positions of the utterances of each batch, the longest first.
+
+    Example
+    -------
+    >>> batches_by_duration([3.0, 9.0, 2.9, 5.0, 3.1], 6.0)
+    [[1], [3], [4], [0, 2]]
+    """
+    batches, longest = [], 0.0
+    for i in sorted(range(len(durations)), key=lambda i: -durations[i]):
+        is_full = not batches or (len(batches[-1]) + 1) * longest > max_batch_duration
+        if is_full or durations[i] < LEAST_SHARE * longest:
+            batches.append([])
+            longest = durations[i]
+        batches[-1].append(i)
+    return batches

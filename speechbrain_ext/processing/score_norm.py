@@ -11,6 +11,9 @@ WeSpeaker averages a speaker's raw embeddings. The defaults are n - 1 and averag
 of unit-length embeddings, where each utterance of a speaker has the same weight.
 """
 
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
 import torch
 
 from speechbrain_ext.processing.scoring import trial_sides
@@ -107,13 +110,14 @@ def cohort_statistics(embeddings, cohort, cohort_size=None, unbiased=True):
     embeddings = torch.nn.functional.normalize(embeddings.float(), dim=1)
     means, stds = [], []
     memory = torch.empty(min(BLOCK, len(embeddings)), n_cohort)
-    for block in embeddings.split(BLOCK):
-        scores = torch.mm(block, cohort, out=memory[: len(block)])
-        if cohort_size is not None:
-            scores = _highest(scores, cohort_size)
-        std, mean = torch.std_mean(scores, dim=1, correction=int(unbiased))
-        means.append(mean)
-        stds.append(std)
+    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
+        for block in embeddings.split(BLOCK):
+            scores = torch.mm(block, cohort, out=memory[: len(block)])
+            if cohort_size is not None:
+                scores = _highest(scores, cohort_size, threads)
+            std, mean = torch.std_mean(scores, dim=1, correction=int(unbiased))
+            means.append(mean)
+            stds.append(std)
     std = torch.cat(stds)
     if bool((std < 1e-6).any()):
         raise InputError(
@@ -123,13 +127,16 @@ def cohort_statistics(embeddings, cohort, cohort_size=None, unbiased=True):
     return torch.cat(means), std
 
 
-def _highest(scores, count):
+def _highest(scores, count, threads):
     """The highest scores of each row, in no order; the others are moved.
 
-    NumPy selects them in a fifth of the time of `torch.topk`.
+    NumPy selects them in a fifth of the time of `torch.topk`, each thread in rows of
+    its own.
     """
     first = scores.shape[1] - count
-    scores.numpy().partition(max(first - 1, 0), axis=1)
+    parts = np.array_split(scores.numpy(), torch.get_num_threads())
+    for _ in threads.map(lambda part: part.partition(max(first - 1, 0), axis=1), parts):
+        pass
     return scores[:, first:]
 
 

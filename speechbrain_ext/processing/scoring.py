@@ -1,6 +1,7 @@
 """Embeddings of trials and their cosine scores."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 import torch
@@ -224,13 +225,21 @@ def trial_sides(embeddings, trials, enrolments=None):
     tensor([0.5000, 1.0000], dtype=torch.float64)
     """
     if enrolments is None:
-        enrol = {name: (name,) for name in set(trials.enrol)}
+        names = list(dict.fromkeys(itertools.chain(trials.enrol, trials.test)))
+        members, counts = torch.arange(len(names)), torch.ones(len(names)).long()
+        of_enrol = of_test = {name: i for i, name in enumerate(names)}
     else:
         require_enrolled(trials, enrolments)
         enrol = {model: tuple(enrolments[model]) for model in set(trials.enrol)}
-    test = {name: (name,) for name in set(trials.test)}
-    distinct = sorted({*enrol.values(), *test.values()})
-    names = sorted({name for side in distinct for name in side})
+        test = {name: (name,) for name in set(trials.test)}
+        distinct = sorted({*enrol.values(), *test.values()})
+        names = sorted({name for side in distinct for name in side})
+        row = {name: i for i, name in enumerate(names)}
+        members = torch.tensor([row[name] for side in distinct for name in side])
+        counts = torch.tensor([len(side) for side in distinct])
+        place = {side: i for i, side in enumerate(distinct)}
+        of_enrol = {name: place[side] for name, side in enrol.items()}
+        of_test = {name: place[side] for name, side in test.items()}
     same = find_same_names(names, embeddings)
     missing = [name for name in names if name not in same]
     if missing:
@@ -240,17 +249,14 @@ def trial_sides(embeddings, trials, enrolments=None):
         )
     known = [same[name] for name in names]
     matrix = checked_embeddings(known, [embeddings[n] for n in known], "the trials")
-    row = {name: i for i, name in enumerate(names)}
-    place = {side: i for i, side in enumerate(distinct)}
-    counts = torch.tensor([len(side) for side in distinct])
     return TrialSides(
         known,
         matrix,
-        torch.tensor([row[name] for side in distinct for name in side]),
-        torch.repeat_interleave(torch.arange(len(distinct)), counts),
+        members,
+        torch.repeat_interleave(torch.arange(len(counts)), counts),
         counts,
-        _places(trials.enrol, {name: place[side] for name, side in enrol.items()}),
-        _places(trials.test, {name: place[side] for name, side in test.items()}),
+        _places(trials.enrol, of_enrol),
+        _places(trials.test, of_test),
     )
 
 

@@ -9,7 +9,19 @@ from transformers.models.wav2vec2.modeling_wav2vec2 import Wav2Vec2FeatureEncode
 from transformers.models.wavlm.modeling_wavlm import WavLMAttention
 
 from speechbrain_ext.lobes.encoders.encoder import Encoder
+from speechbrain_ext.lobes.encoders.position_convolution import (
+    convolve_positions,
+    tap_spectrum,
+)
+from speechbrain_ext.lobes.encoders.sample_convolutions import (
+    convolve_samples,
+    tap_matrices,
+)
+from speechbrain_ext.nnet.derived import Derived
 from speechbrain_ext.nnet.masking import is_traced, valid_positions
+
+# Rows of an utterance's attention that are computed at once
+QUERIES = 256
 
 
 class LengthAwareGroupNorm(nn.GroupNorm):
@@ -78,9 +90,31 @@ class OneByOneFeatureEncoder(Wav2Vec2FeatureEncoder):
     padding too. All families have the convolutions of wav2vec 2.0.
     """
 
-    # Set before each call.
-    fingerprint_ignores = ("lengths",)
+    # The first follows from the weights, the second is set before each call.
+    fingerprint_ignores = ("matrices", "lengths")
+    matrices: Derived
     lengths: tuple[torch.Tensor, int] | None = None
+
+    def one_by_one(self, wavs, samples):
+        """Computes the frames of each waveform.
+
+        Arguments
+        ---------
+        wavs : torch.Tensor
+            Waveforms, of shape (batch, time).
+        samples : torch.Tensor
+            Valid samples of each, of shape (batch,).
+
+        Returns
+        -------
+        list of torch.Tensor
+            Frames of each, of shape (time, channel).
+        """
+        matrices = self.matrices(*(layer.conv.weight for layer in self.conv_layers))
+        return [
+            convolve_samples(self.conv_layers, matrices, wav[:count])
+            for wav, count in zip(wavs, samples.tolist())
+        ]
 
     def forward(self, input_values):
         """Computes the frames of waveforms.
@@ -100,13 +134,7 @@ class OneByOneFeatureEncoder(Wav2Vec2FeatureEncoder):
         if lengths is None:
             return super().forward(input_values)
         samples, n_frames = lengths
-        norm = getattr(self.conv_layers[0], "layer_norm", None)
-        if isinstance(norm, LengthAwareGroupNorm):
-            norm.counts = None
-        frames = [
-            super(OneByOneFeatureEncoder, self).forward(wav[:, :count])[0].T
-            for wav, count in zip(input_values.split(1), samples.tolist())
-        ]
+        frames = self.one_by_one(input_values, samples)
         padded = frames[0].new_zeros(len(frames), n_frames, frames[0].shape[1])
         for row, own in zip(padded, frames):
             row[: len(own)] = own
@@ -119,6 +147,85 @@ class SeparateProjectionsAttention(WavLMAttention):
     The one in transformers reads their weights instead, so that what LoRA adds
     to the layers would have no effect.
     """
+
+    def forward(
+        self,
+        hidden_states,
+        attention_mask=None,
+        position_bias=None,
+        index=0,
+        counts=None,
+        **kwargs,
+    ):
+        """Attends within each utterance.
+
+        Arguments
+        ---------
+        hidden_states : torch.Tensor
+            Hidden states, of shape (batch, time, channel).
+        attention_mask : torch.Tensor
+            1 where a frame is valid, of shape (batch, time), or None.
+        position_bias : torch.Tensor
+            What the layer before returned; None in the first one.
+        index : int
+            Number of the layer.
+        counts : list of int
+            Where the batch is one row of utterances, the frames of each.
+        **kwargs
+            Handed on.
+
+        Returns
+        -------
+        torch.Tensor
+            Output of the shape of hidden_states.
+        None
+            In place of the weights, which nobody asks for.
+        torch.Tensor
+            The bias of positions, for the next layer.
+        """
+        if counts is None:
+            return super().forward(
+                hidden_states, attention_mask, position_bias, index, **kwargs
+            )
+        if position_bias is None:
+            position_bias = self.compute_bias(max(counts), max(counts))
+        (frames,) = hidden_states
+        queries, keys, values, gates = (
+            x.unflatten(1, (self.num_heads, -1)).transpose(0, 1).split(counts, dim=1)
+            for x in (
+                self.q_proj(frames),
+                self.k_proj(frames),
+                self.v_proj(frames),
+                self._gates(frames),
+            )
+        )
+        attended = [
+            self._attend(*utterance, position_bias)
+            for utterance in zip(queries, keys, values, gates)
+        ]
+        output = self.out_proj(torch.cat(attended))
+        return output.unsqueeze(0), None, position_bias
+
+    def _gates(self, frames):
+        """Factors of the bias of positions, of shape (time, head)."""
+        by_head = frames.unflatten(1, (self.num_heads, -1))
+        projected = self.gru_rel_pos_linear(by_head).unflatten(2, (2, -1)).sum(3)
+        reset, update = torch.sigmoid(projected).unbind(2)
+        return reset * (update * self.gru_rel_pos_const.flatten() - 1.0) + 2.0
+
+    def _attend(self, queries, keys, values, gates, position_bias):
+        """Attention of an utterance; arguments are (head, time, ...)."""
+        n_frames = keys.shape[1]
+        bias = position_bias[:, :n_frames, :n_frames]
+        parts = []
+        for query, gate, row in zip(
+            *(x.split(QUERIES, dim=1) for x in (queries, gates, bias))
+        ):
+            scores = torch.baddbmm(
+                row * gate, query, keys.transpose(1, 2), alpha=self.scaling
+            )
+            parts.append((scores.softmax(2) @ values).transpose(0, 1).flatten(1))
+        return torch.cat(parts)
 
     def torch_multi_head_self_attention(
         self, hidden_states, attention_mask, gated_position_bias
@@ -202,8 +309,8 @@ class SSLEncoder(Encoder):
         "wav2vec2-conformer",
     )
 
-    # Set before each call.
-    fingerprint_ignores = ("frame_mask",)
+    # The first is set before each call, the second follows from the weights.
+    fingerprint_ignores = ("frame_mask", "position_spectrum")
 
     # Loads encoders that SpeechBrain has pre-trained.
     _modify_state_dict = Wav2Vec2._modify_state_dict
@@ -218,6 +325,8 @@ class SSLEncoder(Encoder):
         ):
             self.receptive_field = kernel + stride * (self.receptive_field - 1)
         self.model.feature_extractor.__class__ = OneByOneFeatureEncoder
+        self.model.feature_extractor.matrices = Derived(tap_matrices)
+        self.position_spectrum = Derived(tap_spectrum)
         first = self.model.feature_extractor.conv_layers[0]
         if isinstance(getattr(first, "layer_norm", None), nn.GroupNorm):
             norm = LengthAwareGroupNorm(
@@ -279,11 +388,20 @@ class SSLEncoder(Encoder):
         if self.normalize_wav:
             wav = normalize_waveform(wav, valid)
         first = self.model.feature_extractor.conv_layers[0]
+        # Nothing is differentiated or recorded.
+        is_plain = not (is_traced() or torch.is_grad_enabled() or self.training)
+        # The changes of weights that were made in inference mode are not counted,
+        # which `Derived` needs.
+        is_plain = is_plain and not first.conv.weight.is_inference()
+        on_processor = is_plain and wav.device.type == "cpu"
+        is_wavlm = self.config.model_type == "wavlm"
+        if on_processor and is_wavlm and not self.n_inserted:
+            return self._encode_without_padding(wav, samples, frames), frames
         norm = getattr(first, "layer_norm", None)
         if isinstance(norm, LengthAwareGroupNorm):
             kernel, stride = first.conv.kernel_size[0], first.conv.stride[0]
             norm.counts = (samples - kernel) // stride + 1
-        if wav.device.type == "cpu" and not (is_traced() or torch.is_grad_enabled()):
+        if on_processor:
             lengths = samples, self.frames_of(wav.shape[1])
             self.model.feature_extractor.lengths = lengths
         hidden_states = self.model(
@@ -297,6 +415,35 @@ class SSLEncoder(Encoder):
             if isinstance(norm, LengthAwareGroupNorm):
                 norm.counts = None
         return hidden_states, frames - self.n_inserted
+
+    def _encode_without_padding(self, wav, samples, frames):
+        """Hidden states of WavLM, computed of a row of all utterances' frames.
+
+        Only convolutions and attention need to know where an utterance ends.
+        """
+        counts, model = frames.tolist(), self.model
+        x = torch.cat(model.feature_extractor.one_by_one(wav, samples))
+        x, _ = model.feature_projection(x)
+        encoder, positions = model.encoder, model.encoder.pos_conv_embed
+        spectrum = self.position_spectrum(*positions.conv.parameters())
+        shifts = convolve_positions(positions.conv, spectrum, x, counts)
+        x = x + positions.activation(shifts)
+        if not self.config.do_stable_layer_norm:
+            x = encoder.layer_norm(x)
+        hidden_states, position_bias = [x.unsqueeze(0)], None
+        for layer in encoder.layers:
+            x, position_bias = layer(
+                hidden_states[-1], position_bias=position_bias, counts=counts
+            )
+            hidden_states.append(x)
+        return [self._pad(states[0], len(wav)) for states in hidden_states]
+
+    def _pad(self, row, n_batch):
+        if self.frame_mask is None:
+            return row.view(n_batch, -1, row.shape[1])
+        padded = row.new_zeros(*self.frame_mask.shape, row.shape[1])
+        padded[self.frame_mask] = row
+        return padded
 
 
 def normalize_waveform(wav: torch.Tensor, valid: torch.Tensor | None) -> torch.Tensor:
