@@ -75,7 +75,8 @@ def convolve_positions(
     ...     torch.allclose(y[10:], conv(x[10:].T)[:, :5].T, atol=1e-5)
     True
     """
-    n_taps, gap = conv.kernel_size[0], conv.padding[0]
+    n_taps = conv.kernel_size[0]
+    gap = n_taps // 2
     n_channels, n_groups = x.shape[1], conv.groups
     n_points = 2 * (len(spectrum) - 1)
     n_new = n_points - n_taps + 1

@@ -6,6 +6,9 @@ windows of frames are rows of a matrix without being copied, and the group norm 
 the first convolution of the base encoders is part of its weights.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -34,7 +37,7 @@ def tap_matrices(*weights: torch.Tensor) -> list[torch.Tensor]:
 
 
 def convolve_samples(
-    layers: nn.ModuleList, matrices: list[torch.Tensor], wav: torch.Tensor
+    layers: Sequence[Any], matrices: list[torch.Tensor], wav: torch.Tensor
 ) -> torch.Tensor:
     """Computes the frames of an utterance.
 
