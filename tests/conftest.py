@@ -140,6 +140,7 @@ def save_training(folder, hparams, overrides):
     import torch
 
     from speechbrain_ext.config import read_configuration
+    from speechbrain_ext.training.recipes import build_training
     from speechbrain_ext.training.steps import speaker_modules
     from speechbrain_ext.utils.files import write_json
 
@@ -154,7 +155,7 @@ def save_training(folder, hparams, overrides):
         ]
     )
     torch.manual_seed(0)
-    built = configuration.build()
+    built = build_training(configuration)
     speakers = ["ann", "bob", "eve"]
     modules = speaker_modules(built, speakers)
     for module in modules.values():

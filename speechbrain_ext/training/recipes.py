@@ -19,12 +19,36 @@ from speechbrain_ext.utils.errors import InputError
 from speechbrain_ext.utils.locks import hold_folder
 
 
+def build_training(configuration):
+    """Builds what a YAML says; an encoder that is trained is among what is saved.
+
+    Arguments
+    ---------
+    configuration : Configuration
+        Configuration of the training, or of one stage of it.
+
+    Returns
+    -------
+    dict
+        All that the YAML says, built.
+
+    Raises
+    ------
+    InputError
+        If a value cannot be used.
+    """
+    hparams = configuration.build()
+    encoder = hparams["modules"].get("encoder")
+    if encoder is not None and any(p.requires_grad for p in encoder.parameters()):
+        hparams["checkpointer"].add_recoverable("encoder", encoder)
+    return hparams
+
+
 def start_training(configuration):
     """Builds what a YAML says and sets up the folder of the training.
 
-    The folder gets hyperparams.yaml, the self-contained YAML. An encoder that is
-    trained is added to the checkpointer. Where the YAML says start_from, the modules
-    start from the best checkpoint of that training.
+    The folder gets hyperparams.yaml, the self-contained YAML. Where the YAML says
+    start_from, the modules start from the best checkpoint of that training.
 
     Arguments
     ---------
@@ -42,16 +66,11 @@ def start_training(configuration):
         If a value cannot be used, the folder holds a training of another
         architecture, or another run writes to it.
     """
-    hparams = configuration.build()
+    hparams = build_training(configuration)
     on_main_process(hold_folder, hparams["output_folder"])
-    modules = hparams["modules"]
-    if "encoder" in modules and any(
-        p.requires_grad for p in modules["encoder"].parameters()
-    ):
-        hparams["checkpointer"].add_recoverable("encoder", modules["encoder"])
     check_built(hparams)
     if hparams.get("start_from") is not None:
-        load_start(modules, hparams["start_from"])
+        load_start(hparams["modules"], hparams["start_from"])
     start_experiment(configuration, hparams["output_folder"])
     return hparams
 
