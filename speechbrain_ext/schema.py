@@ -399,7 +399,7 @@ BY_REFERENCE = frozenset(
     {
         "add_noise", "drop_chunk", "drop_freq", "encoder_channels", "encoder_lr",
         "first_iteration", "frame_channels", "frame_pooling", "layer_pooling",
-        "n_heads", "pooled_channels", "warmup",
+        "n_heads", "pooled_channels", "recompute", "warmup",
     }
 )  # fmt: skip
 

@@ -249,7 +249,7 @@ def test_classifier_decays_by_itself_and_all_gradients_are_clipped():
     schedule = functools.partial(torch.optim.lr_scheduler.ConstantLR, factor=1.0)
     brain.hparams = SimpleNamespace(
         classifier_weight_decay=2e-4, lr_scheduler=schedule,
-        encoder_lr_scheduler=schedule, layer_lr_decay=1.0,
+        encoder_lr_scheduler=schedule, layer_lr_decay=1.0, number_of_steps=10,
     )  # fmt: skip
     brain.init_optimizers()
     optimizer = brain.optimizers_dict["optimizer"]
