@@ -38,9 +38,11 @@ def build_training(configuration):
         If a value cannot be used.
     """
     hparams = configuration.build()
-    encoder = hparams["modules"].get("encoder")
-    if encoder is not None and any(p.requires_grad for p in encoder.parameters()):
-        hparams["checkpointer"].add_recoverable("encoder", encoder)
+    modules = hparams["modules"]
+    if "encoder" in modules and any(
+        p.requires_grad for p in modules["encoder"].parameters()
+    ):
+        hparams["checkpointer"].add_recoverable("encoder", modules["encoder"])
     return hparams
 
 
