@@ -10,6 +10,7 @@ from conftest import ROOT, run
 
 from speechbrain_ext.inference.speaker import SpeakerRecognition
 from speechbrain_ext.lobes import IVectorExtractor, SpeechMFCC
+from speechbrain_ext.nnet.derived import Derived
 from speechbrain_ext.nnet.gaussian_mixture import GaussianMixture
 from speechbrain_ext.utils.fingerprints import model_fingerprint
 
@@ -274,3 +275,11 @@ def test_recipe_and_its_resumption(corpus, tmp_path):
     # Other settings are refused; nothing is trained anew.
     done = run(SCRIPT, hparams, {**options, "emb_dim": 5}, tmp_path)
     assert "trained with other settings" in done.stderr
+
+
+def test_values_of_tensors_made_in_inference_mode():
+    total = Derived(torch.sum)
+    with torch.inference_mode():
+        x = torch.ones(3)
+        assert total(x) == 3.0
+        assert total(x.fill_(2.0)) == 6.0

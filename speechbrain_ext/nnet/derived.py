@@ -41,7 +41,9 @@ class Derived:
         object
             What `compute` gives for them.
         """
-        # PyTorch counts the changes of a tensor, those of load_state_dict too.
+        if any(tensor.is_inference() for tensor in tensors):
+            return self.compute(*tensors)  # PyTorch does not count their changes
+        # It counts those of all others, of load_state_dict too.
         key = [(tensor.data_ptr(), tensor._version) for tensor in tensors]
         if key != self.key:
             self.value = self.compute(*tensors)

@@ -387,16 +387,13 @@ class SSLEncoder(Encoder):
             wav = wav.masked_fill(~valid, 0.0)
         if self.normalize_wav:
             wav = normalize_waveform(wav, valid)
-        first = self.model.feature_extractor.conv_layers[0]
         # Nothing is differentiated or recorded.
         is_plain = not (is_traced() or torch.is_grad_enabled() or self.training)
-        # The changes of weights that were made in inference mode are not counted,
-        # which `Derived` needs.
-        is_plain = is_plain and not first.conv.weight.is_inference()
         on_processor = is_plain and wav.device.type == "cpu"
         is_wavlm = self.config.model_type == "wavlm"
         if on_processor and is_wavlm and not self.n_inserted:
             return self._encode_without_padding(wav, samples, frames), frames
+        first = self.model.feature_extractor.conv_layers[0]
         norm = getattr(first, "layer_norm", None)
         if isinstance(norm, LengthAwareGroupNorm):
             kernel, stride = first.conv.kernel_size[0], first.conv.stride[0]
