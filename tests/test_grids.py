@@ -252,6 +252,26 @@ def test_grid_of_targets_has_every_cell():
     assert ("lde_aggr", "narrow_bn", "sp_aggr", "utterance", "wide_bn") in cells
 
 
+def test_some_settings_of_a_grid_alone(tmp_path, monkeypatch):
+    taken.clear()
+    ecapa = ROOT / "hparams" / "ecapa_fbank.yaml"
+    grid = tmp_path / "grid.yaml"
+    names = ("utterance", "all, labels too", "all")
+    grid.write_text("".join(f"{name}: {{hparams: {ecapa}}}\n" for name in names))
+    main = runpy.run_path(str(GRID))["main"]
+    monkeypatch.setattr("subprocess.run", fake_recipe)
+    out = tmp_path / "out"
+    arguments = [str(grid), f"--output_folder={out}", "--seeds", "1", "--only"]
+    given = ["--", "--data_folder=x", "--dataset=folder"]
+    main([*arguments, "all", "utterance", *given])
+    assert taken == [("train.py", out / name / "1") for name in ("all", "utterance")]
+    with open(out / "grid.csv", encoding="utf-8") as file:
+        assert [row["system"] for row in csv.DictReader(file)] == ["all", "utterance"]
+    with pytest.raises(InputError, match="no 'both'; it has 'utterance'; 'all, labels"):
+        main([*arguments, "all", "both", *given])
+    assert len(taken) == 2
+
+
 def test_grid_without_hparams_is_an_error(tmp_path):
     (tmp_path / "grid.yaml").write_text("sum: {pool: sum}\n")
     with pytest.raises(InputError, match="sum has no hparams"):

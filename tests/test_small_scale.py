@@ -69,11 +69,15 @@ def test_held_out_speakers_are_in_no_training(laid_out):
 def test_cost_of_a_step(laid_out, tmp_path):
     grid = tmp_path / "grid.yaml"
     ecapa = ROOT / "hparams" / "ecapa_fbank.yaml"
-    grid.write_text(f"narrow: {{hparams: {ecapa}, emb_dim: 8, number_of_steps: 50}}\n")
+    grid.write_text(
+        f"narrow: {{hparams: {ecapa}, emb_dim: 8, number_of_steps: 50}}\n"
+        f"wide: {{hparams: {ecapa}}}\n"
+    )
     options = {**TINY_ECAPA, "data_folder": laid_out / "first"}
     given = [f"--{key}={value}" for key, value in options.items()]
     out = f"--output_folder={tmp_path / 'out'}"
-    main_of("step_cost.py")([str(grid), out, "--steps=3", "--seconds=60", "--", *given])
+    measured = ["--only", "narrow", "--steps=3", "--seconds=60"]
+    main_of("step_cost.py")([str(grid), out, *measured, "--", *given])
     with open(tmp_path / "out/cost.csv", encoding="utf-8") as file:
         (row,) = csv.DictReader(file)
     seconds = float(row["processor seconds a step"])

@@ -38,13 +38,16 @@ def main(arguments):
     )
     parser.add_argument("grid")
     parser.add_argument("--output_folder", required=True)
+    parser.add_argument(
+        "--only", nargs="+", metavar="NAME", help="names of the grid to measure; all"
+    )
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--seconds", type=float, default=100)
     add_debug_option(parser)
     options = parser.parse_args(arguments[:split])
     folder = Path(options.output_folder)
     rows = []
-    for name, entry in read_grid(options.grid).items():
+    for name, entry in read_grid(options.grid, options.only).items():
         overrides = {
             **entry.overrides,
             "number_of_steps": options.steps,

@@ -8,7 +8,8 @@ What follows `--` goes to train.py, or to the recipe that --script names. A run
 whose results are there is not run again; where it was run with other settings, or
 one cannot be trained, the grid stops before it starts anything. A setting that names a
 scoring_chain, a YAML of scoring_chain.py, has its trials scored by that too, and a row
-for each of its steps. Writes grid.md and grid.csv, the mean and range over the seeds,
+for each of its steps. With --only, some settings of the grid alone are trained and in
+the table. Writes grid.md and grid.csv, the mean and range over the seeds,
 and the DET curves of the first seed, det.png and det.pdf.
 """
 
@@ -52,12 +53,15 @@ def main(arguments):
     parser.add_argument("grid", help="YAML: for each name, hparams and overrides")
     parser.add_argument("--output_folder", required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1986])
+    parser.add_argument(
+        "--only", nargs="+", metavar="NAME", help="names of the grid to train; all"
+    )
     parser.add_argument("--script", default=TRAIN, help="recipe; train.py")
     add_debug_option(parser)
     options = parser.parse_args(arguments[:split])
 
     folder = Path(options.output_folder)
-    grid = read_grid(options.grid)
+    grid = read_grid(options.grid, options.only)
     runs = {
         name: [
             grid_run(

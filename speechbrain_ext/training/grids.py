@@ -32,7 +32,7 @@ class GridEntry(NamedTuple):
     scoring_chain: str | None = None
 
 
-def read_grid(path):
+def read_grid(path, only=None):
     """Reads what to train.
 
     Arguments
@@ -41,6 +41,8 @@ def read_grid(path):
         YAML with, for each name, a mapping: hparams, the YAML of the system,
         overrides of its keys, and, where its scores are to go through
         recipes/VoxCeleb/scoring_chain.py too, scoring_chain, the YAML of that.
+    only : list of str or None
+        Names to take, in this order; None takes all.
 
     Returns
     -------
@@ -50,7 +52,8 @@ def read_grid(path):
     Raises
     ------
     InputError
-        If there is no such file, or a name has no hparams.
+        If there is no such file, a name has no hparams, or a name of `only` is not in
+        the grid.
 
     Example
     -------
@@ -76,7 +79,12 @@ def read_grid(path):
         grid[name] = GridEntry(
             settings.pop("hparams"), settings, settings.pop("scoring_chain", None)
         )
-    return grid
+    unknown = [name for name in only or () if name not in grid]
+    if unknown:
+        raise InputError(
+            f"'{path}' has no '{unknown[0]}'; it has " + "; ".join(map(repr, grid))
+        )
+    return grid if only is None else {name: grid[name] for name in only}
 
 
 @dataclasses.dataclass
