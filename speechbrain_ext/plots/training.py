@@ -98,6 +98,8 @@ def plot_costs(path, costs):
 def plot_learning_curves(curves, path):
     """Error rates of systems by what their trainings cost.
 
+    Points are means over the seeds, bars their ranges.
+
     Arguments
     ---------
     curves : dict
@@ -124,13 +126,19 @@ def plot_learning_curves(curves, path):
         for number, (system, points) in enumerate(systems.items()):
             minutes = [at for at, _ in sorted(points)]
             eers = [[100 * eer for eer in of_seeds] for _, of_seeds in sorted(points)]
-            style = {"color": f"C{number}"}
-            axes.plot(minutes, list(map(np.mean, eers)), "o-", label=system, **style)
+            means = np.array(list(map(np.mean, eers)))
             low, high = list(map(min, eers)), list(map(max, eers))
-            axes.fill_between(minutes, low, high, alpha=0.2, **style)
-        axes.set_xscale("log")
+            axes.errorbar(
+                minutes,
+                means,
+                yerr=[means - low, high - means],
+                fmt="os^D"[number % 4] + "-",
+                capsize=4,
+                label=system,
+                color=f"C{number}",
+            )
+        axes.set_xscale("log", base=2)
         axes.xaxis.set_major_formatter("{x:g}")
-        axes.xaxis.set_minor_formatter("{x:g}")
         axes.set_ylim(bottom=0)
         axes.set_title(trials)
         axes.set_xlabel("processor minutes of training")
