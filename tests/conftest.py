@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 # Two workers on two cores, a thread each; it counts before PyTorch is imported.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["OMP_NUM_THREADS"] = "1"
 # A name that is no folder is asked for nowhere, and nothing waits for a network.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["CUDA_VISIBLE_DEVICES"] = ""

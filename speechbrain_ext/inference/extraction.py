@@ -21,6 +21,7 @@ from speechbrain_ext.dataio.embedding_store import (
     same_parts,
 )
 from speechbrain_ext.dataio.windows import Windows, cut_recording
+from speechbrain_ext.inference.cores import fitting_duration, on_each_core
 from speechbrain_ext.utils.cache_keys import stable_hash
 from speechbrain_ext.utils.distributed import (
     in_all_processes,
@@ -92,7 +93,8 @@ def extract_embeddings(
     path : str or Path
         File of the store.
     max_batch_duration : float
-        Seconds of speech in a batch.
+        Seconds of speech in a batch at the most; on a processor there are fewer, as
+        `fitting_duration` has it.
     num_workers : int
         Processes that read audio.
     window_length : float
@@ -230,9 +232,16 @@ def embed_utterances(
     items = {str(number): piece for number, (_, piece) in enumerate(numbered)}
     if not items:
         return
+    max_batch_duration = fitting_duration(speaker_model, max_batch_duration)
     loader = embedding_loader(
         items, speaker_model.sample_rate, max_batch_duration, num_workers
     )
+
+    def encode(model, batch):
+        longest = max((items[n] for n in batch.id), key=lambda i: i["duration"])
+        with _memory_errors(longest):
+            return model.encode_batch(*batch.sig)
+
     left = {name: len(own) for name, own in pieces.items()}
     sums, weights = {}, Counter()
     done, written = {}, time.monotonic()
@@ -244,11 +253,8 @@ def embed_utterances(
         dynamic_ncols=True,
         disable=None,  # where nobody looks
     ) as bar:
-        for batch in loader:
+        for batch, encoded in on_each_core(encode, speaker_model, loader, len(loader)):
             wavs, lengths = batch.sig
-            longest = max((items[n] for n in batch.id), key=lambda i: i["duration"])
-            with _memory_errors(longest):
-                encoded = speaker_model.encode_batch(wavs, lengths)
             # In double precision a mean over one piece is the piece itself.
             for number, embedding, weight in zip(
                 batch.id, encoded.squeeze(1).double().cpu(), lengths.tolist()

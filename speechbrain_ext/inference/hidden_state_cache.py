@@ -14,6 +14,7 @@ from speechbrain_ext.dataio.datasets import embedding_loader
 from speechbrain_ext.dataio.embedding_store import row_keys_of
 from speechbrain_ext.dataio.hidden_states import HiddenStates
 from speechbrain_ext.dataio.windows import check_whole
+from speechbrain_ext.inference.cores import fitting_duration, on_each_core
 from speechbrain_ext.lobes.encoders.encoder import Encoder
 from speechbrain_ext.utils.cache_keys import stable_hash
 from speechbrain_ext.utils.distributed import (
@@ -163,11 +164,12 @@ def _check_space(encoder, utterances, folder):
 
 @torch.no_grad()
 def _encode(encoder, utterances, folder, device, max_batch_duration, num_workers, size):
+    encoder = encoder.to(device)
+    max_batch_duration = fitting_duration(encoder, max_batch_duration)
     loader = embedding_loader(
         utterances, encoder.sample_rate, max_batch_duration, num_workers
     )
     seconds = sum(item["duration"] for item in utterances.values())
-    encoder = encoder.to(device)
     part, n_bytes = {}, 0
     with tqdm(
         total=round(seconds),
@@ -176,9 +178,12 @@ def _encode(encoder, utterances, folder, device, max_batch_duration, num_workers
         dynamic_ncols=True,
         disable=None,  # where nobody looks
     ) as bar:
-        for batch in loader:
-            wavs, lengths = batch.sig
-            states, lengths = encoder(wavs.to(device), lengths.to(device))
+        for batch, (states, lengths) in on_each_core(
+            lambda own, batch: own(*(x.to(device) for x in batch.sig)),
+            encoder,
+            loader,
+            len(loader),
+        ):
             counts = (lengths * states.shape[2]).round().long().tolist()
             for row, (name, count) in enumerate(zip(batch.id, counts)):
                 frames = states[:, row, :count].transpose(0, 1).half().cpu()

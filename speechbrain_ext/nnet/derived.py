@@ -47,7 +47,7 @@ class Derived:
         key = [(tensor.data_ptr(), tensor._version) for tensor in tensors]
         if key != self.key:
             self.value = self.compute(*tensors)
-            self.key = key
+            self.key = key  # last, for threads that share it
         return self.value
 
     def __reduce__(self):

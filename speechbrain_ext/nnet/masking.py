@@ -346,5 +346,8 @@ def zero_padded_batch_norm(norm, x, mask, affine=True):
     0.0
     """
     y = masked_batch_norm(norm, x, mask, affine)
-    # In training they are zero already (`train_batch_norm`).
-    return y if norm.training else zero_padding(y, mask)
+    if mask is None or norm.training:  # which leaves zeros (`train_batch_norm`)
+        return y
+    if is_traced() or torch.is_grad_enabled():
+        return zero_padding(y, mask)
+    return y.mul_(expand_mask(mask, y.dim()))

@@ -11,15 +11,11 @@ import torch
 from torch import nn
 
 
-def tap_spectrum(
-    bias: torch.Tensor, gain: torch.Tensor, direction: torch.Tensor
-) -> torch.Tensor:
+def tap_spectrum(gain: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
     """Transforms the taps of a convolution with weight norm.
 
     Arguments
     ---------
-    bias : torch.Tensor
-        Not used; the arguments are the parameters of the convolution.
     gain : torch.Tensor
         Norm of each tap, of shape (1, 1, tap).
     direction : torch.Tensor
@@ -31,7 +27,6 @@ def tap_spectrum(
         Complex matrices, of shape (frequency, group, group_channel, group_channel),
         for transforms of at least twice as many points as there are taps.
     """
-    del bias
     weight = direction * (gain / direction.norm(dim=(0, 1), keepdim=True))
     n_points = 2 ** (2 * weight.shape[2] - 1).bit_length()
     # A convolution of neural networks is a correlation.
@@ -53,7 +48,7 @@ def convolve_positions(
     conv : torch.nn.Conv1d
         The convolution; what comes out is as long as what goes in.
     spectrum : torch.Tensor
-        `tap_spectrum` of its parameters.
+        `tap_spectrum` of the parameters of its weight.
     x : torch.Tensor
         Frames of one utterance after the other, of shape (frame, channel).
     counts : list of int
@@ -70,7 +65,7 @@ def convolve_positions(
     >>> conv = nn.utils.parametrizations.weight_norm(conv, dim=2)
     >>> x = torch.rand(15, 8)
     >>> with torch.no_grad():
-    ...     spectrum = tap_spectrum(*conv.parameters())
+    ...     spectrum = tap_spectrum(*conv.parametrizations.weight.parameters())
     ...     y = convolve_positions(conv, spectrum, x, [10, 5])
     ...     torch.allclose(y[10:], conv(x[10:].T)[:, :5].T, atol=1e-5)
     True

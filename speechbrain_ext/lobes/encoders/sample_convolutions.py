@@ -100,12 +100,15 @@ def _convolve(x, matrix, bias, conv):
     (kernel,), (stride,) = conv.kernel_size, conv.stride
     n_channels = x.shape[1]
     n_frames = (len(x) - kernel) // stride + 1
-    y = bias
+    y = None
     for tap in range(0, kernel, stride):
         width = min(stride, kernel - tap) * n_channels
         windows = x[tap:].as_strided((n_frames, width), (stride * n_channels, 1))
         taps = matrix[tap * n_channels :][:width]
-        y = windows @ taps if y is None else torch.addmm(y, windows, taps)
+        if y is None:
+            y = windows @ taps if bias is None else torch.addmm(bias, windows, taps)
+        else:  # in place, which autocast leaves alone
+            y.addmm_(windows.to(y.dtype), taps.to(y.dtype))
     return y
 
 

@@ -221,10 +221,11 @@ class SeparateProjectionsAttention(WavLMAttention):
         for query, gate, row in zip(
             *(x.split(QUERIES, dim=1) for x in (queries, gates, bias))
         ):
-            scores = torch.baddbmm(
-                row * gate, query, keys.transpose(1, 2), alpha=self.scaling
-            )
-            parts.append((scores.softmax(2) @ values).transpose(0, 1).flatten(1))
+            # In place: new memory costs a processor more than the products do.
+            scores = (row * gate).to(query.dtype)
+            scores.baddbmm_(query, keys.transpose(1, 2), alpha=self.scaling)
+            torch.softmax(scores, 2, out=scores)
+            parts.append((scores @ values).transpose(0, 1).flatten(1))
         return torch.cat(parts)
 
     def torch_multi_head_self_attention(
@@ -422,7 +423,8 @@ class SSLEncoder(Encoder):
         x = torch.cat(model.feature_extractor.one_by_one(wav, samples))
         x, _ = model.feature_projection(x)
         encoder, positions = model.encoder, model.encoder.pos_conv_embed
-        spectrum = self.position_spectrum(*positions.conv.parameters())
+        taps = positions.conv.parametrizations.weight
+        spectrum = self.position_spectrum(*taps.parameters())
         shifts = convolve_positions(positions.conv, spectrum, x, counts)
         x = x + positions.activation(shifts)
         if not self.config.do_stable_layer_norm:

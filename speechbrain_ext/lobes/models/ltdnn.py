@@ -7,12 +7,18 @@ import torch
 from torch import nn
 
 from speechbrain_ext.lobes.models.astp import ASTP
+from speechbrain_ext.nnet.derived import Derived
 from speechbrain_ext.nnet.initialisation import draw_by_xavier
 from speechbrain_ext.nnet.masking import (
     frame_mask,
     layers_to_map,
     masked_mean,
     zero_padded_batch_norm,
+)
+from speechbrain_ext.nnet.minimal_filtering import (
+    filter_normalised,
+    filter_taps,
+    is_filtered_minimally,
 )
 from speechbrain_ext.nnet.normalised_convolution import convolve_normalised
 from speechbrain_ext.nnet.pooling import (
@@ -259,6 +265,8 @@ class LayerAwareConvolutions(nn.Module):
     torch.Size([2, 192, 13, 50])
     """
 
+    fingerprint_ignores = ("taps_in",)  # which follow from the weights
+
     def __init__(
         self,
         in_channels,
@@ -272,6 +280,7 @@ class LayerAwareConvolutions(nn.Module):
         self.recompute = recompute
         self.norm = nn.BatchNorm2d(in_channels)
         self.conv_in = ConvReLUNorm(in_channels, channels, (5, 3))
+        self.taps_in = Derived(filter_taps)
         self.blocks = nn.ModuleList(
             SERes2Block2d(channels, dilation, scale, se_channels)
             for dilation in dilations
@@ -295,15 +304,18 @@ class LayerAwareConvolutions(nn.Module):
         torch.Tensor
             Output, of shape (batch, out_channels, layer, time).
         """
-        x = with_recomputation(
-            self, convolve_normalised, self.norm, self.conv_in.conv, x, mask
-        )
-        x = self.conv_in.relu_norm(x, mask)
+        x = self.conv_in.relu_norm(self._convolve_in(x, mask), mask)
         outputs = []
         for block in self.blocks:
             x = with_recomputation(self, block, x, mask)
             outputs.append(x)
         return torch.relu_(with_recomputation(self, self._fuse, *outputs))
+
+    def _convolve_in(self, x, mask):
+        norm, conv = self.norm, self.conv_in.conv
+        if not norm.training and is_filtered_minimally(conv, x):
+            return filter_normalised(norm, conv, self.taps_in(conv.weight), x, mask)
+        return with_recomputation(self, convolve_normalised, norm, conv, x, mask)
 
     def _fuse(self, *outputs):
         return self.fusion(torch.cat(outputs, dim=1))

@@ -1,0 +1,111 @@
+"""A batch on each core gives what one after the other does."""
+
+import threading
+
+import pytest
+import soundfile
+import torch
+
+from speechbrain_ext.inference.cores import on_each_core
+from speechbrain_ext.inference.extraction import extract_embeddings
+from speechbrain_ext.inference.speaker import SpeakerRecognition
+from speechbrain_ext.lobes import LTDNN, load_encoder
+from speechbrain_ext.nnet.derived import Derived
+
+
+@pytest.fixture
+def two_threads():
+    """PyTorch with two threads, as many as before afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+class NotesLength(torch.nn.Module):
+    """Notes something on itself in a forward pass, as encoders do."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = torch.nn.Linear(4, 4)
+        self.doubled = Derived(lambda weight: 2 * weight)
+        self.length = 0
+
+    def forward(self, x, meet=lambda: None):
+        """Adds what it has noted before another thread could have."""
+        self.length = len(x)
+        meet()
+        return self.linear(x) + self.length
+
+
+def test_batches_at_once_do_not_see_each_other(two_threads):
+    module = NotesLength().eval()
+    batches = [torch.rand(n, 4) for n in (5, 4, 3, 2)]
+    both = threading.Barrier(2)
+
+    def compute(own, batch):
+        assert own.linear.weight is module.linear.weight
+        assert own.doubled is module.doubled
+        return own(batch, lambda: both.wait(timeout=60)), torch.get_num_threads()
+
+    with torch.no_grad():
+        results = list(on_each_core(compute, module, iter(batches), 4))
+    assert all(batch is own for batch, (own, _) in zip(batches, results))
+    for batch, (output, n_threads) in results:
+        assert n_threads == 1
+        assert torch.equal(output, module(batch))
+        assert not output.requires_grad
+    assert torch.get_num_threads() == 2
+
+
+def test_autocast_and_gradients_hold_on_each_core(two_threads):
+    module = torch.nn.Linear(4, 4)
+    batches = list(torch.rand(3, 2, 4))
+    with torch.autocast("cpu", torch.bfloat16):
+        results = list(on_each_core(lambda own, x: own(x), module, batches, 3))
+    assert {y.dtype for _, y in results} == {torch.bfloat16}
+    assert all(y.requires_grad for _, y in results)
+
+
+def test_a_batch_that_fails_ends_the_work(two_threads):
+    begun = []
+
+    def compute(own, batch):
+        begun.append(batch)
+        if batch == 1:
+            raise ValueError("batch 1")
+        return batch
+
+    results = on_each_core(compute, torch.nn.ReLU(), range(100), 100)
+    assert next(results) == (0, 0)
+    with pytest.raises(ValueError, match="batch 1"):
+        list(results)
+    assert len(begun) < 10
+
+
+def test_few_batches_have_all_threads(two_threads):
+    compute = lambda own, batch: (own, torch.get_num_threads())  # noqa: E731
+    module = torch.nn.ReLU()
+    assert list(on_each_core(compute, module, [0], 1)) == [(0, (module, 2))]
+
+
+def test_embeddings_do_not_depend_on_the_number_of_threads(tmp_path, two_threads):
+    encoder = load_encoder("speechbrain_ext/wavlm-small", freeze=True)
+    sizes = {"in_channels": encoder.channels, "n_layers": encoder.n_layers}
+    back_end = LTDNN(**sizes, conv_channels=16, pooled_channels=16, n_heads=2)
+    model = SpeakerRecognition(encoder, back_end, 16000)
+    utterances = {}
+    for i, seconds in enumerate((6.0, 5.5, 5.2, 2.0, 1.9, 0.5)):
+        path = tmp_path / f"{i}.wav"
+        soundfile.write(path, torch.randn(int(seconds * 16000)) * 0.1, 16000)
+        utterances[str(i)] = {"wav": str(path), "speaker": "a", "duration": seconds}
+    stores = []
+    for n_threads in (2, 1):
+        torch.set_num_threads(n_threads)
+        path = tmp_path / f"{n_threads}.safetensors"
+        stores.append(extract_embeddings(model, utterances, path).embeddings)
+    assert torch.equal(*stores)
+    alone = torch.stack(
+        [model.encode_file(item["wav"]) for item in utterances.values()]
+    )
+    assert torch.allclose(stores[0], alone, atol=1e-5)
