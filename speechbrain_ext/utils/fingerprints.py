@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 import types
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -54,10 +55,16 @@ def model_fingerprint(model):
     >>> pool == model_fingerprint(torch.nn.AvgPool1d(3))
     False
     """
+    named = [
+        item
+        for tensors in (model.named_parameters, model.named_buffers)
+        for item in sorted(tensors(remove_duplicate=False))
+    ]
     digest = hashlib.blake2b(digest_size=32)
-    for tensors in (model.named_parameters, model.named_buffers):
-        for name, value in sorted(tensors(remove_duplicate=False)):
-            digest.update(f"{name} {tensor_digest(value)}".encode())
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        digests = pool.map(tensor_digest, (value for _, value in named))
+        for (name, _), own in zip(named, digests):
+            digest.update(f"{name} {own}".encode())
     return digest.hexdigest() + stable_hash(_Description().of(model))
 
 
