@@ -123,7 +123,8 @@ def _is_on_processor(module):
 def _copy_with_tensors_of(module):
     """What a forward pass notes on modules must not be of another thread's pass.
 
-    What follows from the tensors is shared as they are.
+    Tensors, what follows from them and what the outermost module keeps beside its
+    parts, such as a gallery, are shared.
     """
     derived = [
         value
@@ -132,4 +133,8 @@ def _copy_with_tensors_of(module):
         if isinstance(value, Derived)
     ]
     shared = [*module.parameters(), *module.buffers(), *derived]
-    return copy.deepcopy(module, {id(value): value for value in shared})
+    memo = {id(value): value for value in shared}
+    # Hooks that are methods of the module become those of its copy.
+    own = memo[id(module)] = copy.copy(module)
+    own._modules = copy.deepcopy(module._modules, memo)
+    return own
