@@ -10,6 +10,7 @@ from speechbrain_ext.inference.cores import on_each_core
 from speechbrain_ext.inference.extraction import extract_embeddings
 from speechbrain_ext.inference.speaker import SpeakerRecognition
 from speechbrain_ext.lobes import LTDNN, load_encoder
+from speechbrain_ext.lobes.encoders.random_encoder import save_random_encoder
 from speechbrain_ext.nnet.derived import Derived
 
 
@@ -115,3 +116,20 @@ def test_embeddings_do_not_depend_on_the_number_of_threads(tmp_path, two_threads
         [model.encode_file(item["wav"]) for item in utterances.values()]
     )
     assert torch.allclose(stores[0], alone, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "family", ["wavlm", "wav2vec2", "hubert", "w2v-bert", "whisper"]
+)
+def test_an_encoder_on_each_core(family, tmp_path, two_threads):
+    encoder = load_encoder(save_random_encoder(family, tmp_path / "encoder"))
+    wavs = [torch.randn(3, n) for n in (16000, 12000, 9000)]
+    batches = [(wav, torch.tensor([1.0, 0.8, 0.5])) for wav in wavs]
+    with torch.inference_mode():
+        results = list(
+            on_each_core(lambda own, batch: own(*batch), encoder, batches, 3)
+        )
+        for batch, (states, lengths) in results:
+            expected, expected_lengths = encoder(*batch)
+            assert torch.allclose(states, expected, atol=1e-5)
+            assert torch.equal(lengths, expected_lengths)
