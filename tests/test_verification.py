@@ -113,7 +113,8 @@ def test_enrolments_of_one_and_of_two_utterances(
         )
         results[name] = metrics, read_scores(folder / "scores.txt")[1]
     plain, one, two = (results[name] for name in ("plain", "models", "two"))
-    assert torch.equal(plain[1], one[1])
+    # Their embeddings come of other batches, which rounds otherwise.
+    assert torch.allclose(plain[1], one[1], atol=1e-4)
     assert plain[0]["EER"] == one[0]["EER"] and plain[0]["EER_95"] == one[0]["EER_95"]
     assert plain[0]["conditions"] == one[0]["conditions"]
     assert not torch.allclose(one[1], two[1])
