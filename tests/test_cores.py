@@ -107,11 +107,12 @@ def test_embeddings_do_not_depend_on_the_number_of_threads(tmp_path, two_threads
         soundfile.write(path, torch.randn(int(seconds * 16000)) * 0.1, 16000)
         utterances[str(i)] = {"wav": str(path), "speaker": "a", "duration": seconds}
     stores = []
-    for n_threads in (2, 1):
+    for n_threads, num_workers in ((2, 0), (1, 0), (2, 2)):
         torch.set_num_threads(n_threads)
-        path = tmp_path / f"{n_threads}.safetensors"
-        stores.append(extract_embeddings(model, utterances, path).embeddings)
-    assert torch.equal(*stores)
+        path = tmp_path / f"{n_threads} threads {num_workers}.safetensors"
+        store = extract_embeddings(model, utterances, path, num_workers=num_workers)
+        stores.append(store.embeddings)
+    assert torch.equal(stores[0], stores[1]) and torch.equal(stores[0], stores[2])
     alone = torch.stack(
         [model.encode_file(item["wav"]) for item in utterances.values()]
     )
@@ -133,3 +134,4 @@ def test_an_encoder_on_each_core(family, tmp_path, two_threads):
             expected, expected_lengths = encoder(*batch)
             assert torch.allclose(states, expected, atol=1e-5)
             assert torch.equal(lengths, expected_lengths)
+            assert states.is_inference()

@@ -50,3 +50,12 @@ def test_ltdnn_embeds_as_with_gradients_after_each_step():
         assert model.convolutions.taps_in.value is not None
         assert torch.allclose(embeddings, expected, atol=1e-5)
         assert torch.allclose(embeddings[2:3], alone, atol=1e-5)
+
+
+@torch.no_grad()
+def test_what_stands_in_padded_frames_changes_nothing():
+    model = LTDNN(16, 3, conv_channels=256, pooled_channels=16, n_heads=2).eval()
+    hidden_states, lengths = torch.randn(3, 2, 30, 16), torch.tensor([1, 0.5])
+    expected = model(hidden_states, lengths)
+    hidden_states[:, 1, 15:] = torch.nan
+    assert torch.equal(model(hidden_states, lengths), expected)

@@ -2,7 +2,7 @@
 
 A product of matrices of one utterance is too small to be shared well by the cores, and
 what lies between the products is hardly shared at all. With a batch of its own each
-core is busy, and an embedding does not depend on how many of them there are.
+core is busy, and a batch is rounded in the same way whatever their number.
 """
 
 import copy
@@ -86,12 +86,16 @@ def on_each_core(
         return
     idle = [module, *(_copy_with_tensors_of(module) for _ in range(n_threads - 1))]
     has_gradients, autocast = torch.is_grad_enabled(), torch.is_autocast_enabled("cpu")
-    dtype = torch.get_autocast_dtype("cpu")
+    dtype, inference = (
+        torch.get_autocast_dtype("cpu"),
+        torch.is_inference_mode_enabled(),
+    )
 
     def compute_alone(batch):
         own = idle.pop()
         try:
             with (
+                torch.inference_mode(inference),
                 torch.set_grad_enabled(has_gradients),
                 torch.autocast("cpu", dtype, enabled=autocast),
             ):

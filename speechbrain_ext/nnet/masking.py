@@ -350,4 +350,4 @@ def zero_padded_batch_norm(norm, x, mask, affine=True):
         return y
     if is_traced() or torch.is_grad_enabled():
         return zero_padding(y, mask)
-    return y.mul_(expand_mask(mask, y.dim()))
+    return y.masked_fill_(~expand_mask(mask, y.dim()), 0.0)
