@@ -155,6 +155,31 @@ def test_m4a_of_two_channels_and_another_rate(tmp_path, m4a_decoder):
     assert float(spectrum[440]) == pytest.approx(0.15 * 8000, rel=0.05)
 
 
+@pytest.mark.parametrize("bits", [16, 24])
+def test_m4a_without_loss(tmp_path, m4a_decoder, bits):
+    """Apple Lossless, whose samples are integers."""
+    av = pytest.importorskip("av")
+    path, wave = tmp_path / "a.m4a", 0.3 * np.sin(np.arange(16000) / 7)
+    kind, scale = ("s16p", 2**15) if bits == 16 else ("s32p", 2**31)
+    samples = (wave * scale).astype(np.int16 if bits == 16 else np.int32)
+    with av.open(str(path), "w", format="ipod") as container:
+        stream = container.add_stream("alac", rate=16000, layout="mono", format=kind)
+        frame = av.AudioFrame.from_ndarray(samples[None], format=kind, layout="mono")
+        frame.sample_rate = 16000
+        for packet in [*stream.encode(frame), *stream.encode(None)]:
+            container.mux(packet)
+    assert read_header(path).n_samples == 16000
+    expected = torch.from_numpy(wave).float()
+    torch.testing.assert_close(read_crop(path, 16000), expected, atol=2**-14, rtol=0)
+
+
+def test_m4a_by_name_alone(tmp_path, m4a_decoder):
+    write_voice(tmp_path / "a.wav", 0, 0)
+    shutil.copy(tmp_path / "a.wav", tmp_path / "b.m4a")
+    of_wav, of_m4a = (read_crop(tmp_path / name, 16000) for name in ("a.wav", "b.m4a"))
+    torch.testing.assert_close(of_m4a, of_wav, atol=1e-6, rtol=0)
+
+
 def test_m4a_that_is_none(tmp_path, m4a_decoder):
     (tmp_path / "a.m4a").write_bytes(b"this is no audio at all" * 100)
     with pytest.raises(InputError, match="^unreadable: "):

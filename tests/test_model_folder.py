@@ -1,5 +1,6 @@
 """Exported models: loaded here and by SpeechBrain, with equal embeddings."""
 
+import copy
 import json
 import shutil
 
@@ -117,10 +118,77 @@ def test_waveforms_of_every_kind(ours, batch):
     integers = (wav * 2**15).round().clamp(-(2**15), 2**15 - 1).to(torch.int16)
     scaled = ours.encode_batch(integers.float() / 2**15)
     torch.testing.assert_close(ours.encode_batch(integers), scaled)
-    with pytest.raises(InputError, match="torch.uint8"):
-        ours.encode_batch(integers.to(torch.uint8))
-    with pytest.raises(InputError, match="shape"):
-        ours.encode_batch(wav.view(1, 1, -1))
+    # As soundfile reads, and as wave and scipy do
+    for array, expected in ((wav.double(), right), (integers, scaled)):
+        torch.testing.assert_close(ours.encode_batch(array.numpy()), expected)
+    torch.testing.assert_close(ours.encode_batch(wav.tolist()), right)
+    assert ours.verify_batch(wav.numpy(), wav.numpy())[0] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    "wavs, message",
+    [
+        (torch.zeros(16000, dtype=torch.uint8), "torch.uint8"),
+        (torch.zeros(1, 1, 16000), r"shape \(1, 1, 16000\); give"),
+        (torch.zeros(0, 16000), "no samples"),
+        (torch.zeros(1, 0), "no samples"),
+        # A recording of two channels as soundfile has it
+        (np.zeros((16000, 2)), r"\(16000, 2\) are more than each has samples"),
+        ([torch.zeros(16000), torch.zeros(8000)], "batch_pad_right"),
+        ([[0.0, 0.1], [0.2]], "batch_pad_right"),
+    ],
+)
+def test_what_is_no_waveform(ours, wavs, message):
+    with pytest.raises(InputError, match=message):
+        ours.encode_batch(wavs)
+
+
+def test_lengths_of_every_kind(ours, batch):
+    wavs = batch[1][:2]
+    right = ours.encode_batch(wavs, torch.tensor([1.0, 0.5]))
+    for lengths in ([1.0, 0.5], np.array([1.0, 0.5])):
+        torch.testing.assert_close(ours.encode_batch(wavs, lengths), right)
+        result = ours.verify_batch(wavs, wavs, lengths, lengths)
+        torch.testing.assert_close(result.score, torch.ones(2, 1))
+
+
+@pytest.mark.parametrize(
+    "lengths, message",
+    [
+        ([1.0], r"shape \(1,\); give one for each of 2"),
+        ([[1.0], [0.5]], r"shape \(2, 1\)"),
+        ([1.0, 0.0], "from 0 to 1"),
+        ([1.0, float("nan")], "from nan"),
+        ([16000, 8000], "relative to the longest .* from 8000 to 16000"),
+    ],
+)
+def test_what_is_no_length(ours, batch, lengths, message):
+    with pytest.raises(InputError, match=f"wav_lens .*{message}"):
+        ours.encode_batch(batch[1][:2], lengths)
+
+
+def test_model_as_a_part_of_what_is_trained(ours, batch):
+    wav = batch[1][:1]
+    right = ours.encode_batch(wav)
+    whole = torch.nn.ModuleDict({"speaker": copy.deepcopy(ours)}).train()
+    torch.testing.assert_close(whole["speaker"].encode_batch(wav), right)
+    for dtype in (torch.float16, torch.float64):
+        with pytest.raises(InputError, match=f"{dtype}; call float"):
+            whole["speaker"].to(dtype).encode_batch(wav)
+    # float16 has rounded them.
+    again = whole["speaker"].float().encode_batch(wav)
+    torch.testing.assert_close(again, right, atol=0.05, rtol=0.05)
+
+
+def test_files_that_cannot_be_read_are_named(ours, voices, tmp_path):
+    missing = tmp_path / "gone.wav"
+    message = "gone.wav': there is no such file"
+    with pytest.raises(InputError, match=message):
+        ours.encode_file(missing)
+    with pytest.raises(InputError, match=message):
+        ours.verify_files(voices[0], missing)
+    with pytest.raises(InputError, match=message):
+        ours.enrol("one", [voices[0], missing])
 
 
 def test_decisions_are_those_of_the_model(ours, model_folder, voices):

@@ -11,6 +11,8 @@ import pytest
 import soundfile
 from conftest import write_voice
 
+from speechbrain_ext.augment.one_kind import AddedRecordings
+from speechbrain_ext.augment.recordings import RecordedNoise
 from speechbrain_ext.dataio import audio
 from speechbrain_ext.dataio.audio import read_crop, read_header
 from speechbrain_ext.dataio.corpora import get_corpus
@@ -277,6 +279,20 @@ def test_what_is_no_file_is_not_opened(tmp_path, make, read):
     make(tmp_path / "a.wav")
     with pytest.raises(InputError, match="not a regular file"):
         read(tmp_path / "a.wav")
+
+
+@pytest.mark.parametrize("read", [read_header, lambda path: read_crop(path, 16000)])
+def test_raw_samples(tmp_path, read):
+    (tmp_path / "a.RAW").write_bytes(bytes(32000))
+    with pytest.raises(InputError, match="raw samples have no header"):
+        read(tmp_path / "a.RAW")
+
+
+@pytest.mark.parametrize("augmentation", [AddedRecordings, RecordedNoise])
+def test_broken_noise_is_named(tmp_path, augmentation):
+    (tmp_path / "hum.wav").write_bytes(b"nothing")
+    with pytest.raises(InputError, match="hum.wav': unreadable"):
+        augmentation(tmp_path)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

@@ -13,7 +13,7 @@ import torchaudio
 from torch import nn
 
 from speechbrain_ext.augment.recordings import audio_below, is_at_hand
-from speechbrain_ext.dataio.audio import read_header
+from speechbrain_ext.dataio.audio import require_header
 from speechbrain_ext.dataio.datasets import read_random_crop
 from speechbrain_ext.utils.errors import InputError
 
@@ -112,7 +112,7 @@ class Reverberation:
         self.responses = [
             path
             for path in audio_below(folder)
-            if read_header(path).sample_rate == sample_rate
+            if require_header(path).sample_rate == sample_rate
         ]
         if not self.responses:
             raise InputError(
@@ -171,7 +171,7 @@ class AddedRecordings:
         self.snr = snr
         self.durations = durations
         self.recordings = [
-            (path, read_header(path).duration) for path in audio_below(folder)
+            (path, require_header(path).duration) for path in audio_below(folder)
         ]
 
     def __call__(self, wav):

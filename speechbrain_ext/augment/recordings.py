@@ -11,7 +11,7 @@ from speechbrain.augment.time_domain import AddNoise, AddReverb
 from speechbrain.utils.logger import get_logger
 
 from speechbrain_ext.augment.rooms import write_rooms_table
-from speechbrain_ext.dataio.audio import AUDIO_EXTENSIONS, read_header
+from speechbrain_ext.dataio.audio import AUDIO_EXTENSIONS, require_header
 from speechbrain_ext.dataio.datasets import read_random_crop
 from speechbrain_ext.utils.distributed import in_all_processes, on_main_process
 from speechbrain_ext.utils.errors import InputError
@@ -50,7 +50,7 @@ class RecordedNoise:
     def __init__(self, folder, sample_rate=16000):
         self.sample_rate = sample_rate
         self.recordings = [
-            (path, read_header(path).duration) for path in audio_below(folder)
+            (path, require_header(path).duration) for path in audio_below(folder)
         ]
 
     def __call__(self, waveforms):
@@ -147,7 +147,7 @@ def rooms_table(folder, table, sample_rate):
     """
     responses = []
     for path in audio_below(folder):
-        header = read_header(path)
+        header = require_header(path)
         if (header.sample_rate, header.n_channels) == (sample_rate, 1):
             responses.append((path, header.duration))
     if not responses:

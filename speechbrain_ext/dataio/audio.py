@@ -198,6 +198,37 @@ def read_header(path):
     return header
 
 
+def require_header(path):
+    """Reads the header of an audio file that is needed.
+
+    Arguments
+    ---------
+    path : str or Path
+        Audio file.
+
+    Returns
+    -------
+    AudioHeader
+        What `read_header` returns.
+
+    Raises
+    ------
+    InputError
+        As of `read_header`; the message names the file.
+
+    Example
+    -------
+    >>> require_header("gone.wav")
+    Traceback (most recent call last):
+        ...
+    speechbrain_ext.utils.errors.InputError: 'gone.wav': there is no such file
+    """
+    try:
+        return read_header(path)
+    except InputError as error:
+        raise InputError(f"'{path}': {error}") from None
+
+
 def _why_no_file(path):
     """Says why there is nothing to read; a pipe would never end, for one."""
     try:
@@ -206,7 +237,11 @@ def _why_no_file(path):
         return "there is no such file"
     except OSError as error:
         return f"unreadable: {error.strerror}"
-    return None if stat.S_ISREG(mode) else "not a regular file"
+    if not stat.S_ISREG(mode):
+        return "not a regular file"
+    # libsndfile would have to be told their rate and type.
+    is_raw = Path(path).suffix.lower() == ".raw"
+    return "raw samples have no header; convert it to wav" if is_raw else None
 
 
 def _checked(header):

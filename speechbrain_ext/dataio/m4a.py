@@ -148,6 +148,12 @@ def _decode(file, start, duration):
 def _samples(frame):
     """Samples of a frame, of shape (time, channel)."""
     samples = frame.to_ndarray()
+    # Of Apple Lossless, and where another format has this extension
+    if samples.dtype.kind != "f":
+        limits = np.iinfo(samples.dtype)
+        steps = limits.max - limits.min + 1.0
+        samples = samples * 2 / steps - (1 + 2 * limits.min / steps)
+    samples = samples.astype(np.float32, copy=False)
     if frame.format.is_planar:
         return samples.T
     return samples.reshape(-1, frame.layout.nb_channels)

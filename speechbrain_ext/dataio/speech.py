@@ -5,7 +5,7 @@ import math
 
 import torch
 
-from speechbrain_ext.dataio.audio import read_crop, read_header
+from speechbrain_ext.dataio.audio import read_crop, require_header
 from speechbrain_ext.utils.packages import optional_package
 
 SAMPLE_RATE = 16000
@@ -43,7 +43,7 @@ def doubt_about(path, min_speech=None):
     >>> doubt_about(path)
     'it is silent'
     """
-    duration = read_header(path).duration
+    duration = require_header(path).duration
     if min_speech is not None:
         seconds = speech_seconds(path, min_speech)
         if seconds >= min_speech:
@@ -104,7 +104,7 @@ def speech_seconds(path, enough=math.inf):
     """
     find_speech, model = _silero()
     total = 0
-    for block in _blocks(path, read_header(path).duration):
+    for block in _blocks(path, require_header(path).duration):
         for span in find_speech(block, model, sampling_rate=SAMPLE_RATE):
             total += span["end"] - span["start"]
         if total / SAMPLE_RATE >= enough:

@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from numpy.typing import ArrayLike
 from speechbrain.dataio.encoder import CategoricalEncoder
 from speechbrain.utils.checkpoints import average_checkpoints
 from speechbrain.utils.data_utils import split_path
 from speechbrain.utils.fetching import fetch
 from speechbrain.utils.run_opts import RunOptions
 
-from speechbrain_ext.dataio.audio import read_crop, read_header
+from speechbrain_ext.dataio.audio import read_crop, require_header
 from speechbrain_ext.dataio.embedding_store import EmbeddingStore
 from speechbrain_ext.dataio.trials import Trials
 from speechbrain_ext.dataio.windows import Windows, cut_recording
@@ -314,22 +315,42 @@ class SpeakerRecognition(torch.nn.Module):
         """Device of the parameters."""
         return next(self.parameters()).device
 
+    def train(self, mode: bool = True) -> "SpeakerRecognition":
+        """Stays in evaluation mode, also as a part of what is trained.
+
+        In training mode batch norm and dropout would make embeddings depend on the
+        batch and on chance. What is trained further are `encoder` and
+        `embedding_model`, which have their own modes.
+
+        Arguments
+        ---------
+        mode : bool
+            Has no effect.
+
+        Returns
+        -------
+        SpeakerRecognition
+            The model itself.
+        """
+        del mode
+        return super().train(False)
+
     @torch.no_grad()
     def encode_batch(
         self,
-        wavs: torch.Tensor,
-        wav_lens: torch.Tensor | None = None,
+        wavs: torch.Tensor | ArrayLike,
+        wav_lens: torch.Tensor | ArrayLike | None = None,
         normalize: bool = False,
     ) -> torch.Tensor:
         """Embeds waveforms.
 
         Arguments
         ---------
-        wavs : torch.Tensor
+        wavs : torch.Tensor or numpy.ndarray
             Waveforms at `sample_rate`, of shape (batch, time), or one of shape
             (time,); floating-point samples, or integers of 16 or 32 bits.
-        wav_lens : torch.Tensor
-            Relative lengths, of shape (batch,).
+        wav_lens : torch.Tensor or numpy.ndarray
+            Relative lengths, above 0 and up to 1, of shape (batch,).
         normalize : bool
             Whether to subtract the mean of the training embeddings.
 
@@ -341,11 +362,17 @@ class SpeakerRecognition(torch.nn.Module):
         Raises
         ------
         InputError
-            If the waveforms are of another shape or type, or the mean is not known.
+            If waveforms or lengths are of another shape, type or range, the
+            parameters are not in float32, or the mean is not known.
         """
         wavs = _as_batch(wavs)
-        if wav_lens is None:
-            wav_lens = torch.ones(len(wavs))
+        wav_lens = _as_lengths(wav_lens, len(wavs))
+        dtype = next(self.parameters()).dtype
+        if dtype != torch.float32:
+            raise InputError(
+                f"the model's parameters are {dtype}; call float() on it, and compute "
+                "in half precision under torch.autocast"
+            )
         features, lengths = self.encoder(wavs.to(self.device), wav_lens.to(self.device))
         embeddings = self.embedding_model(features, lengths)
         if not normalize:
@@ -389,7 +416,7 @@ class SpeakerRecognition(torch.nn.Module):
             than its header says.
         """
         windows = Windows.of_settings(window_length, window_overlap)
-        item = {"wav": str(path), "duration": read_header(path).duration}
+        item = {"wav": str(path), "duration": require_header(path).duration}
         total, n_samples = torch.zeros((), dtype=torch.float64), 0
         for piece in cut_recording(item, windows):
             if "start" in piece:
@@ -419,12 +446,12 @@ class SpeakerRecognition(torch.nn.Module):
         return attends_to_layers(self.embedding_model)
 
     @torch.no_grad()
-    def layer_weights(self, wav: torch.Tensor) -> torch.Tensor:
+    def layer_weights(self, wav: torch.Tensor | ArrayLike) -> torch.Tensor:
         """Layer weights of an utterance, where `has_layer_weights`.
 
         Arguments
         ---------
-        wav : torch.Tensor
+        wav : torch.Tensor or numpy.ndarray
             Waveform, of shape (time,).
 
         Returns
@@ -432,7 +459,7 @@ class SpeakerRecognition(torch.nn.Module):
         torch.Tensor
             Layer weights on the CPU, of shape (head, frame, layer).
         """
-        features, _ = self.encoder(wav.unsqueeze(0).to(self.device))
+        features, _ = self.encoder(_as_batch(wav).to(self.device))
         _, weights = self.embedding_model(features, return_weights=True)
         return weights[0].cpu()
 
@@ -495,23 +522,23 @@ class SpeakerRecognition(torch.nn.Module):
 
     def verify_batch(
         self,
-        wavs1: torch.Tensor,
-        wavs2: torch.Tensor,
-        wav1_lens: torch.Tensor | None = None,
-        wav2_lens: torch.Tensor | None = None,
+        wavs1: torch.Tensor | ArrayLike,
+        wavs2: torch.Tensor | ArrayLike,
+        wav1_lens: torch.Tensor | ArrayLike | None = None,
+        wav2_lens: torch.Tensor | ArrayLike | None = None,
         threshold: float | None = None,
     ) -> Verification:
         """Scores pairs of waveforms.
 
         Arguments
         ---------
-        wavs1 : torch.Tensor
+        wavs1 : torch.Tensor or numpy.ndarray
             See `encode_batch`.
-        wavs2 : torch.Tensor
+        wavs2 : torch.Tensor or numpy.ndarray
             Waveforms to compare them with, as many.
-        wav1_lens : torch.Tensor
+        wav1_lens : torch.Tensor or numpy.ndarray
             Relative lengths, of shape (batch,).
-        wav2_lens : torch.Tensor
+        wav2_lens : torch.Tensor or numpy.ndarray
             Relative lengths, of shape (batch,).
         threshold : float
             Threshold in place of the model's own.
@@ -537,12 +564,11 @@ class SpeakerRecognition(torch.nn.Module):
         )
 
     def _seconds(
-        self, wavs: torch.Tensor, wav_lens: torch.Tensor | None
+        self, wavs: torch.Tensor, wav_lens: torch.Tensor | ArrayLike | None
     ) -> list[float]:
         """Duration of each waveform."""
         whole = wavs.shape[1] / self.sample_rate
-        lengths = torch.ones(len(wavs)) if wav_lens is None else wav_lens
-        return (lengths.cpu() * whole).tolist()
+        return (_as_lengths(wav_lens, len(wavs)).cpu() * whole).tolist()
 
     def verify_files(
         self,
@@ -587,7 +613,7 @@ class SpeakerRecognition(torch.nn.Module):
             )
         paths = [path_x, path_y]
         embeddings = self.embed_files(paths, window_length, window_overlap)
-        seconds = [read_header(path).duration for path in paths]
+        seconds = [require_header(path).duration for path in paths]
         return self.scoring.compare(
             embeddings[:1], embeddings[1:], seconds[:1], seconds[1:], threshold
         )
@@ -620,7 +646,7 @@ class SpeakerRecognition(torch.nn.Module):
         """
         files = [files] if isinstance(files, (str, Path)) else list(files)
         embeddings = self.embed_files(files, window_length, window_overlap)
-        seconds = [read_header(path).duration for path in files]
+        seconds = [require_header(path).duration for path in files]
         self.enrolled[name] = (embeddings, seconds)
         return embeddings
 
@@ -661,22 +687,24 @@ class SpeakerRecognition(torch.nn.Module):
         if not self.enrolled:
             raise InputError("nobody is enrolled; call enrol(name, files) first")
         embedding = self.encode_file(file, window_length, window_overlap)
-        duration = read_header(file).duration
+        duration = require_header(file).duration
         return rank_speakers(
             self.scoring, embedding, duration, self.enrolled, threshold
         )[:top]
 
     @torch.no_grad()
     def classify_batch(
-        self, wavs: torch.Tensor, wav_lens: torch.Tensor | None = None
+        self,
+        wavs: torch.Tensor | ArrayLike,
+        wav_lens: torch.Tensor | ArrayLike | None = None,
     ) -> Classification:
         """Which of the training speakers waveforms are of.
 
         Arguments
         ---------
-        wavs : torch.Tensor
+        wavs : torch.Tensor or numpy.ndarray
             See `encode_batch`.
-        wav_lens : torch.Tensor
+        wav_lens : torch.Tensor or numpy.ndarray
             Relative lengths, of shape (batch,).
 
         Returns
@@ -723,14 +751,24 @@ class SpeakerRecognition(torch.nn.Module):
         return self.classify_batch(self.load_audio(path, savedir))
 
     def forward(
-        self, wavs: torch.Tensor, wav_lens: torch.Tensor | None = None
+        self,
+        wavs: torch.Tensor | ArrayLike,
+        wav_lens: torch.Tensor | ArrayLike | None = None,
     ) -> Classification:
         """Classifies waveforms, as `classify_batch`."""
         return self.classify_batch(wavs, wav_lens)
 
 
-def _as_batch(wavs: torch.Tensor) -> torch.Tensor:
+def _as_batch(wavs: torch.Tensor | ArrayLike) -> torch.Tensor:
     """Waveforms as float32 between -1 and 1, of shape (batch, time)."""
+    try:
+        wavs = torch.as_tensor(wavs)
+    except (TypeError, ValueError):
+        raise InputError(
+            "waveforms are no array of numbers; give a tensor or NumPy array, those of "
+            "different lengths padded, with wav_lens "
+            "(speechbrain.utils.data_utils.batch_pad_right does so)"
+        ) from None
     if wavs.dtype in (torch.int16, torch.int32):
         wavs = wavs.double() / 2 ** (torch.iinfo(wavs.dtype).bits - 1)
     elif not wavs.is_floating_point():
@@ -744,4 +782,29 @@ def _as_batch(wavs: torch.Tensor) -> torch.Tensor:
         raise InputError(
             f"waveforms are of shape {tuple(wavs.shape)}; give (batch, time) or (time,)"
         )
+    if not wavs.numel():
+        raise InputError(f"waveforms of shape {tuple(wavs.shape)} have no samples")
+    if wavs.shape[0] > wavs.shape[1]:
+        raise InputError(
+            f"waveforms of shape {tuple(wavs.shape)} are more than each has samples; "
+            "give (batch, time), and of several channels their mean"
+        )
     return wavs.float()
+
+
+def _as_lengths(wav_lens: torch.Tensor | ArrayLike | None, n_wavs: int) -> torch.Tensor:
+    """Relative lengths as float32, of shape (batch,)."""
+    if wav_lens is None:
+        return torch.ones(n_wavs)
+    lengths = torch.as_tensor(wav_lens, dtype=torch.float32)
+    if lengths.shape != (n_wavs,):
+        raise InputError(
+            f"wav_lens are of shape {tuple(lengths.shape)}; give one for each of "
+            f"{n_wavs} waveforms"
+        )
+    if not bool(((lengths > 0) & (lengths <= 1)).all()):
+        raise InputError(
+            "wav_lens are above 0 and up to 1, relative to the longest waveform; "
+            f"these are from {lengths.min():g} to {lengths.max():g}"
+        )
+    return lengths
