@@ -365,15 +365,17 @@ class SpeakerRecognition(torch.nn.Module):
             If waveforms or lengths are of another shape, type or range, the
             parameters are not in float32, or the mean is not known.
         """
-        wavs = _as_batch(wavs)
-        wav_lens = _as_lengths(wav_lens, len(wavs))
+        batch = _as_batch(wavs)
+        relative = _as_lengths(wav_lens, len(batch))
         dtype = next(self.parameters()).dtype
         if dtype != torch.float32:
             raise InputError(
                 f"the model's parameters are {dtype}; call float() on it, and compute "
                 "in half precision under torch.autocast"
             )
-        features, lengths = self.encoder(wavs.to(self.device), wav_lens.to(self.device))
+        features, lengths = self.encoder(
+            batch.to(self.device), relative.to(self.device)
+        )
         embeddings = self.embedding_model(features, lengths)
         if not normalize:
             return embeddings
@@ -548,12 +550,12 @@ class SpeakerRecognition(torch.nn.Module):
         Verification
             The pair of scores and decisions, each of shape (batch, 1).
         """
-        wavs1, wavs2 = _as_batch(wavs1), _as_batch(wavs2)
+        first, second = _as_batch(wavs1), _as_batch(wavs2)
         result = self.scoring.compare(
-            self.encode_batch(wavs1, wav1_lens)[:, 0],
-            self.encode_batch(wavs2, wav2_lens)[:, 0],
-            self._seconds(wavs1, wav1_lens),
-            self._seconds(wavs2, wav2_lens),
+            self.encode_batch(first, wav1_lens)[:, 0],
+            self.encode_batch(second, wav2_lens)[:, 0],
+            self._seconds(first, wav1_lens),
+            self._seconds(second, wav2_lens),
             threshold,
         )
         ratios = result.log_likelihood_ratio
@@ -762,34 +764,34 @@ class SpeakerRecognition(torch.nn.Module):
 def _as_batch(wavs: torch.Tensor | ArrayLike) -> torch.Tensor:
     """Waveforms as float32 between -1 and 1, of shape (batch, time)."""
     try:
-        wavs = torch.as_tensor(wavs)
+        batch = torch.as_tensor(wavs)
     except (TypeError, ValueError):
         raise InputError(
             "waveforms are no array of numbers; give a tensor or NumPy array, those of "
             "different lengths padded, with wav_lens "
             "(speechbrain.utils.data_utils.batch_pad_right does so)"
         ) from None
-    if wavs.dtype in (torch.int16, torch.int32):
-        wavs = wavs.double() / 2 ** (torch.iinfo(wavs.dtype).bits - 1)
-    elif not wavs.is_floating_point():
+    if batch.dtype in (torch.int16, torch.int32):
+        batch = batch.double() / 2 ** (torch.iinfo(batch.dtype).bits - 1)
+    elif not batch.is_floating_point():
         raise InputError(
-            f"waveforms are of {wavs.dtype}; give floating-point samples, int16 or "
+            f"waveforms are of {batch.dtype}; give floating-point samples, int16 or "
             "int32"
         )
-    if wavs.dim() == 1:
-        wavs = wavs.unsqueeze(0)
-    if wavs.dim() != 2:
+    if batch.dim() == 1:
+        batch = batch.unsqueeze(0)
+    if batch.dim() != 2:
         raise InputError(
-            f"waveforms are of shape {tuple(wavs.shape)}; give (batch, time) or (time,)"
+            f"waveforms are of shape {tuple(batch.shape)}; give (batch, time) or (time,)"
         )
-    if not wavs.numel():
-        raise InputError(f"waveforms of shape {tuple(wavs.shape)} have no samples")
-    if wavs.shape[0] > wavs.shape[1]:
+    if not batch.numel():
+        raise InputError(f"waveforms of shape {tuple(batch.shape)} have no samples")
+    if batch.shape[0] > batch.shape[1]:
         raise InputError(
-            f"waveforms of shape {tuple(wavs.shape)} are more than each has samples; "
+            f"waveforms of shape {tuple(batch.shape)} are more than each has samples; "
             "give (batch, time), and of several channels their mean"
         )
-    return wavs.float()
+    return batch.float()
 
 
 def _as_lengths(wav_lens: torch.Tensor | ArrayLike | None, n_wavs: int) -> torch.Tensor:
