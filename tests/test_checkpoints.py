@@ -32,6 +32,33 @@ def test_interrupted_save_is_no_checkpoint(tmp_path):
     torch.testing.assert_close(recovered, good.weight)
 
 
+@pytest.mark.parametrize(
+    "file, kept",
+    [("model.ckpt", 0.0), ("model.ckpt", 0.7), ("clock.ckpt", 0.0), ("CKPT.yaml", 0.0)],
+)
+def test_what_is_cut_short_is_named(tmp_path, file, kept):
+    """As a crash of the machine, or a copy that broke off, leaves it."""
+    recoverables = {"model": torch.nn.Linear(9, 9), "clock": TrainingClock()}
+    checkpointer = AtomicCheckpointer(tmp_path, recoverables)
+    folder = checkpointer.save_checkpoint(meta={"EER": 0.1}).path
+    with open(folder / file, "r+b") as content:
+        content.truncate(int(kept * (folder / file).stat().st_size))
+    for find in (best_checkpoint, lambda _: checkpointer.recover_if_possible()):
+        with pytest.raises(InputError, match=f"{file}' is cut short; delete the fold"):
+            find(tmp_path)
+    assert folder.is_dir()
+
+
+@pytest.mark.parametrize("missing", ["model", "clock"])
+def test_what_a_checkpoint_lacks_is_named(tmp_path, missing):
+    recoverables = {"model": torch.nn.Linear(9, 9), "clock": TrainingClock()}
+    checkpointer = AtomicCheckpointer(tmp_path, recoverables)
+    checkpoint = checkpointer.save_checkpoint()
+    checkpoint.paramfiles[missing].unlink()
+    with pytest.raises(InputError, match=f"has no {missing}.ckpt: .* incomplete"):
+        checkpointer.recover_if_possible()
+
+
 def test_best_checkpoint_is_kept(tmp_path):
     checkpointer = AtomicCheckpointer(tmp_path, {"m": torch.nn.Linear(1, 1)})
     for eer in (0.3, 0.1, 0.2):

@@ -407,6 +407,13 @@ def test_damaged_folders_are_one_line(model_folder, tmp_path):
         ("calibration.json", b"[1]", "no calibration of a model"),
         ("hyperparams.yaml", b"sample_rate: 16000\n", "lacks embedding_model"),
         ("hyperparams.yaml", b"a: [", "is no YAML"),
+        ("hyperparams.yaml", b"", "has no keys"),
+        ("calibration.json", b"", "no calibration of a model"),
+        (
+            "calibration.json",
+            b'{"threshold": NaN, "log_likelihood_ratio": null}',
+            "threshold nan",
+        ),
     ]
     for file, content, message in cases:
         with pytest.raises(InputError, match=message):
@@ -415,6 +422,35 @@ def test_damaged_folders_are_one_line(model_folder, tmp_path):
     save_file({"a": torch.zeros(1)}, other / weights)
     with pytest.raises(InputError, match="another architecture"):
         SpeakerRecognition.from_hparams(other)
+
+
+def test_damaged_trainings_are_one_line(training, tmp_path):
+    def damaged(damage):
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        shutil.copytree(training, folder)
+        for checkpoint in folder.glob("save/CKPT*"):
+            damage(checkpoint)
+        return folder
+
+    # Not embeddings of a model that nobody has trained
+    cases = [
+        (
+            lambda c: (c / "embedding_model.ckpt").unlink(),
+            "has no embedding_model.ckpt",
+        ),
+        (lambda c: (c / "embedding_model.ckpt").write_bytes(b"PK"), "is cut short"),
+        (
+            lambda c: (c / "CKPT.yaml").write_text("EER: 0.1\nunixtime: 1\n"),
+            "threshold",
+        ),
+        (
+            lambda c: (c.parents[1] / "hyperparams.yaml").write_text(""),
+            "hyperparams.yaml' has no keys",
+        ),
+    ]
+    for damage, message in cases:
+        with pytest.raises(InputError, match=message):
+            SpeakerRecognition.from_training(damaged(damage))
 
 
 def test_command_line_and_examples(training, voices, tmp_path, capsys):

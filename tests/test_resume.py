@@ -21,9 +21,12 @@ from trainings import fit, pretraining, speaker_training, state_of
 from speechbrain_ext.dataio.datasets import (
     StepSampler,
 )
+from speechbrain_ext.dataio.manifests import MANIFEST_FIELDS
+from speechbrain_ext.training.steps import training_speakers
 from speechbrain_ext.utils import signals
 from speechbrain_ext.utils.checkpoints import AtomicCheckpointer
 from speechbrain_ext.utils.errors import InputError
+from speechbrain_ext.utils.fields import write_csv
 from speechbrain_ext.utils.locks import hold_folder
 from speechbrain_ext.utils.signals import stop_request
 
@@ -184,6 +187,37 @@ def test_all_steps_are_trained(n_steps, per_epoch, validated, corpus, tmp_path):
     # The one-cycle rate has come to its end.
     rates = brain.schedulers["optimizer"]
     assert rates.last_epoch == n_steps
+
+
+def test_rates_that_would_have_no_effect_are_refused(corpus, tmp_path):
+    brain, data = speaker_training(corpus, tmp_path, 4, 2)
+    die_at(brain, 2, "fit_batch")
+    with pytest.raises(Killed):
+        fit(brain, data)
+    brain, data = speaker_training(corpus, tmp_path, 4, 2)
+    schedule = brain.hparams.lr_scheduler
+    brain.hparams.lr_scheduler = functools.partial(schedule, max_lr=0.5)
+    with pytest.raises(InputError, match="'max_lr': 0.5.* goes on with its own rates"):
+        fit(brain, data)
+
+
+def test_speakers_of_the_checkpoint_are_required(tmp_path):
+    checkpointer = AtomicCheckpointer(tmp_path, {"classifier": torch.nn.Linear(1, 2)})
+    hparams = {"save_folder": tmp_path, "speeds": [100], "checkpointer": checkpointer}
+
+    def manifest_of(*speakers):
+        rows = [(f"{name}/1", "1.wav", name, 1.0) for name in speakers]
+        write_csv(tmp_path / "train.csv", MANIFEST_FIELDS, rows)
+        return tmp_path / "train.csv"
+
+    assert training_speakers(hparams, manifest_of("a", "b")) == ["a", "b"]
+    # Nothing is trained yet.
+    assert training_speakers(hparams, manifest_of("a", "c")) == ["a", "c"]
+    checkpointer.save_checkpoint()
+    assert training_speakers(hparams, manifest_of("c", "a")) == ["a", "c"]
+    # As many speakers, so that the classifier would load
+    with pytest.raises(InputError, match="of other speakers: b, c are not in both"):
+        training_speakers(hparams, manifest_of("a", "b"))
 
 
 def test_too_few_epochs_are_refused(corpus, tmp_path):

@@ -53,7 +53,7 @@ def resolve(text, source):
     Raises
     ------
     InputError
-        If a value is missing, or refers to nothing.
+        If a value is missing, or refers to nothing, or there are no keys.
 
     Example
     -------
@@ -61,7 +61,7 @@ def resolve(text, source):
     0.01
     """
     try:
-        return yaml_as_written().load(resolve_references(text))
+        content = yaml_as_written().load(resolve_references(text))
     except ValueError as error:
         reason = " ".join(str(part) for part in error.args)
         placeholder = re.match(r"'(\w+)' is a !PLACEHOLDER", reason)
@@ -75,6 +75,9 @@ def resolve(text, source):
             f"'{source}': a reference cannot be computed ({error}); mend the values "
             "that it refers to"
         ) from None
+    if not isinstance(content, dict):
+        raise InputError(f"'{source}' has no keys; its lines are 'key: value'")
+    return content
 
 
 def select_keys(content, keys, hparams_file):

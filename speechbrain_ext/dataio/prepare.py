@@ -15,7 +15,6 @@ What is particular to a corpus is in its module of `dataio.corpora`.
 
 import dataclasses
 import hashlib
-import json
 import os
 from pathlib import Path
 
@@ -46,7 +45,7 @@ from speechbrain_ext.dataio.trials import (
 )
 from speechbrain_ext.utils.cache_keys import differences, stable_hash
 from speechbrain_ext.utils.errors import InputError
-from speechbrain_ext.utils.files import write_json
+from speechbrain_ext.utils.files import read_json, write_json
 
 logger = get_logger(__name__)
 
@@ -337,7 +336,7 @@ def prepared_key(save_folder):
     path = Path(save_folder) / KEY_FILE
     if not path.is_file():
         return None
-    return json.loads(path.read_text(encoding="utf-8")).get("key")
+    return read_json(path).get("key")
 
 
 def list_utterances(dataset, data_folder):

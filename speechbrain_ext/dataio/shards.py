@@ -27,7 +27,7 @@ from speechbrain_ext.utils.cache_keys import differences
 from speechbrain_ext.utils.distributed import rank_and_processes
 from speechbrain_ext.utils.errors import InputError
 from speechbrain_ext.utils.fields import read_csv, write_csv
-from speechbrain_ext.utils.files import atomic_path, write_json
+from speechbrain_ext.utils.files import atomic_path, read_json, write_json
 from speechbrain_ext.utils.packages import optional_package
 
 logger = get_logger(__name__)
@@ -198,7 +198,7 @@ def _origin(manifest):
 
 def _read_state(folder):
     path = Path(folder) / "shards.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    return read_json(path) if path.is_file() else None
 
 
 def _write_state(folder, key, complete):

@@ -2,7 +2,6 @@
 
 import dataclasses
 import inspect
-import json
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -46,7 +45,7 @@ from speechbrain_ext.processing.backends import CosineBackend
 from speechbrain_ext.processing.calibration import Calibration
 from speechbrain_ext.utils.checkpoints import best_checkpoint, best_checkpoints
 from speechbrain_ext.utils.errors import InputError
-from speechbrain_ext.utils.files import atomic_path, write_json
+from speechbrain_ext.utils.files import atomic_path, read_json, write_json
 
 ENCODERS = ("weights", "reference")
 BACKEND_SETTINGS = inspect.signature(CosineBackend).parameters
@@ -234,7 +233,7 @@ def _classifier(results: Path, content: dict[str, Any]) -> _Classifier | None:
     checkpoints = best_checkpoints(
         results / "save", content.get("average_checkpoints", 1)
     )
-    speakers = json.loads(speakers_file.read_text(encoding="utf-8"))
+    speakers = read_json(speakers_file)
     state = average_checkpoints(checkpoints, "classifier")
     return _Classifier(state, speakers)
 
@@ -265,7 +264,7 @@ def _metrics(results: Path, verification: str | Path | None) -> dict[str, Any] |
     """metrics.json of the verification, or of the training's test; or None."""
     folder = results / "test" if verification is None else Path(verification)
     try:
-        return json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        return read_json(folder / "metrics.json")
     except FileNotFoundError:
         if verification is None:
             return None

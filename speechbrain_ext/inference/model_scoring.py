@@ -1,6 +1,7 @@
 """How a model scores two embeddings and decides, which travels with it."""
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -226,6 +227,8 @@ class ModelScoring:
             if calibration is not None:
                 calibration = Calibration(**calibration)
             read = ModelScoring(**content, calibration=calibration, cohort=self.cohort)
+            if read.threshold is not None and not math.isfinite(read.threshold):
+                raise ValueError(f"threshold {read.threshold}")
         except (TypeError, KeyError, AttributeError, ValueError) as error:
             raise InputError(
                 f"'{path}' is no calibration of a model ({error}); export it again"

@@ -26,6 +26,7 @@ from speechbrain_ext.utils.checkpoints import (
     best_checkpoint,
     best_checkpoints,
     load_parameters,
+    require_file,
 )
 from speechbrain_ext.utils.distributed import device_of
 from speechbrain_ext.utils.errors import InputError
@@ -286,15 +287,23 @@ class SpeakerRecognition(torch.nn.Module):
         # Trainings of earlier versions name SpeechBrain's own classes.
         leave_padding_out(model["embedding_model"])
         for name in ("encoder", "embedding_model"):
-            # A frozen encoder is not saved.
-            if not (best.path / f"{name}.ckpt").is_file():
+            # What is frozen is not saved.
+            is_trained = any(w.requires_grad for w in model[name].parameters())
+            if not is_trained and name not in best.paramfiles:
                 continue
+            for checkpoint in checkpoints:
+                require_file(checkpoint, name)
             load_parameters(
                 model[name],
                 average_checkpoints(checkpoints, name),
                 f"{name} in '{best.path}', by '{hparams_file}',",
             )
-        thresholds = [checkpoint.meta["threshold"] for checkpoint in checkpoints]
+        thresholds = [checkpoint.meta.get("threshold") for checkpoint in checkpoints]
+        if None in thresholds:
+            raise InputError(
+                f"'{best.path}' has no threshold of validation trials; give the "
+                "output_folder of a training of a speaker model"
+            )
         scoring = ModelScoring(
             threshold=statistics.mean(thresholds),
             threshold_from=f"EER of the validation trials of {dataset or 'its corpus'}",
@@ -782,7 +791,8 @@ def _as_batch(wavs: torch.Tensor | ArrayLike) -> torch.Tensor:
         batch = batch.unsqueeze(0)
     if batch.dim() != 2:
         raise InputError(
-            f"waveforms are of shape {tuple(batch.shape)}; give (batch, time) or (time,)"
+            f"waveforms are of shape {tuple(batch.shape)}; give (batch, time) or "
+            "(time,)"
         )
     if not batch.numel():
         raise InputError(f"waveforms of shape {tuple(batch.shape)} have no samples")

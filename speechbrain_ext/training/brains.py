@@ -180,6 +180,7 @@ class StepBrain(sb.Brain):
         """Sets up optimizers and schedules of what is trained."""
         self.optimizers_dict = {}
         self.schedulers = {}
+        self._rates = {}
         for name, (given, lr_scheduler) in self.trained_parameters().items():
             groups = [
                 {**group, "params": [p for p in group["params"] if p.requires_grad]}
@@ -204,6 +205,7 @@ class StepBrain(sb.Brain):
                     if key in group:
                         group[key] *= group.get("lr_scale", 1.0)
             self.optimizers_dict[name] = optimizer
+            self._rates[name] = _rates(optimizer)
             self.schedulers[name] = scheduler
             if self.checkpointer is not None:
                 self.checkpointer.add_recoverable(name, optimizer)
@@ -237,6 +239,14 @@ class StepBrain(sb.Brain):
             raise other_architecture(
                 self.checkpointer.checkpoints_dir, " ".join(first_line.split())
             ) from None
+        for name, optimizer in self.optimizers_dict.items():
+            if _rates(optimizer) != self._rates[name]:
+                raise InputError(
+                    f"{name}: {self._rates[name]}, but the checkpoint in "
+                    f"'{self.checkpointer.checkpoints_dir}' goes on with its own "
+                    f"rates, {_rates(optimizer)}; give these, or another "
+                    "output_folder"
+                )
         self._resume_epoch()
         if self.optimizer_step:
             logger.info(f"Resumed after {self.optimizer_step} optimiser steps.")
@@ -495,6 +505,15 @@ def check_epochs(epoch_counter, n_steps, steps_per_epoch):
             f"number_of_steps: {n_steps} are more than the {epoch_counter.limit} "
             f"epochs of epoch_counter have at steps_per_epoch: {steps_per_epoch}"
         )
+
+
+def _rates(optimizer):
+    """What a checkpoint has of an optimizer and its schedule beside their state."""
+    names = ("initial_lr", "max_lr", "min_lr", "weight_decay")
+    return [
+        {name: group[name] for name in names if name in group}
+        for group in optimizer.param_groups
+    ]
 
 
 def vectors_without_decay(group):

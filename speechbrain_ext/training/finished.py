@@ -1,12 +1,11 @@
 """Which trainings are finished, and what their results depend on."""
 
-import json
 from pathlib import Path
 
 from speechbrain_ext.config import without_places
 from speechbrain_ext.utils.cache_keys import differences
 from speechbrain_ext.utils.errors import InputError
-from speechbrain_ext.utils.files import write_json
+from speechbrain_ext.utils.files import read_json, write_json
 
 SETTINGS = "settings.json"
 FINISHED = "finished.json"
@@ -40,7 +39,7 @@ def check_settings(output_folder, settings):
     path = Path(output_folder) / SETTINGS
     if not path.is_file():
         return
-    before = json.loads(path.read_text(encoding="utf-8"))
+    before = read_json(path)
     # Earlier releases have the places of caches on record.
     changed = differences(*map(without_places, (before, settings)))
     if changed:

@@ -12,6 +12,7 @@ from ruamel.yaml import YAML, YAMLError
 
 from speechbrain_ext.config import Configuration, read_configuration
 from speechbrain_ext.utils.errors import InputError
+from speechbrain_ext.utils.files import read_json
 
 
 class GridEntry(NamedTuple):
@@ -346,7 +347,7 @@ def read_metrics(folder):
     dict
         The content of metrics.json.
     """
-    return json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    return read_json(folder / "metrics.json")
 
 
 def over_seeds(values, digits):

@@ -22,7 +22,6 @@ or publishes its own list.
 """
 
 import csv
-import json
 import platform
 import statistics
 import time
@@ -37,7 +36,7 @@ from speechbrain_ext.plots.training import plot_costs
 from speechbrain_ext.training.grids import eer_star_over_seeds, over_seeds, read_metrics
 from speechbrain_ext.utils.cache_keys import make_once, stable_hash
 from speechbrain_ext.utils.errors import InputError
-from speechbrain_ext.utils.files import write_json
+from speechbrain_ext.utils.files import read_json, write_json
 from speechbrain_ext.utils.tables import write_table
 
 PUBLISHED = Path(__file__).with_name("published_results.csv")
@@ -318,7 +317,7 @@ def latency_of(run, device, trust_source=False):
         write_json(file, {"milliseconds": measure_latency(model)})
 
     make_once(file, key, measure)
-    return json.loads(file.read_text(encoding="utf-8"))["milliseconds"]
+    return read_json(file)["milliseconds"]
 
 
 def latency_over_trials(run, device, trust_source=False):
@@ -356,7 +355,7 @@ def latency_over_trials(run, device, trust_source=False):
         write_json(file, {"milliseconds": median})
 
     make_once(file, key, measure)
-    return json.loads(file.read_text(encoding="utf-8"))["milliseconds"]
+    return read_json(file)["milliseconds"]
 
 
 def table_rows(name, runs, latency, over_trials=None):

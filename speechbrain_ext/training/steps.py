@@ -20,7 +20,8 @@ from speechbrain_ext.training.checks import build_classifier
 from speechbrain_ext.training.recipes import run_details
 from speechbrain_ext.utils.checkpoints import check_architecture, start_classifier
 from speechbrain_ext.utils.distributed import device_of, on_main_process
-from speechbrain_ext.utils.files import write_json
+from speechbrain_ext.utils.errors import InputError
+from speechbrain_ext.utils.files import read_json, write_json
 
 
 def prepare_data(hparams):
@@ -87,9 +88,24 @@ def training_speakers(hparams, manifest):
     -------
     list of str
         Speakers, as `speaker_classes` gives them.
+
+    Raises
+    ------
+    InputError
+        If there is a checkpoint to go on from, and it is of other speakers.
     """
     speakers = speaker_classes(read_manifest(manifest), hparams["speeds"])
     speakers_file = Path(hparams["save_folder"]) / "speakers.json"
+    checkpoint = hparams["checkpointer"].find_checkpoint()
+    if checkpoint is not None and speakers_file.is_file():
+        others = sorted(set(read_json(speakers_file)).symmetric_difference(speakers))
+        if others:
+            raise InputError(
+                f"the checkpoint in '{hparams['save_folder']}' is of other speakers: "
+                f"{', '.join(others[:5])}{' ...' if len(others) > 5 else ''} are not "
+                "in both; give the data, seed and speeds that it was trained with, or "
+                "another output_folder"
+            )
     on_main_process(write_json, speakers_file, speakers)
     return speakers
 

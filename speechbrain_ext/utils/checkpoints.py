@@ -1,10 +1,10 @@
 """Checkpoints that survive a kill, and their choice by a metric."""
 
-import json
 import logging
 import os
 import shutil
 import time
+import zipfile
 from pathlib import Path
 
 import torch
@@ -19,8 +19,10 @@ from speechbrain.utils.checkpoints import (
 )
 from speechbrain.utils.distributed import ddp_barrier, if_main_process
 from speechbrain.utils.logger import get_logger
+from yaml import YAMLError
 
 from speechbrain_ext.utils.errors import InputError
+from speechbrain_ext.utils.files import read_json
 
 logger = get_logger(__name__)
 
@@ -79,6 +81,40 @@ class AtomicCheckpointer(Checkpointer):
         self.remove_incomplete()
         return super().recover_if_possible(*args, **kwargs)
 
+    def load_checkpoint(self, checkpoint):
+        """As in SpeechBrain; what it lacks is named.
+
+        Arguments
+        ---------
+        checkpoint : speechbrain.utils.checkpoints.Checkpoint
+            Checkpoint to load.
+
+        Raises
+        ------
+        InputError
+            If it has no file of something that is to be loaded.
+        """
+        for name in self.recoverables:
+            require_file(checkpoint, name)
+        super().load_checkpoint(checkpoint)
+
+    @staticmethod
+    def _construct_checkpoint_objects(checkpoint_dirs):
+        # Whoever looks for a checkpoint meets what a crash of the machine or a copy
+        # that broke off has left, before anything is built on it.
+        checkpoints = []
+        for folder in checkpoint_dirs:
+            for file in folder.glob("*.ckpt"):
+                if _is_cut_short(file):
+                    raise _damaged(file)
+            try:
+                checkpoints += Checkpointer._construct_checkpoint_objects([folder])
+            except YAMLError:
+                raise _damaged(folder / METAFNAME) from None
+            if not isinstance(checkpoints[-1].meta, dict):
+                raise _damaged(folder / METAFNAME)
+        return checkpoints
+
     def remove_incomplete(self):
         """Removes what a kill has left of a checkpoint."""
         if if_main_process():
@@ -130,6 +166,50 @@ class AtomicCheckpointer(Checkpointer):
                 shutil.rmtree(checkpoint.path)
                 logger.log(verbosity, f"Deleted checkpoint in {checkpoint.path}")
         ddp_barrier()
+
+
+def _is_cut_short(file):
+    """Whether a file is empty, or an archive of PyTorch's without its end."""
+    with open(file, "rb") as content:
+        start = content.read(2)
+    return not start or start == b"PK" and not zipfile.is_zipfile(file)
+
+
+def _damaged(file):
+    return InputError(
+        f"'{file}' is cut short; delete the folder '{file.parent}', and the checkpoint "
+        "before it is used"
+    )
+
+
+def require_file(checkpoint, name):
+    """Checks that a checkpoint has something.
+
+    Arguments
+    ---------
+    checkpoint : speechbrain.utils.checkpoints.Checkpoint
+        The checkpoint.
+    name : str
+        What it must have, such as embedding_model.
+
+    Raises
+    ------
+    InputError
+        If it has not.
+
+    Example
+    -------
+    >>> checkpointer = AtomicCheckpointer(
+    ...     getfixture("tmpdir"), {"model": torch.nn.Linear(1, 1)}
+    ... )
+    >>> require_file(checkpointer.save_checkpoint(), "model")
+    """
+    if name not in checkpoint.paramfiles:
+        raise InputError(
+            f"'{checkpoint.path}' has no {name}.ckpt: it is of another architecture, "
+            "or incomplete; give the YAML it was trained with, or delete this folder, "
+            "and the checkpoint before it is used"
+        )
 
 
 def _cannot_write(error):
@@ -285,9 +365,7 @@ def start_classifier(classifier, output_folder, speakers):
         If the other training has no checkpoint, is of another architecture,
         or lacks some of the speakers.
     """
-    before = json.loads(
-        (Path(output_folder) / "save" / "speakers.json").read_text("utf-8")
-    )
+    before = read_json(Path(output_folder) / "save" / "speakers.json")
     missing = sorted(set(speakers) - set(before))
     if missing:
         raise InputError(
@@ -408,7 +486,7 @@ def best_checkpoints(folder, n_checkpoints, min_key="EER"):
     """
     checkpoints = []
     if os.path.isdir(folder):
-        checkpoints = Checkpointer(folder).find_checkpoints(
+        checkpoints = AtomicCheckpointer(folder).find_checkpoints(
             min_key=min_key, max_num_checkpoints=n_checkpoints
         )
     if not checkpoints:

@@ -85,6 +85,39 @@ def write_json(path, content):
         )
 
 
+def read_json(path):
+    """Reads what `write_json` has written.
+
+    Arguments
+    ---------
+    path : str or Path
+        The file, which must be there.
+
+    Returns
+    -------
+    dict or list
+        Its content.
+
+    Raises
+    ------
+    InputError
+        If it is no JSON, as where the machine crashed while it was written.
+
+    Example
+    -------
+    >>> target = getfixture("tmpdir") / "metrics.json"
+    >>> write_json(target, {"EER": 0.05})
+    >>> read_json(target)
+    {'EER': 0.05}
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(
+            f"'{path}' is no JSON ({error}); delete it, and it is made again"
+        ) from None
+
+
 def write_lines(path, lines):
     """Writes lines of text atomically.
 
