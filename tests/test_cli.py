@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from speechbrain_ext.cli import main
+from speechbrain_ext.dataio.embedding_files import write_embeddings
 from speechbrain_ext.dataio.embedding_store import EmbeddingStore
 from speechbrain_ext.dataio.enrolments import write_enrolments
 from speechbrain_ext.dataio.scores import read_scores
@@ -206,6 +207,51 @@ def test_bad_input_is_one_line(files):
     with pytest.raises(SystemExit, match="lacks 99 utterances"):
         run(files, "score", "test.scp", "--trials", "trials.txt", "--output", "x",
             "--cohort", "cohort.scp", "--utt2spk", "utt2spk", "--plda")  # fmt: skip
+
+
+@pytest.mark.parametrize("command", ["score", "calibrate"])
+@pytest.mark.parametrize("output", ["trials.txt", "trials.txt/below"])
+def test_output_folder_that_cannot_be(files, command, output):
+    others = ["missing.scp", "--trials", "trials.txt"]
+    if command == "calibrate":
+        others = ["missing.txt", "--train", "missing.txt"]
+    with pytest.raises(SystemExit, match="trials.txt' is a file; .* needs a folder"):
+        run(files, command, *others, "--output", output)
+
+
+def test_output_file_that_is_a_folder(files):
+    (files / "scores.txt").write_text("a b 1 0.5\nc d 0 0.1\n")
+    with pytest.raises(SystemExit, match="' is a folder; give a file"):
+        main(["eval", str(files / "scores.txt"), "--output", str(files)])
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "csv"])
+def test_two_embeddings_of_one_utterance(files, kind):
+    store = EmbeddingStore(["a", "b", "a"], torch.eye(3), ["a"] * 3, [1.0] * 3, "")
+    write_embeddings(files / f"twice.{kind}", store)
+    with pytest.raises(SystemExit, match="has two embeddings of 'a'; keep one"):
+        run(files, "score", f"twice.{kind}", "--trials", "trials.txt", "--output", "x")
+
+
+def test_one_utterance_of_two_speakers(files):
+    with open(files / "utt2spk", "a") as file:
+        file.write("c0/0 c1\n")
+    with pytest.raises(SystemExit, match="line 101: 'c0/0' is of 'c1', and of 'c0'"):
+        run(files, "score", "test.scp", "--trials", "trials.txt", "--output", "x",
+            "--cohort", "cohort.scp", "--utt2spk", "utt2spk", "--plda")  # fmt: skip
+
+
+def test_scores_that_are_no_cosines_are_not_normalised(files):
+    (files / "plda.txt").write_text("t0/0 t0/1 1 90\nt0/0 t1/0 0 -30\n")
+    with pytest.raises(SystemExit, match="a score of 90 beyond those of cosines"):
+        run(files, "norm", "plda.txt", "--embeddings", "test.scp", "--cohort",
+            "cohort.safetensors", "--output", "out.txt")  # fmt: skip
+
+
+def test_calibration_needs_scores_that_differ(files):
+    (files / "same.txt").write_text("a b 1 0.5\nc d 0 0.5\n")
+    with pytest.raises(SystemExit, match="one and the same score, 0.5"):
+        run(files, "calibrate", "same.txt", "--train", "same.txt", "--output", "x")
 
 
 NORM = ["--cohort", "cohort.safetensors", "--score_norm", "s-norm"]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from conftest import SHARED, write_voice
 from processes import run_python
 
 from speechbrain_ext.cli import COMMANDS, commands, main, options
+from speechbrain_ext.cli import embed as embed_command
 from speechbrain_ext.cli import export as export_command
 from speechbrain_ext.cli import lay_out_corpus as layout_command
 from speechbrain_ext.cli import random_encoder as encoder_command
@@ -81,6 +83,10 @@ def test_embeddings_in_every_format(kind, speakers, model_folder, tmp_path, caps
         found = {line.split(",")[0]: line.split(",") for line in lines[1:]}
         assert found["bob/1.wav"][1] == "bob"
         own = torch.tensor([float(number) for number in found["bob/1.wav"][3:]])
+        if kind == "csv":
+            store = read_embeddings(tmp_path / "e.csv")
+            assert store.speaker_of()["bob/1.wav"] == "bob"
+            torch.testing.assert_close(store.by_id()["bob/1.wav"], own)
     elif kind == "parquet":
         from pyarrow import parquet
 
@@ -307,6 +313,64 @@ def test_gallery(speakers, model_folder, tmp_path, capsys):
     ):
         with pytest.raises(SystemExit, match=message):
             main(["gallery", *arguments])
+
+
+def test_a_recording_that_is_given_twice_is_enrolled_once(
+    speakers, model_folder, tmp_path, capsys
+):
+    gallery, recording = str(tmp_path / "gallery"), str(speakers / "ann/0.wav")
+    lines, _, _ = output_of(
+        capsys, "enrol", str(model_folder), "ann", recording, recording,
+        "--gallery", gallery, "--json",
+    )  # fmt: skip
+    assert json.loads(lines[0])["recordings"] == [recording]
+    with pytest.raises(SystemExit, match="there is no gallery '.*other'"):
+        main(["gallery", "list", str(tmp_path / "other")])
+
+
+def test_hidden_files_are_not_embedded(speakers, model_folder, tmp_path, capsys):
+    shutil.copytree(speakers, tmp_path / "copy")
+    (tmp_path / "copy/ann/._0.wav").write_bytes(b"Mac OS X")
+    output = tmp_path / "e.csv"
+    _, status, _ = output_of(
+        capsys, "embed", str(model_folder), str(tmp_path / "copy"),
+        "--output", str(output),
+    )  # fmt: skip
+    assert status == 0 and len(read_embeddings(output).ids) == 9
+
+
+def test_places_and_names_are_tried_before_the_work(
+    speakers, model_folder, tmp_path, monkeypatch
+):
+    (tmp_path / "file").touch()
+    (tmp_path / "a b.wav").write_bytes((speakers / "ann/0.wav").read_bytes())
+    monkeypatch.setattr(embed_command, "load", None)  # nothing is loaded
+    embed = ["embed", str(model_folder), str(tmp_path / "a b.wav"), "--output"]
+    for output, message in (
+        ("file/e.csv", "file' is a file; .* needs a folder in its place"),
+        ("e.scp", "a b.wav': names in Kaldi's files have no space"),
+    ):
+        with pytest.raises(SystemExit, match=message):
+            main([*embed, str(tmp_path / output)])
+
+
+@pytest.mark.parametrize("source", ["training", "model_folder"])
+@pytest.mark.parametrize("device", ["cuda:99", "gpu"])
+def test_a_device_that_is_not_there(source, device, speakers, request):
+    source, recording = request.getfixturevalue(source), str(speakers / "ann/0.wav")
+    with pytest.raises(SystemExit, match=f"PyTorch has no {device} here"):
+        main(["verify", str(source), recording, recording, "--device", device])
+
+
+def test_a_source_that_is_a_file(training, speakers):
+    recording = str(speakers / "ann/0.wav")
+    with pytest.raises(SystemExit, match="is a file; give the folder of a training"):
+        main(["verify", str(training / "hyperparams.yaml"), recording, recording])
+
+
+def test_names_with_line_breaks_are_one_line(model_folder, capsys):
+    with pytest.raises(SystemExit, match=r"^error: 'a\\nb\\xa0.wav': there is no such"):
+        main(["verify", str(model_folder), "a\nb\u00a0.wav", "c.wav"])
 
 
 def test_gallery_of_another_model(speakers, model_folder, tmp_path):

@@ -37,6 +37,11 @@ def test_trials_without_labels_are_written_as_they_are_read(tmp_path):
     assert read_trials(tmp_path / "t.txt", need_labels=False) == trials
 
 
+def test_columns_of_a_csv_may_be_in_any_order(tmp_path):
+    path = write(tmp_path, "sample1,SAMPLE2,note,LABEL\na/1,a/2,,1\na/1,b/1,,0\n")
+    assert read_trials(path) == Trials([1, 0], ["a/1", "a/1"], ["a/2", "b/1"])
+
+
 def test_ids_with_spaces_survive(tmp_path):
     trials = Trials([1, 0], ["a b/1.wav"] * 2, ["a b/2.wav", "c/1.wav"])
     write_trials(tmp_path / "t.txt", trials)
@@ -46,11 +51,15 @@ def test_ids_with_spaces_survive(tmp_path):
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("1 a b\n2 a c\n", "line 2: label '2'"),
+        ("1 a b\n2 a c\n", "line 2: neither '2' nor 'c' is a label"),
         ("1 a b\n0 a\n", "line 2: 2 fields"),
         ("1 a b\n", "no non-target trials"),
         ("0 a b\n", "no target trials"),
-        ("", "no target trials"),
+        ("", "has no trials"),
+        ("\n \n", "has no trials"),
+        ("a b Target\na c Nontarget\n", "line 1: neither 'a' nor 'Target' is a label"),
+        ("a b target\na c imposter\n", "line 2: neither 'a' nor 'imposter' is a label"),
+        ("1,a,b\n0,a,c\n", "line 1: 1 fields.*spaces separate them"),
     ],
 )
 def test_bad_lists_are_named(tmp_path, text, message):

@@ -11,7 +11,8 @@ from speechbrain.augment.time_domain import AddNoise, AddReverb
 from speechbrain.utils.logger import get_logger
 
 from speechbrain_ext.augment.rooms import write_rooms_table
-from speechbrain_ext.dataio.audio import AUDIO_EXTENSIONS, require_header
+from speechbrain_ext.dataio.audio import require_header
+from speechbrain_ext.dataio.corpora.base import audio_files
 from speechbrain_ext.dataio.datasets import read_random_crop
 from speechbrain_ext.utils.distributed import in_all_processes, on_main_process
 from speechbrain_ext.utils.errors import InputError
@@ -117,11 +118,7 @@ def audio_below(folder):
     InputError
         If there are none.
     """
-    paths = sorted(
-        path
-        for path in Path(folder).rglob("*")
-        if path.suffix.lower() in AUDIO_EXTENSIONS
-    )
+    paths = sorted(file.path for file in audio_files(folder, []))
     if not paths:
         raise InputError(f"there is no audio in '{folder}'")
     return paths

@@ -105,4 +105,4 @@ def _usage(error):
     context = getattr(error, "ctx", None)
     if context is None:
         return message
-    return f"{message} See {context.command_path} --help"
+    return f"{message.rstrip('.')}. See {context.command_path} --help"

@@ -34,8 +34,9 @@ def command(scores, train, p_target, output, as_json):
     from speechbrain_ext.inference.verification import calibration_metrics
     from speechbrain_ext.plots.detection import plot_calibration
     from speechbrain_ext.processing.calibration import Calibration
-    from speechbrain_ext.utils.files import write_json
+    from speechbrain_ext.utils.files import require_writable, write_json
 
+    require_writable(Path(output) / "scores.txt")
     train_trials, train_scores = read_scores(train)
     trials, scores = read_scores(scores, need_labels=False)
     calibration = Calibration.fit(

@@ -52,7 +52,7 @@ find . -name '*.flac' | speechbrain-ext embed ltdnn - --output embeddings.scp
 )
 @click.option(
     "--num_workers",
-    type=int,
+    type=click.IntRange(min=0),
     default=0,
     show_default=True,
     help="Processes that read audio; with --engine ray, of each worker.",
@@ -89,6 +89,8 @@ def command(
     elif output not in (None, "-"):
         check_can_write(output)
     utterances, broken = find_recordings(standard_input_lines(recordings))
+    if engine == "local" and output not in (None, "-"):
+        check_can_write(output, utterances)
     if not skip_broken or not utterances:
         require_whole(broken)
     for path, reason in broken.items():

@@ -42,7 +42,8 @@ def command(
 
     gallery = Gallery(gallery)
     model = load(source, device, revision, trust_source)
-    recordings = [str(Path(path).absolute()) for path in recordings]
+    # Each once: one that is given twice would weigh as two.
+    recordings = list(dict.fromkeys(str(Path(path).absolute()) for path in recordings))
     embeddings, durations = embed_speech(
         model, recordings, window_length, window_overlap, min_speech
     )

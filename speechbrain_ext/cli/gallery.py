@@ -1,8 +1,11 @@
 """speechbrain-ext gallery."""
 
+from pathlib import Path
+
 import click
 
 from speechbrain_ext.cli.options import Command, as_json, show
+from speechbrain_ext.utils.errors import InputError
 
 
 @click.group()
@@ -17,6 +20,8 @@ def list_speakers(gallery, as_json):
     """List the speakers of GALLERY and their recordings."""
     from speechbrain_ext.inference.gallery import Gallery
 
+    if not Path(gallery).exists():
+        raise InputError(f"there is no gallery '{gallery}'")
     for name, recordings in Gallery(gallery).speakers().items():
         text = "\n".join([name, *(f"    {path}" for path in recordings)])
         show(text, {"name": name, "recordings": recordings}, as_json)

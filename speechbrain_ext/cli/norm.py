@@ -15,6 +15,7 @@ from speechbrain_ext.cli.options import (
 )
 from speechbrain_ext.utils.errors import InputError
 
+ROUNDING = 1e-3  # of cosines, in half precision
 EXAMPLES = """
 speechbrain-ext norm scores.txt --embeddings test.scp --cohort train.scp \\
     --utt2spk train/utt2spk --cohort_size 300 --output normalized.txt
@@ -26,7 +27,7 @@ speechbrain-ext norm scores.txt --embeddings test.scp --cohort train.scp \\
 @click.option(
     "--embeddings",
     required=True,
-    help="Of the trials; .safetensors, .parquet, .npz, .scp, .ark.",
+    help="Of the trials; .safetensors, .parquet, .csv, .npz, .scp, .ark.",
 )
 @click.option(
     "--score_norm", type=click.Choice(SCORE_NORMS), default="s-norm",
@@ -46,11 +47,22 @@ def command(
     from speechbrain_ext.dataio.enrolments import match_models, read_enrolments
     from speechbrain_ext.dataio.scores import read_scores, write_scores
     from speechbrain_ext.inference.verification import summary, verification_metrics
+    from speechbrain_ext.utils.files import require_writable
 
     if output == "-" and as_json:
         raise InputError("--json and --output - both print; leave one out")
+    if output != "-":
+        require_writable(output)
     backend = make_backend(**backend)
-    trials, scores = read_scores(scores, need_labels=False)
+    source = scores
+    trials, scores = read_scores(source, need_labels=False)
+    largest = float(scores.abs().max())
+    if largest > 1 + ROUNDING:
+        raise InputError(
+            f"'{source}' has a score of {largest:g} beyond those of cosines, -1 to 1, "
+            "as PLDA or normalised ones; give cosine scores, or let "
+            "`speechbrain-ext score` make them"
+        )
     compared, models = trials, None
     if enrolments is not None:
         models = read_enrolments(enrolments)

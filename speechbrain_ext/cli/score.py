@@ -70,16 +70,18 @@ speechbrain-ext score test.scp --trials trials.txt --output out \\
 def command(
     embeddings, trials, output, cohort, utt2spk, enrolments, average, as_json, **backend
 ):  # fmt: skip
-    """Score a trial list from EMBEDDINGS (safetensors, Parquet, npz, scp or ark)."""
+    """Score a trial list from EMBEDDINGS (safetensors, Parquet, CSV, npz, scp, ark)."""
     from speechbrain_ext.cli.backend_options import make_backend, read_cohort
     from speechbrain_ext.dataio.embeddings import read_embeddings
     from speechbrain_ext.dataio.enrolments import match_models, read_enrolments
     from speechbrain_ext.dataio.scores import write_scores
     from speechbrain_ext.dataio.trials import read_trials
     from speechbrain_ext.inference.verification import report, summary
+    from speechbrain_ext.utils.files import require_writable
 
     if average is not None and enrolments is None:
         raise InputError("--average has no effect without --enrolments")
+    require_writable(Path(output) / "scores.txt")
     backend = make_backend(**backend)
     cohort = read_cohort(cohort, utt2spk, backend)
     store = read_embeddings(embeddings)

@@ -2,27 +2,30 @@
 
 from pathlib import Path
 
-from speechbrain_ext.dataio.kaldi import write_scp
+from speechbrain_ext.dataio.kaldi import require_kaldi_names, write_scp
 from speechbrain_ext.dataio.parquet import load_pyarrow, write_parquet
 from speechbrain_ext.utils.errors import InputError
 from speechbrain_ext.utils.fields import write_csv
+from speechbrain_ext.utils.files import require_writable
 
 EXTENSIONS = (".safetensors", ".csv", ".scp", ".parquet")
 
 
-def check_can_write(path):
+def check_can_write(path, ids=()):
     """Says, before long work, where embeddings cannot be written to a file.
 
     Arguments
     ---------
     path : str or Path
         See `write_embeddings`.
+    ids : iterable of str
+        Their ids, where these are known.
 
     Raises
     ------
     InputError
-        If the format is unknown or takes a package that is not installed, or there
-        is a folder of this name.
+        If the format is unknown or takes a package that is not installed, or see
+        `require_writable`.
 
     Example
     -------
@@ -31,10 +34,11 @@ def check_can_write(path):
     extension = Path(path).suffix.lower()
     if extension not in EXTENSIONS:
         raise InputError(f"'{path}': embeddings are written as {', '.join(EXTENSIONS)}")
-    if Path(path).is_dir():
-        raise InputError(f"'{path}' is a folder; give a file")
+    require_writable(path)
     if extension == ".parquet":
         load_pyarrow()
+    if extension == ".scp":
+        require_kaldi_names(ids)
 
 
 def write_embeddings(path, store):

@@ -1,5 +1,7 @@
 """Embeddings of any toolkit as an embedding store."""
 
+import csv
+import re
 import zipfile
 from collections import Counter
 from pathlib import Path
@@ -11,11 +13,12 @@ from speechbrain_ext.dataio.embedding_store import EmbeddingStore
 from speechbrain_ext.dataio.kaldi import read_ark, read_scp
 from speechbrain_ext.dataio.parquet import parquet_files, read_parquet
 from speechbrain_ext.utils.errors import InputError
-from speechbrain_ext.utils.fields import find_same_names, read_fields
+from speechbrain_ext.utils.fields import find_same_names, read_csv, read_fields
+from speechbrain_ext.utils.files import open_text
 
 
 def read_embeddings(path, utt2spk=None):
-    """Reads an embedding store, Parquet, NumPy's npz, or Kaldi's scp or ark.
+    """Reads an embedding store, Parquet, CSV, NumPy's npz, or Kaldi's scp or ark.
 
     Nothing in the file is run: pipes in an scp and pickled objects are refused.
 
@@ -23,8 +26,8 @@ def read_embeddings(path, utt2spk=None):
     ---------
     path : str or Path
         A .safetensors file of `EmbeddingStore`; a .parquet file or folder, as of
-        `write_parquet`; an .npz with an array for each utterance id; or Kaldi's .scp
-        or .ark.
+        `write_parquet`; a .csv as of `write_embeddings`; an .npz with an array for
+        each utterance id; or Kaldi's .scp or .ark.
     utt2spk : str or Path
         Kaldi's `utterance speaker` lines, for all but .safetensors; without it
         each utterance of a file that has no speakers counts as one.
@@ -62,16 +65,17 @@ def read_embeddings(path, utt2spk=None):
                 f"{tuple(shape)}; one embedding is a vector"
             )
         store.embeddings = store.embeddings.reshape(len(store.ids), shape[-1])
+        _require_one_of_each(store.ids, path)
         return store
-    if path.suffix == ".parquet":
-        store = _read_parquet(path)
+    if path.suffix in WITH_SPEAKERS:
+        store = WITH_SPEAKERS[path.suffix](path)
         if utt2spk is not None:
             store.speakers = _speakers(utt2spk, store.ids)
         return store
     if path.suffix not in READERS:
         raise InputError(
-            f"'{path}': embeddings are read from .safetensors, .parquet, "
-            + ", ".join(READERS)
+            f"'{path}': embeddings are read from .safetensors, "
+            + ", ".join([*WITH_SPEAKERS, *READERS])
         )
     rows = {}
     for name, vector in READERS[path.suffix](path):
@@ -94,9 +98,7 @@ def _read_parquet(path):
     ids = [name for store in stores for name in store.ids]
     if not ids:
         raise InputError(f"'{path}' has no embeddings")
-    if len(set(ids)) < len(ids):
-        name = next(name for name, count in Counter(ids).items() if count > 1)
-        raise InputError(f"'{path}' has two embeddings of '{name}'; keep one")
+    _require_one_of_each(ids, path)
     dimensions = sorted({store.embeddings.shape[1] for store in stores})
     if len(dimensions) > 1:
         raise InputError(
@@ -111,6 +113,38 @@ def _read_parquet(path):
         [duration for store in stores for duration in store.durations],
         fingerprints.pop() if len(fingerprints) == 1 else "",
     )
+
+
+def _read_csv(path):
+    with open_text(path, newline="") as file:
+        header = next(csv.reader(file), [])
+    columns = [name for name in header if re.fullmatch(r"e\d+", name)]
+    if not columns:
+        raise InputError(
+            f"'{path}' has no embeddings, which are in columns e0, e1 and so on"
+        )
+    store = EmbeddingStore([], torch.empty(0), [], [], "")
+    vectors = []
+    names = ("id", "speaker", "duration", *columns)
+    for number, (name, speaker, duration, *row) in read_csv(path, "embeddings", names):
+        try:
+            store.durations.append(float(duration))
+            vectors.append([float(value) for value in row])
+        except ValueError as error:
+            raise InputError(f"'{path}', line {number}: {error}") from None
+        store.ids.append(name)
+        store.speakers.append(speaker)
+    if not vectors:
+        raise InputError(f"'{path}' has no embeddings")
+    _require_one_of_each(store.ids, path)
+    store.embeddings = torch.tensor(vectors)
+    return store
+
+
+def _require_one_of_each(ids, path):
+    if len(set(ids)) < len(ids):
+        name = next(name for name, count in Counter(ids).items() if count > 1)
+        raise InputError(f"'{path}' has two embeddings of '{name}'; keep one")
 
 
 def _read_npz(path):
@@ -128,6 +162,7 @@ def _read_npz(path):
 
 
 READERS = {".npz": _read_npz, ".scp": read_scp, ".ark": read_ark}
+WITH_SPEAKERS = {".parquet": _read_parquet, ".csv": _read_csv}
 
 
 def _rows(vectors, names, path):
@@ -151,8 +186,13 @@ def _rows(vectors, names, path):
 
 def _speakers(utt2spk, names):
     """Speaker of each name, by a file of `utterance speaker` lines."""
-    lines = read_fields(utt2spk, "utt2spk file", [2])
-    speaker_of = {name: speaker for _, (name, speaker) in lines}
+    speaker_of = {}
+    for number, (name, speaker) in read_fields(utt2spk, "utt2spk file", [2]):
+        if speaker_of.setdefault(name, speaker) != speaker:
+            raise InputError(
+                f"'{utt2spk}', line {number}: '{name}' is of '{speaker}', and of "
+                f"'{speaker_of[name]}' above; keep one"
+            )
     same = find_same_names(names, speaker_of)
     missing = sorted(name for name in names if name not in same)
     if missing:

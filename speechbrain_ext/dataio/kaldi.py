@@ -116,19 +116,42 @@ def write_scp(path, vectors):
     >>> dict(read_scp(path))
     {'a': array([1., 1.], dtype=float32)}
     """
+    require_kaldi_names(vectors)
     path = Path(path)
     ark = path.with_suffix(".ark").absolute()
     lines = []
     with atomic_path(ark) as partial, open(partial, "wb") as file:
         for name, vector in vectors.items():
-            if len(name.split()) != 1:
-                raise InputError(f"'{name}': names in Kaldi's files have no space")
             file.write(escaped(name).encode() + b" ")
             lines.append((name, f"{ark}:{file.tell()}"))
             data = np.asarray(vector, dtype="<f4")
             size = b"\4" + len(data).to_bytes(4, "little")
             file.write(BINARY + b"FV " + size + data.tobytes())
     write_fields(path, lines)
+
+
+def require_kaldi_names(names):
+    """Checks that ids can be written to Kaldi's files.
+
+    Arguments
+    ---------
+    names : iterable of str
+        Utterance ids.
+
+    Raises
+    ------
+    InputError
+        If one has a space.
+
+    Example
+    -------
+    >>> require_kaldi_names(["anna/1.wav"])
+    """
+    for name in names:
+        if len(name.split()) != 1:
+            raise InputError(
+                f"'{name}': names in Kaldi's files have no space; write another format"
+            )
 
 
 def _scp_fields(line, place):

@@ -4,6 +4,7 @@ import glob
 from pathlib import Path
 
 from speechbrain_ext.dataio.audio import AUDIO_EXTENSIONS, read_header
+from speechbrain_ext.dataio.corpora.base import audio_files
 from speechbrain_ext.utils.errors import InputError
 
 
@@ -66,11 +67,7 @@ def _named_files(given):
     """Id, path and speaker of each recording that one input stands for."""
     path = Path(given)
     if path.is_dir():
-        files = sorted(
-            file
-            for file in path.rglob("*")
-            if file.suffix.lower() in AUDIO_EXTENSIONS and file.is_file()
-        )
+        files = sorted(file.path for file in audio_files(path, []))
         if not files:
             raise InputError(
                 f"'{given}' has no recordings ({', '.join(AUDIO_EXTENSIONS)})"

@@ -89,8 +89,8 @@ def read_trials(path: str | Path, need_labels: bool = True) -> Trials:
 
     Lines are `label enrol test`, as VoxCeleb's, or `enrol test label`, as Kaldi's.
     Labels are 1 and 0 or `target` and `nontarget`. Fields are
-    those of `speechbrain_ext.utils.fields`. A file whose first line begins with
-    LABEL,SAMPLE1,SAMPLE2 is read as CSV, further columns being left out.
+    those of `speechbrain_ext.utils.fields`. A file whose first line names the columns
+    LABEL, SAMPLE1 and SAMPLE2 is read as CSV, further columns being left out.
 
     Arguments
     ---------
@@ -122,7 +122,9 @@ def read_trials(path: str | Path, need_labels: bool = True) -> Trials:
     ['a-2', 'b-1']
     """
     rows = list(_trial_rows(path))
-    n_fields = len(rows[0][1]) if rows else None
+    if not rows:
+        raise InputError(f"'{path}' has no trials; a line is 'label enrol test'")
+    n_fields = len(rows[0][1])
     label_first = _label_is_first([fields for _, fields in rows])
     labels: list[int] = []
     enrol: list[str] = []
@@ -134,12 +136,14 @@ def read_trials(path: str | Path, need_labels: bool = True) -> Trials:
                 f"above have {n_fields}"
             )
         if n_fields == 3:
-            label = fields.pop(0 if label_first else 2)
+            label = fields[0 if label_first else 2]
             if label not in LABELS:
                 raise InputError(
-                    f"'{path}', line {number}: label '{label}'; use 1 for target and "
-                    "0 for non-target trials, in front or at the end of all lines"
+                    f"'{path}', line {number}: neither '{fields[0]}' nor '{fields[2]}' "
+                    "is a label as in all lines; use 1 or target, and 0 or nontarget, "
+                    "in front or at the end"
                 )
+            del fields[0 if label_first else 2]
             labels.append(LABELS[label])
         elif need_labels:
             raise InputError(
@@ -177,7 +181,8 @@ def _has_csv_header(path: str | Path) -> bool:
         return False
     with open_text(path) as lines:
         first = next((line for line in lines if line.strip()), "")
-    return first.strip().upper().startswith(",".join(CSV_COLUMNS))
+    columns = {column.strip() for column in first.upper().split(",")}
+    return columns.issuperset(CSV_COLUMNS)
 
 
 def _label_is_first(rows: list[list[str]]) -> bool:

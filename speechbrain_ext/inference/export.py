@@ -45,7 +45,12 @@ from speechbrain_ext.processing.backends import CosineBackend
 from speechbrain_ext.processing.calibration import Calibration
 from speechbrain_ext.utils.checkpoints import best_checkpoint, best_checkpoints
 from speechbrain_ext.utils.errors import InputError
-from speechbrain_ext.utils.files import atomic_path, read_json, write_json
+from speechbrain_ext.utils.files import (
+    atomic_path,
+    read_json,
+    require_writable,
+    write_json,
+)
 
 ENCODERS = ("weights", "reference")
 BACKEND_SETTINGS = inspect.signature(CosineBackend).parameters
@@ -128,6 +133,7 @@ def export_model(
     for path in recordings.values():
         read_crop(path, 16000)  # that it is a recording
     header = space_header(output.name) if space else {}
+    require_writable(output / HYPERPARAMS)
     model = SpeakerRecognition.from_training(results, trust_source=trust_source)
     hparams_file = results / HYPERPARAMS
     content = resolve(hparams_file.read_text(encoding="utf-8"), hparams_file)

@@ -201,6 +201,11 @@ def find_model(
         If there is no such folder or model, or a revision of a folder is asked for.
     """
     folder = Path(source)
+    if folder.is_file():
+        raise InputError(
+            f"'{source}' is a file; give the folder of a training, or one that "
+            "`speechbrain-ext export` wrote"
+        )
     if not folder.is_dir():
         try:
             folder = Path(
@@ -222,8 +227,8 @@ def find_model(
         raise InputError(f"'{source}' is a folder, which has no revision; leave it out")
     if not (folder / HYPERPARAMS).is_file():
         raise InputError(
-            f"'{source}' has no {HYPERPARAMS}; give a folder that "
-            "`speechbrain-ext export` wrote"
+            f"'{source}' has no {HYPERPARAMS}; give the output_folder of a training, "
+            "or a folder that `speechbrain-ext export` wrote"
         )
     return folder
 

@@ -264,8 +264,8 @@ class SpeakerRecognition(torch.nn.Module):
         ------
         InputError
             If the folder holds no finished training, checkpoint and
-            hyperparams.yaml are of different architectures, or hyperparams.yaml
-            would call what is not on the allow-list.
+            hyperparams.yaml are of different architectures, hyperparams.yaml
+            would call what is not on the allow-list, or there is no such device.
         """
         output_folder = Path(output_folder)
         best = best_checkpoint(output_folder / "save")
@@ -308,7 +308,7 @@ class SpeakerRecognition(torch.nn.Module):
             threshold=statistics.mean(thresholds),
             threshold_from=f"EER of the validation trials of {dataset or 'its corpus'}",
         )
-        return cls(**model, scoring=scoring).to(device)
+        return cls(**model, scoring=scoring).to(device_of({"device": device}))
 
     @property
     def threshold(self) -> float | None:

@@ -71,8 +71,8 @@ class Calibration:
         Raises
         ------
         InputError
-            If there is one class only, a column is not finite, or p_target is
-            not between 0 and 1.
+            If there is one class only, a column is not finite, all scores are the
+            same, or p_target is not between 0 and 1.
         """
         if not 0 < p_target < 1:
             raise InputError(
@@ -88,6 +88,11 @@ class Calibration:
         bad = [n for n, c in zip(names, columns.T) if not np.isfinite(c).all()]
         if bad:
             raise InputError(f"not finite for some trials: {', '.join(bad)}")
+        if np.ptp(columns[:, 0]) == 0:
+            raise InputError(
+                f"the {len(labels)} trials to train on have one and the same "
+                f"{names[0]}, {columns[0, 0]:g}; calibration needs scores that differ"
+            )
         scaler = StandardScaler().fit(columns)
         share = labels.mean()
         # Newton's steps reach the optimum; the weak penalty keeps the weights of

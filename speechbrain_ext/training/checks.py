@@ -50,7 +50,7 @@ def check_trainings(configurations, to_come=()):
     to_come = set(map(Path, to_come))
     for configuration in configurations:
         values = configuration.values()
-        check_device(device_of(configuration.run_opts))
+        device_of(configuration.run_opts)
         parts = configuration.build([key for key in SMALL_PARTS if key in values])
         _check_steps(values, parts)
         prepare_data = parts.get("prepare_data")
@@ -65,42 +65,6 @@ def check_trainings(configurations, to_come=()):
             if to_come.isdisjoint([start, *start.parents]):
                 best_checkpoint(start / "save")
         to_come.add(Path(values["output_folder"]))
-
-
-def check_device(device):
-    """Refuses a device that PyTorch cannot use here.
-
-    Arguments
-    ---------
-    device : str or torch.device
-        The device.
-
-    Raises
-    ------
-    InputError
-        If there is no such device.
-
-    Example
-    -------
-    >>> check_device("cpu")
-    >>> check_device("cuda:99")
-    Traceback (most recent call last):
-        ...
-    speechbrain_ext.utils.errors.InputError: device: PyTorch has no cuda:99 here; ...
-    """
-    try:
-        asked = torch.device(device)
-        if asked.type == "cuda":  # without a tensor, which takes memory of the GPU
-            there = (asked.index or 0) < torch.cuda.device_count()
-        else:
-            there = torch.empty(1, device=asked) is not None
-    except (RuntimeError, AssertionError, NotImplementedError):
-        there = False
-    if not there:
-        raise InputError(
-            f"device: PyTorch has no {device} here; give another --device, such as cpu "
-            "(speechbrain-ext doctor names what there is)"
-        )
 
 
 def _check_steps(values, parts):

@@ -199,6 +199,42 @@ def without_wrapper(module):
     return module.module if isinstance(module, wrappers) else module
 
 
+def check_device(device):
+    """Refuses a device that PyTorch cannot use here.
+
+    Arguments
+    ---------
+    device : str or torch.device
+        The device.
+
+    Raises
+    ------
+    InputError
+        If there is no such device.
+
+    Example
+    -------
+    >>> check_device("cpu")
+    >>> check_device("cuda:99")
+    Traceback (most recent call last):
+        ...
+    speechbrain_ext.utils.errors.InputError: device: PyTorch has no cuda:99 here; ...
+    """
+    try:
+        asked = torch.device(device)
+        if asked.type == "cuda":  # without a tensor, which takes memory of the GPU
+            there = (asked.index or 0) < torch.cuda.device_count()
+        else:
+            there = torch.empty(1, device=asked) is not None
+    except (RuntimeError, AssertionError, NotImplementedError):
+        there = False
+    if not there:
+        raise InputError(
+            f"device: PyTorch has no {device} here; give another --device, such as cpu "
+            "(speechbrain-ext doctor names what there is)"
+        )
+
+
 def device_of(run_opts):
     """Device of SpeechBrain's options.
 
@@ -212,6 +248,11 @@ def device_of(run_opts):
     str or torch.device
         The device; where none is given, the one that SpeechBrain finds.
 
+    Raises
+    ------
+    InputError
+        If there is no such device.
+
     Example
     -------
     >>> device_of({"device": "cpu"})
@@ -219,4 +260,6 @@ def device_of(run_opts):
     """
     given = run_opts or {}
     device = given.get("device") if isinstance(given, dict) else given.device
-    return device or infer_device()
+    device = device or infer_device()
+    check_device(device)
+    return device

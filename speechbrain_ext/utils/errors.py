@@ -65,6 +65,13 @@ def add_debug_option(parser):
 
 
 def _line(error):
+    # Names may have line breaks, and what no terminal can show.
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in _message(error))
+
+
+def _message(error):
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"'{error.filename}': {error.strerror}"
     if isinstance(error, (InputError, OSError)):
         return str(error)
     files = _log_traceback(error)

@@ -214,8 +214,8 @@ def read_fields(path, kind, counts=None):
             if counts is not None and len(fields) not in counts:
                 raise InputError(
                     f"'{path}', line {number}: {len(fields)} fields, where a line of "
-                    f"a {kind} has {' or '.join(map(str, counts))}; names with spaces "
-                    "need tabs between the fields"
+                    f"a {kind} has {' or '.join(map(str, counts))}; spaces separate "
+                    "them or, where names have some, tabs"
                 )
             yield number, [_name_of_list(field) for field in fields]
 

@@ -11,6 +11,37 @@ from pathlib import Path
 from speechbrain_ext.utils.errors import InputError
 
 
+def require_writable(path):
+    """Says, before long work, where a file cannot be written.
+
+    Arguments
+    ---------
+    path : str or Path
+        The file; its folder need not be there.
+
+    Raises
+    ------
+    InputError
+        If there is a folder of its name, or a file of its folder's name, or the
+        folder cannot be written to.
+
+    Example
+    -------
+    >>> require_writable(getfixture("tmpdir"))
+    Traceback (most recent call last):
+        ...
+    speechbrain_ext.utils.errors.InputError: '...' is a folder; give a file
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise InputError(f"'{path}' is a folder; give a file")
+    folder = next(above for above in path.absolute().parents if above.exists())
+    if not folder.is_dir():
+        raise InputError(f"'{folder}' is a file; '{path}' needs a folder in its place")
+    if not os.access(folder, os.W_OK):
+        raise InputError(f"'{folder}' cannot be written to; write elsewhere")
+
+
 @contextlib.contextmanager
 def atomic_path(path):
     """Gives a temporary path that becomes `path` when the block succeeds.
@@ -27,6 +58,11 @@ def atomic_path(path):
     Path
         Where to write, in the same folder and with the same extension.
 
+    Raises
+    ------
+    InputError
+        See `require_writable`.
+
     Example
     -------
     >>> target = getfixture("tmpdir") / "scores.txt"
@@ -36,6 +72,7 @@ def atomic_path(path):
     '0.5'
     """
     path = Path(path)
+    require_writable(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     host = f".partial-{socket.gethostname()}-"
     for left in path.parent.glob(f"{glob.escape(host)}*-{glob.escape(path.name)}"):
