@@ -112,14 +112,16 @@ class TeacherFrames(nn.Module):
         """
         if wav_lens is None:
             wav_lens = torch.ones(len(wav), device=wav.device)
+        self._outputs = {}  # of a copy its own too
         features, lengths = self.teacher.encoder(wav, wav_lens)
         self.teacher.embedding_model(features, lengths)
         frames = [
             features[self.hidden_states[name]]
             if name in self.hidden_states
-            else self._outputs.pop(name)
+            else self._outputs[name]
             for name in self.layers
         ]
+        self._outputs = {}
         return torch.cat(frames, dim=2), lengths
 
 
