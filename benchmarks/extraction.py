@@ -143,6 +143,7 @@ def main():
     back_end = build_back_end("L-TDNN", encoder, options.tiny)
     plain = PlainEncoder(encoder).to(device), PlainBackEnd(back_end).eval().to(device)
     model = SpeakerRecognition(encoder, back_end, SAMPLE_RATE).to(device)
+    model.precision = "bf16" if options.bf16 else "fp32"
     dtype = torch.bfloat16 if options.bf16 else torch.float32
     floors = measure_floors(device, dtype, options.tiny)
     with tempfile.TemporaryDirectory() as scratch:
@@ -152,11 +153,9 @@ def main():
         def ours():
             path = Path(scratch) / "embeddings.safetensors"
             path.unlink(missing_ok=True)
-            with torch.autocast(device.split(":")[0], dtype, enabled=options.bf16):
-                store = extract_embeddings(
-                    model, utterances, path, options.max_batch_duration
-                )
-            return store.embeddings
+            return extract_embeddings(
+                model, utterances, path, options.max_batch_duration
+            ).embeddings
 
         batch_size = max(
             1, round(options.max_batch_duration * len(utterances) / seconds)
@@ -219,7 +218,7 @@ def main():
         floors,
         device,
         encoder=options.size,
-        precision="bf16" if options.bf16 else "fp32",
+        precision=model.precision,
         utterances=len(utterances),
         speech_seconds=seconds,
         data=Path(options.folder or "demo").name,

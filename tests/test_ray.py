@@ -90,6 +90,7 @@ def test_same_embeddings_once_each(
         (["--output", "e.parquet", "--device", "cuda:1"], "gives each worker its GPU"),
         (["--output", "e.parquet", "--device", "cuda"], "the cluster has no GPU"),
         (["--output", "e.parquet", "--num_workers", "9"], "a worker needs 10 CPUs"),
+        (["--output", "e.parquet", "--precision", "auto"], "may differ between the"),
     ],
 )
 def test_what_ray_cannot_do(
