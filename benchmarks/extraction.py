@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from measure import (
+    PartClock,
     alternate,
     count_flop,
     measure_floors,
-    now,
     peak_bytes,
     ratio,
     read_options,
@@ -84,22 +84,6 @@ def in_file_order(model, utterances, batch_size, device="cpu"):
         embedded = model.encode_batch(padded.to(device), lengths / lengths.max())
         embeddings.append(embedded.squeeze(1).cpu())
     return torch.cat(embeddings)
-
-
-class PartClock:
-    """Seconds that a module takes, all calls together."""
-
-    def __init__(self, module, device):
-        self.seconds = 0.0
-        self.device = device
-        module.register_forward_pre_hook(self.start)
-        module.register_forward_hook(self.stop)
-
-    def start(self, *_):
-        self.started = now(self.device)
-
-    def stop(self, *_):
-        self.seconds += now(self.device) - self.started
 
 
 def count_parts(model, utterances, device="cpu"):
