@@ -378,7 +378,17 @@ def extract(folder, rank=0, world=1):
         for i, duration in enumerate(DURATIONS)
     }
     store = extract_embeddings(model, utterances, folder / f"of_{world}.safetensors")
-    return {"ids": store.ids, "embeddings": store.embeddings, "embedded": embedded}
+    of_one_core, n_threads = list(embedded), torch.get_num_threads()
+    torch.set_num_threads(2)
+    path = folder / f"two_cores_of_{world}.safetensors"
+    on_two_cores = extract_embeddings(model, utterances, path, max_batch_duration=0.4)
+    torch.set_num_threads(n_threads)
+    return {
+        "ids": store.ids,
+        "embeddings": store.embeddings,
+        "embedded": of_one_core,
+        "on two cores": on_two_cores.embeddings,
+    }
 
 
 def count_exchanges(folder, rank=0, world=1):
@@ -615,6 +625,8 @@ def test_two_processes_extract_the_embeddings_of_one(folder, of_two):
         torch.testing.assert_close(
             result["embeddings"], one["embeddings"], rtol=1e-5, atol=1e-5
         )
+        # A batch of one utterance is rounded alike wherever it is computed.
+        assert torch.equal(result["on two cores"], one["on two cores"])
 
 
 def test_accumulated_batches_are_not_exchanged(of_two):
