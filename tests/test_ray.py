@@ -14,6 +14,7 @@ import torch
 from conftest import write_voice
 
 from speechbrain_ext.cli import main
+from speechbrain_ext.cli.models import load_in
 from speechbrain_ext.dataio.embedding_store import row_keys_of
 from speechbrain_ext.dataio.embeddings import read_embeddings
 from speechbrain_ext.dataio.parquet import read_parquet, write_parquet
@@ -165,7 +166,7 @@ def test_what_of_a_folder_counts(utterances, tmp_path):
     assert missing(None).keys() == set(list(utterances)[1::3])
 
 
-@pytest.mark.slow  # starts workers three times
+@pytest.mark.slow  # starts workers four times
 def test_other_settings_and_other_models_are_stale(
     two_workers, utterances, model_folder, tmp_path
 ):
@@ -183,6 +184,13 @@ def test_other_settings_and_other_models_are_stale(
     second = read_embeddings(folder)
     assert set(second.ids) == set(first.ids) == set(few)
     assert second.fingerprint == other_model("cpu").fingerprint != first.fingerprint
+    options = {"revision": None, "trust_source": False}
+    in_bf16 = functools.partial(load_in, "bf16", model_folder, **options)
+    extract_on_ray(in_bf16, few, folder)
+    third, expected = read_embeddings(folder), in_bf16("cpu")
+    assert third.fingerprint == expected.fingerprint != first.fingerprint
+    for name, row in third.by_id().items():
+        assert torch.allclose(row, expected.encode_file(few[name]["wav"]), atol=1e-6)
     pytest.importorskip("silero_vad")
     doubts, *_ = extract_on_ray(other_model, few, folder, min_speech=0.5)
     assert doubts.keys() == few.keys()  # tones are no speech
