@@ -28,6 +28,7 @@ from speechbrain_ext.augment.span_drop import SpanDrop
 from speechbrain_ext.dataio.datasets import StepSampler, crop_pair_dataset
 from speechbrain_ext.dataio.trials import Trials
 from speechbrain_ext.inference.extraction import extract_embeddings
+from speechbrain_ext.inference.hidden_state_cache import cache_hidden_states
 from speechbrain_ext.inference.speaker import SpeakerRecognition
 from speechbrain_ext.lobes.encoders.small_wavlm import save_small_wavlm
 from speechbrain_ext.lobes.encoders.ssl_encoder import SSLEncoder
@@ -391,6 +392,34 @@ def extract(folder, rank=0, world=1):
     }
 
 
+def cache(folder, rank=0, world=1):
+    """Hidden states of five utterances, which two threads of each process encode."""
+    encoded = []
+
+    class Noted(SSLEncoder):
+        def encode(self, wav, samples):
+            encoded.append(len(wav))
+            return super().encode(wav, samples)
+
+    encoder = Noted(folder / "wavlm", freeze=True)
+    utterances = {
+        str(i): {"wav": str(folder / f"{i}.wav"), "speaker": "a", "duration": duration}
+        for i, duration in enumerate(DURATIONS)
+    }
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    path = folder / f"states_of_{world}"
+    (states,) = cache_hidden_states(encoder, [utterances], path, "cpu", 0.4)
+    n_encoded = len(encoded)
+    cache_hidden_states(encoder, [utterances], path)
+    torch.set_num_threads(n_threads)
+    return {
+        "encoded": n_encoded,
+        "again": len(encoded) - n_encoded,
+        "states": {n: states.read(n, 0, states.n_frames(n)) for n in utterances},
+    }
+
+
 def count_exchanges(folder, rank=0, world=1):
     """All-reduces of a step, by the number of batches that it accumulates."""
     counts = {}
@@ -486,6 +515,7 @@ JOBS = {
     "share validation": share_validation,
     "validate pre-training": validate_pretraining,
     "extract": extract,
+    "cache": cache,
     "count exchanges": count_exchanges,
     "fail": fail,
     "wait": wait,  # the last, which leaves the group of no use
@@ -627,6 +657,16 @@ def test_two_processes_extract_the_embeddings_of_one(folder, of_two):
         )
         # A batch of one utterance is rounded alike wherever it is computed.
         assert torch.equal(result["on two cores"], one["on two cores"])
+
+
+def test_two_processes_encode_the_hidden_states_of_one(folder, of_two):
+    first, second = of_two("cache")
+    one = cache(folder)
+    assert (first["encoded"], second["encoded"], one["encoded"]) == (3, 2, 5)
+    for result in (first, second, one):
+        assert result["again"] == 0 and result["states"].keys() == one["states"].keys()
+        for name, states in one["states"].items():
+            assert torch.equal(result["states"][name], states)
 
 
 def test_accumulated_batches_are_not_exchanged(of_two):
