@@ -14,6 +14,7 @@ from speechbrain_ext.inference import extraction
 from speechbrain_ext.inference.cores import on_each_core
 from speechbrain_ext.inference.extraction import extract_embeddings, extract_missing
 from speechbrain_ext.inference.speaker import SpeakerRecognition
+from speechbrain_ext.inference.teacher_frames import TeacherFrames
 from speechbrain_ext.lobes import LTDNN, MaskedXvector, NormalizedFbank, load_encoder
 from speechbrain_ext.lobes.encoders.random_encoder import save_random_encoder
 from speechbrain_ext.nnet.derived import Derived
@@ -187,3 +188,16 @@ def test_a_signal_while_both_cores_are_busy(signum, exit_code, tmp_path, two_thr
     assert store.ids == expected.ids
     assert torch.equal(store.embeddings, expected.embeddings)
     assert not path.with_name("killed.safetensors.parts").exists()
+
+
+def test_layers_of_a_teacher_on_each_core(two_threads):
+    teacher = SpeakerRecognition(
+        NormalizedFbank(24),
+        MaskedXvector(in_channels=24, tdnn_channels=[16] * 4 + [30], lin_neurons=12),
+        16000,
+    )
+    frames = TeacherFrames(teacher, ["blocks.2", "blocks.14"])
+    batches = list(torch.randn(6, 2, 8000))
+    results = list(on_each_core(lambda own, x: own(x)[0], frames, batches, 6))
+    for batch, found in results:
+        assert torch.equal(found, frames(batch)[0])
