@@ -4,6 +4,7 @@ from pathlib import Path
 
 from speechbrain_ext.inference.model_folder import describe
 from speechbrain_ext.inference.speaker import SpeakerRecognition
+from speechbrain_ext.utils.distributed import device_of
 from speechbrain_ext.utils.errors import InputError
 
 
@@ -89,8 +90,7 @@ def load_model(source, device=None, revision=None, token=None, trust_source=Fals
         )
     if revision is not None:
         raise InputError(f"'{source}' is a folder, which has no revision; leave it out")
-    model = SpeakerRecognition.from_training(source, trust_source=trust_source)
-    return model if device is None else model.to(device)
+    return SpeakerRecognition.from_training(source, device_of(run_opts), trust_source)
 
 
 def describe_model(source, revision=None, token=None, trust_source=False):

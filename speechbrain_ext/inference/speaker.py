@@ -29,6 +29,7 @@ from speechbrain_ext.utils.checkpoints import (
 from speechbrain_ext.utils.distributed import device_of
 from speechbrain_ext.utils.errors import InputError
 from speechbrain_ext.utils.fingerprints import model_fingerprint
+from speechbrain_ext.utils.precision import HALVES, computing_in
 
 # Embeddings of a speaker's recordings, and their seconds
 Enrolled = tuple[torch.Tensor, list[float]]
@@ -310,6 +311,24 @@ class SpeakerRecognition(torch.nn.Module):
         self.scoring.threshold = value
 
     @property
+    def precision(self) -> str:
+        """In what embeddings are computed: "fp32", "fp16" or "bf16".
+
+        `choose_precision` says which one is faster. Embeddings are in float32 in any
+        case. It counts in the fingerprint.
+        """
+        return vars(self).get("_precision", "fp32")
+
+    @precision.setter
+    def precision(self, value: str) -> None:
+        if value not in ("fp32", *HALVES):
+            raise InputError(f"precision: '{value}'; give fp32, fp16 or bf16")
+        # Without an attribute the fingerprint is that of versions before there was one.
+        vars(self).pop("_precision", None)
+        if value != "fp32":
+            self._precision = value
+
+    @property
     def device(self) -> torch.device:
         """Device of the parameters."""
         return next(self.parameters()).device
@@ -346,8 +365,11 @@ class SpeakerRecognition(torch.nn.Module):
         wavs = _as_batch(wavs)
         if wav_lens is None:
             wav_lens = torch.ones(len(wavs))
-        features, lengths = self.encoder(wavs.to(self.device), wav_lens.to(self.device))
-        embeddings = self.embedding_model(features, lengths)
+        wavs, wav_lens = wavs.to(self.device), wav_lens.to(self.device)
+        with computing_in(self.precision, self.device):
+            embeddings = self.embedding_model(*self.encoder(wavs, wav_lens))
+        if self.precision != "fp32":
+            embeddings = embeddings.float()
         if not normalize:
             return embeddings
         cohort = self.scoring.cohort
