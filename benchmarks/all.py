@@ -33,6 +33,7 @@ CPU = (
     ("hidden_states", []),
     ("flops", []),
     ("scale", []),
+    ("frozen_training", ["--steps", "2", "--repeats", "2", "--workers", "0"]),
     ("extraction", []),
     ("onnx_runtime", []),
 )

@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from measure import (
+    PartClock,
     alternate,
     count_flop,
     measure_floors,
-    now,
     peak_bytes,
     ratio,
     read_options,
@@ -86,22 +86,6 @@ def in_file_order(model, utterances, batch_size, device="cpu"):
     return torch.cat(embeddings)
 
 
-class PartClock:
-    """Seconds that a module takes, all calls together."""
-
-    def __init__(self, module, device):
-        self.seconds = 0.0
-        self.device = device
-        module.register_forward_pre_hook(self.start)
-        module.register_forward_hook(self.stop)
-
-    def start(self, *_):
-        self.started = now(self.device)
-
-    def stop(self, *_):
-        self.seconds += now(self.device) - self.started
-
-
 def count_parts(model, utterances, device="cpu"):
     """Operations of encoder and back end for all utterances without padding.
 
@@ -143,6 +127,7 @@ def main():
     back_end = build_back_end("L-TDNN", encoder, options.tiny)
     plain = PlainEncoder(encoder).to(device), PlainBackEnd(back_end).eval().to(device)
     model = SpeakerRecognition(encoder, back_end, SAMPLE_RATE).to(device)
+    model.precision = "bf16" if options.bf16 else "fp32"
     dtype = torch.bfloat16 if options.bf16 else torch.float32
     floors = measure_floors(device, dtype, options.tiny)
     with tempfile.TemporaryDirectory() as scratch:
@@ -152,11 +137,9 @@ def main():
         def ours():
             path = Path(scratch) / "embeddings.safetensors"
             path.unlink(missing_ok=True)
-            with torch.autocast(device.split(":")[0], dtype, enabled=options.bf16):
-                store = extract_embeddings(
-                    model, utterances, path, options.max_batch_duration
-                )
-            return store.embeddings
+            return extract_embeddings(
+                model, utterances, path, options.max_batch_duration
+            ).embeddings
 
         batch_size = max(
             1, round(options.max_batch_duration * len(utterances) / seconds)
@@ -219,7 +202,7 @@ def main():
         floors,
         device,
         encoder=options.size,
-        precision="bf16" if options.bf16 else "fp32",
+        precision=model.precision,
         utterances=len(utterances),
         speech_seconds=seconds,
         data=Path(options.folder or "demo").name,

@@ -158,6 +158,30 @@ def _one_thread(device: str) -> bool:
     return device == "cpu" and torch.get_num_threads() == 1
 
 
+class PartClock:
+    """Seconds that the forward passes of a module take together.
+
+    Arguments
+    ---------
+    module : torch.nn.Module
+        The part of a job.
+    device : str
+        Where it runs.
+    """
+
+    def __init__(self, module: torch.nn.Module, device: str = "cpu") -> None:
+        self.seconds = 0.0
+        self.device = device
+        module.register_forward_pre_hook(self._start)
+        module.register_forward_hook(self._stop)
+
+    def _start(self, *_):
+        self._started = now(self.device)
+
+    def _stop(self, *_):
+        self.seconds += now(self.device) - self._started
+
+
 def ratio(rival: Times, ours: Times, device: str = "cpu") -> dict[str, float]:
     """How many times as long the rival takes, pair by pair of neighbouring runs.
 

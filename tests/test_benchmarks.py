@@ -91,8 +91,9 @@ def test_reads_speech(name, speech, tmp_path, monkeypatch):
     if name == "extraction":
         jobs = {row["job"]: row for row in results["rows"]}
         assert jobs["extract_embeddings"]["greatest difference"] <= 1e-4
+    if name != "data_loading":
         parts = [row["of_whole"] for row in results["rows"] if "of_whole" in row]
-        assert sum(parts) == pytest.approx(1)
+        assert sum(parts) == pytest.approx(1) and min(parts) > 0
 
 
 def test_steps_on_stored_hidden_states(tmp_path, monkeypatch):

@@ -124,6 +124,8 @@ def test_lists_patterns_and_what_is_there_already(
     assert more["seconds_embedded_now"] == pytest.approx(own) and own > 0
 
     class NoModel:
+        device = torch.device("cpu")
+
         def __init__(self, model):
             self.sample_rate, self.fingerprint = model.sample_rate, model.fingerprint
 

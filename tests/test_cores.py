@@ -1,15 +1,21 @@
 """A batch on each core gives what one after the other does."""
 
+import itertools
+import os
+import signal
 import threading
 
 import pytest
 import soundfile
 import torch
+from processes import forked
 
+from speechbrain_ext.inference import extraction
 from speechbrain_ext.inference.cores import on_each_core
-from speechbrain_ext.inference.extraction import extract_embeddings
+from speechbrain_ext.inference.extraction import extract_embeddings, extract_missing
 from speechbrain_ext.inference.speaker import SpeakerRecognition
-from speechbrain_ext.lobes import LTDNN, load_encoder
+from speechbrain_ext.inference.teacher_frames import TeacherFrames
+from speechbrain_ext.lobes import LTDNN, MaskedXvector, NormalizedFbank, load_encoder
 from speechbrain_ext.lobes.encoders.random_encoder import save_random_encoder
 from speechbrain_ext.nnet.derived import Derived
 
@@ -135,3 +141,63 @@ def test_an_encoder_on_each_core(family, tmp_path, two_threads):
             assert torch.allclose(states, expected, atol=1e-5)
             assert torch.equal(lengths, expected_lengths)
             assert states.is_inference()
+
+
+def fbank_model():
+    torch.manual_seed(0)
+    model = MaskedXvector(in_channels=24, tdnn_channels=[16] * 5, lin_neurons=8)
+    return SpeakerRecognition(NormalizedFbank(24), model, 16000)
+
+
+def extract_until(signum, utterances, path):
+    """In a process of its own, which a signal meets while both cores are busy."""
+    torch.set_num_threads(2)
+    extraction.SECONDS_BETWEEN_PARTS = -1
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # as of a terminal
+    calls, both = itertools.count(), threading.Barrier(2)
+    encode_batch = SpeakerRecognition.encode_batch
+
+    def signalled(self, *batch):
+        embeddings = encode_batch(self, *batch)
+        if next(calls) in (4, 5) and both.wait(timeout=60) == 0:
+            os.kill(os.getpid(), signum)
+        return embeddings
+
+    SpeakerRecognition.encode_batch = signalled
+    extract_embeddings(fbank_model(), utterances, path, max_batch_duration=1)
+
+
+@pytest.mark.parametrize("signum, exit_code", [("SIGKILL", -9), ("SIGINT", 1)])
+def test_a_signal_while_both_cores_are_busy(signum, exit_code, tmp_path, two_threads):
+    utterances = {}
+    for i in range(12):
+        path = tmp_path / f"{i}.wav"
+        seconds = 1.0 + 0.02 * i
+        soundfile.write(path, torch.randn(int(seconds * 16000)) * 0.1, 16000)
+        utterances[str(i)] = {"wav": str(path), "speaker": "a", "duration": seconds}
+    path = tmp_path / "killed.safetensors"
+    process = forked.Process(
+        target=extract_until, args=(getattr(signal, signum), utterances, path)
+    )
+    process.start()
+    process.join(300)
+    assert process.exitcode == exit_code and not path.exists()
+    store, missing = extract_missing(fbank_model(), utterances, path, 1)
+    assert 0 < len(missing) < 12
+    expected = extract_embeddings(fbank_model(), utterances, tmp_path / "whole", 1)
+    assert store.ids == expected.ids
+    assert torch.equal(store.embeddings, expected.embeddings)
+    assert not path.with_name("killed.safetensors.parts").exists()
+
+
+def test_layers_of_a_teacher_on_each_core(two_threads):
+    teacher = SpeakerRecognition(
+        NormalizedFbank(24),
+        MaskedXvector(in_channels=24, tdnn_channels=[16] * 4 + [30], lin_neurons=12),
+        16000,
+    )
+    frames = TeacherFrames(teacher, ["blocks.2", "blocks.14"])
+    batches = list(torch.randn(6, 2, 8000))
+    results = list(on_each_core(lambda own, x: own(x)[0], frames, batches, 6))
+    for batch, found in results:
+        assert torch.allclose(found, frames(batch)[0], atol=1e-5)

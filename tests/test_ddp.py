@@ -28,6 +28,7 @@ from speechbrain_ext.augment.span_drop import SpanDrop
 from speechbrain_ext.dataio.datasets import StepSampler, crop_pair_dataset
 from speechbrain_ext.dataio.trials import Trials
 from speechbrain_ext.inference.extraction import extract_embeddings
+from speechbrain_ext.inference.hidden_state_cache import cache_hidden_states
 from speechbrain_ext.inference.speaker import SpeakerRecognition
 from speechbrain_ext.lobes.encoders.small_wavlm import save_small_wavlm
 from speechbrain_ext.lobes.encoders.ssl_encoder import SSLEncoder
@@ -378,7 +379,45 @@ def extract(folder, rank=0, world=1):
         for i, duration in enumerate(DURATIONS)
     }
     store = extract_embeddings(model, utterances, folder / f"of_{world}.safetensors")
-    return {"ids": store.ids, "embeddings": store.embeddings, "embedded": embedded}
+    of_one_core, n_threads = list(embedded), torch.get_num_threads()
+    torch.set_num_threads(2)
+    path = folder / f"two_cores_of_{world}.safetensors"
+    on_two_cores = extract_embeddings(model, utterances, path, max_batch_duration=0.4)
+    torch.set_num_threads(n_threads)
+    return {
+        "ids": store.ids,
+        "embeddings": store.embeddings,
+        "embedded": of_one_core,
+        "on two cores": on_two_cores.embeddings,
+    }
+
+
+def cache(folder, rank=0, world=1):
+    """Hidden states of five utterances, which two threads of each process encode."""
+    encoded = []
+
+    class Noted(SSLEncoder):
+        def encode(self, wav, samples):
+            encoded.append(len(wav))
+            return super().encode(wav, samples)
+
+    encoder = Noted(folder / "wavlm", freeze=True)
+    utterances = {
+        str(i): {"wav": str(folder / f"{i}.wav"), "speaker": "a", "duration": duration}
+        for i, duration in enumerate(DURATIONS)
+    }
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    path = folder / f"states_of_{world}"
+    (states,) = cache_hidden_states(encoder, [utterances], path, "cpu", 0.4)
+    n_encoded = len(encoded)
+    cache_hidden_states(encoder, [utterances], path)
+    torch.set_num_threads(n_threads)
+    return {
+        "encoded": n_encoded,
+        "again": len(encoded) - n_encoded,
+        "states": {n: states.read(n, 0, states.n_frames(n)) for n in utterances},
+    }
 
 
 def count_exchanges(folder, rank=0, world=1):
@@ -476,6 +515,7 @@ JOBS = {
     "share validation": share_validation,
     "validate pre-training": validate_pretraining,
     "extract": extract,
+    "cache": cache,
     "count exchanges": count_exchanges,
     "fail": fail,
     "wait": wait,  # the last, which leaves the group of no use
@@ -615,6 +655,18 @@ def test_two_processes_extract_the_embeddings_of_one(folder, of_two):
         torch.testing.assert_close(
             result["embeddings"], one["embeddings"], rtol=1e-5, atol=1e-5
         )
+        # A batch of one utterance is rounded alike wherever it is computed.
+        assert torch.equal(result["on two cores"], one["on two cores"])
+
+
+def test_two_processes_encode_the_hidden_states_of_one(folder, of_two):
+    first, second = of_two("cache")
+    one = cache(folder)
+    assert (first["encoded"], second["encoded"], one["encoded"]) == (3, 2, 5)
+    for result in (first, second, one):
+        assert result["again"] == 0 and result["states"].keys() == one["states"].keys()
+        for name, states in one["states"].items():
+            assert torch.equal(result["states"][name], states)
 
 
 def test_accumulated_batches_are_not_exchanged(of_two):

@@ -130,9 +130,24 @@ def test_contract(family, folder):
     assert shortest.shape[2] == 1
     with pytest.raises(ValueError, match="is shorter than one frame"):
         encoder(torch.rand(1, encoder.receptive_field - 1))
-    every, _ = encoder(torch.ones(1, 4000))
-    some, _ = load_encoder(folder, layers=[0, 2])(torch.ones(1, 4000))
-    assert torch.equal(some, every[[0, 2]])
+
+
+@pytest.mark.parametrize("with_gradients", [False, True])
+def test_layers_above_the_highest_hidden_state_are_skipped(
+    with_gradients, family, folder
+):
+    with torch.set_grad_enabled(with_gradients):
+        every, _ = load_encoder(folder, freeze=False).eval()(torch.ones(1, 4000))
+        for chosen in ([0], [1, 0], [0, N_LAYERS - 2], [N_LAYERS - 1]):
+            encoder = load_encoder(folder, freeze=False, layers=chosen).eval()
+            called = []
+            for layer in encoder.transformer_layers:
+                layer.register_forward_hook(lambda layer, *_: called.append(layer))
+            some, _ = encoder(torch.ones(1, 4000))
+            assert torch.equal(some, every[chosen])
+            # One above it is computed, since the last one may be normalised.
+            assert len(called) == min(max(chosen) + 1, N_LAYERS - 1)
+            assert len(encoder.transformer_layers) == N_LAYERS - 1
 
 
 def test_padding_does_not_leak_from_biases(family, folder):

@@ -21,8 +21,10 @@ from speechbrain_ext.inference.export import export_model
 from speechbrain_ext.inference.model_folder import describe, find_model
 from speechbrain_ext.inference.model_scoring import Cohort, ModelScoring
 from speechbrain_ext.inference.push import push_model
+from speechbrain_ext.inference.sources import load_model
 from speechbrain_ext.inference.speaker import SpeakerRecognition
 from speechbrain_ext.processing.calibration import Calibration
+from speechbrain_ext.utils import distributed
 from speechbrain_ext.utils.errors import InputError
 from speechbrain_ext.utils.files import write_json
 
@@ -543,6 +545,14 @@ def test_refusals_of_the_hub_are_one_line(model_folder, monkeypatch):
     monkeypatch.undo()
     with pytest.raises(InputError, match="no name on the hub"):
         push_model(model_folder, "a/b/c")
+
+
+@pytest.mark.parametrize("kind", ["training", "model_folder"])
+def test_models_go_to_the_gpu_if_there_is_one(kind, request, monkeypatch):
+    source = request.getfixturevalue(kind)
+    monkeypatch.setattr(distributed, "infer_device", lambda: "meta")
+    assert load_model(source).device.type == "meta"
+    assert load_model(source, "cpu").device.type == "cpu"
 
 
 def test_killed_export_goes_on(training, tmp_path, monkeypatch):

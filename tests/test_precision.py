@@ -5,9 +5,18 @@ import logging
 import pytest
 import speechbrain as sb
 import torch
+from conftest import write_voice
 
+from speechbrain_ext.cli import main
+from speechbrain_ext.dataio.embedding_store import EmbeddingStore
+from speechbrain_ext.inference.extraction import extract_embeddings
+from speechbrain_ext.inference.sources import load_model
+from speechbrain_ext.inference.speaker import SpeakerRecognition
+from speechbrain_ext.lobes import LTDNN, load_encoder
 from speechbrain_ext.training.brains import StepBrain
+from speechbrain_ext.training.verification import load_speaker_model
 from speechbrain_ext.utils import precision
+from speechbrain_ext.utils.errors import InputError
 from speechbrain_ext.utils.precision import choose_precision, matrix_rate
 
 
@@ -73,3 +82,73 @@ def test_brain_computes_in_the_chosen_precision(monkeypatch, bf16, dtype):
 def test_brain_without_precision_keeps_speechbrains_default():
     brain = StepBrain({}, run_opts={"device": "cpu"})
     assert brain.precision == sb.Brain({}, run_opts={"device": "cpu"}).precision
+
+
+@pytest.fixture
+def voices(tmp_path):
+    """Three short utterances: processors without bfloat16 emulate it slowly."""
+    items = {}
+    for i, seconds in enumerate((0.7, 0.65, 0.6)):
+        wav = tmp_path / "voices" / f"{i}.wav"
+        write_voice(wav, i, i, seconds)
+        items[str(i)] = {"wav": str(wav), "speaker": str(i), "duration": seconds}
+    return items
+
+
+def test_embeddings_of_each_precision(voices, tmp_path):
+    encoder = load_encoder("speechbrain_ext/wavlm-small", freeze=True)
+    sizes = {"in_channels": encoder.channels, "n_layers": encoder.n_layers}
+    back_end = LTDNN(**sizes, conv_channels=16, pooled_channels=16, n_heads=2)
+    model = SpeakerRecognition(encoder, back_end, 16000)
+    before, n_threads = model.fingerprint, torch.get_num_threads()
+    stores = {}
+    try:
+        for name in ("fp32", "bf16", "fp32 again", "bf16 on two cores"):
+            torch.set_num_threads(2 if "cores" in name else 1)
+            model.precision = name.split()[0]
+            path = tmp_path / f"{name}.safetensors"
+            stores[name] = extract_embeddings(model, voices, path, 0.7)
+            one = model.encode_file(voices["0"]["wav"])
+            assert torch.allclose(stores[name].embeddings[0], one, atol=1e-5)
+    finally:
+        torch.set_num_threads(n_threads)
+    full, half, again, both = (store.embeddings for store in stores.values())
+    assert half.dtype == torch.float32
+    # Nothing that follows from weights is kept in another precision.
+    assert torch.equal(full, again) and torch.equal(half, both)
+    assert 1e-4 < (full - half).abs().max()
+    assert torch.cosine_similarity(full, half).min() > 0.999
+    # Embeddings of versions before there was a choice are those of float32.
+    assert stores["fp32"].fingerprint == stores["fp32 again"].fingerprint == before
+    assert stores["bf16"].fingerprint != before
+    with pytest.raises(InputError, match="'int8'; give fp32, fp16 or bf16"):
+        model.precision = "int8"
+
+
+def test_embed_in_the_chosen_precision(
+    voices, model_folder, tmp_path, monkeypatch, caplog
+):
+    path = tmp_path / "e.safetensors"
+    command = ["embed", str(model_folder), str(tmp_path / "voices")]
+    command += ["--output", str(path), "--device", "cpu"]
+    main(command)
+    before = load_model(model_folder, "cpu")
+    assert EmbeddingStore.load(path).fingerprint == before.fingerprint
+    set_rates(monkeypatch, 4e11, 1e11)
+    with caplog.at_level(logging.WARNING):
+        main([*command, "--precision", "auto"])
+    assert "3 of other model (configuration): embedded again" in caplog.text
+    before.precision = "bf16"
+    assert EmbeddingStore.load(path).fingerprint == before.fingerprint
+    set_rates(monkeypatch, 1e9, 1e11)
+    caplog.clear()
+    main([*command, "--precision", "bf16"])
+    assert "precision bf16 is slow on this processor" in caplog.text
+    assert "embedded again" not in caplog.text
+
+
+@pytest.mark.parametrize(("bf16", "chosen"), [(1e9, "fp32"), (4e11, "bf16")])
+def test_verification_in_the_chosen_precision(training, monkeypatch, bf16, chosen):
+    set_rates(monkeypatch, bf16, 1e11)
+    hparams = {"trained_model": training, "trust_source": False, "precision": "auto"}
+    assert load_speaker_model(hparams, {"device": "cpu"}).precision == chosen

@@ -14,10 +14,16 @@ import torch
 from conftest import write_voice
 
 from speechbrain_ext.cli import main
+from speechbrain_ext.cli.models import load_in
+from speechbrain_ext.dataio.embedding_store import row_keys_of
 from speechbrain_ext.dataio.embeddings import read_embeddings
-from speechbrain_ext.dataio.parquet import read_parquet
+from speechbrain_ext.dataio.parquet import read_parquet, write_parquet
+from speechbrain_ext.dataio.windows import Windows
 from speechbrain_ext.inference import ray_extraction
-from speechbrain_ext.inference.extraction import extract_embeddings
+from speechbrain_ext.inference.extraction import (
+    extract_embeddings,
+    store_of_embeddings,
+)
 from speechbrain_ext.inference.ray_extraction import extract_on_ray
 from speechbrain_ext.inference.sources import load_model
 from speechbrain_ext.utils.errors import InputError
@@ -90,6 +96,7 @@ def test_same_embeddings_once_each(
         (["--output", "e.parquet", "--device", "cuda:1"], "gives each worker its GPU"),
         (["--output", "e.parquet", "--device", "cuda"], "the cluster has no GPU"),
         (["--output", "e.parquet", "--num_workers", "9"], "a worker needs 10 CPUs"),
+        (["--output", "e.parquet", "--precision", "auto"], "may differ between the"),
     ],
 )
 def test_what_ray_cannot_do(
@@ -119,7 +126,47 @@ def test_folders_that_are_not_ours(utterances, model_folder, tmp_path):
         main(["embed", str(model_folder), wav, "--output", str(folder)])
 
 
-@pytest.mark.slow  # starts workers three times
+def test_what_of_a_folder_counts(utterances, tmp_path):
+    pytest.importorskip("pyarrow")
+    folder, settings = tmp_path / "e.parquet", {"min_speech": "None"}
+    folder.mkdir()
+    fingerprint, wide = "0" * 128, Windows(1.25, 0.0)
+
+    def missing(windows, fingerprint=fingerprint, settings=settings):
+        return ray_extraction._missing(
+            folder, utterances, windows, fingerprint, settings
+        )
+
+    def write(windows):
+        for number in range(3):
+            some = dict(list(utterances.items())[number::3])
+            rows = {name: torch.rand(4) for name in some}
+            keys = row_keys_of(some, windows)
+            store = store_of_embeddings(rows, some, keys, fingerprint)
+            write_parquet(folder / f"{number}.parquet", store, **settings)
+
+    assert missing(None).keys() == utterances.keys()
+    write(None)
+    # A worker that was killed while it wrote has left this.
+    (folder / ".partial-host-1-3.parquet").write_bytes(b"PAR1")
+    assert not missing(None) and len(read_embeddings(folder).ids) == 24
+    long = {name for name, item in utterances.items() if item["duration"] > 1.25}
+    assert missing(wide).keys() == long and 0 < len(long) < 24
+    assert set(read_embeddings(folder).ids) == utterances.keys() - long
+    write(None)
+    assert missing(None, settings={"min_speech": "0.5"}).keys() == utterances.keys()
+    write(None)
+    assert missing(None, fingerprint="1" * 128).keys() == utterances.keys()
+    # As a machine that lost its power may leave it
+    write(None)
+    (folder / "1.parquet").write_bytes((folder / "1.parquet").read_bytes()[:100])
+    with pytest.raises(InputError, match="1.parquet.*delete it, and its recordings"):
+        missing(None)
+    (folder / "1.parquet").unlink()
+    assert missing(None).keys() == set(list(utterances)[1::3])
+
+
+@pytest.mark.slow  # starts workers four times
 def test_other_settings_and_other_models_are_stale(
     two_workers, utterances, model_folder, tmp_path
 ):
@@ -137,6 +184,13 @@ def test_other_settings_and_other_models_are_stale(
     second = read_embeddings(folder)
     assert set(second.ids) == set(first.ids) == set(few)
     assert second.fingerprint == other_model("cpu").fingerprint != first.fingerprint
+    options = {"revision": None, "trust_source": False}
+    in_bf16 = functools.partial(load_in, "bf16", model_folder, **options)
+    extract_on_ray(in_bf16, few, folder)
+    third, expected = read_embeddings(folder), in_bf16("cpu")
+    assert third.fingerprint == expected.fingerprint != first.fingerprint
+    for name, row in third.by_id().items():
+        assert torch.allclose(row, expected.encode_file(few[name]["wav"]), atol=1e-6)
     pytest.importorskip("silero_vad")
     doubts, *_ = extract_on_ray(other_model, few, folder, min_speech=0.5)
     assert doubts.keys() == few.keys()  # tones are no speech

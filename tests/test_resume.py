@@ -243,6 +243,35 @@ def test_crops_do_not_depend_on_the_workers(corpus, tmp_path):
     assert not torch.equal(first, second)
 
 
+def test_readers_go_on_from_epoch_to_epoch(corpus, tmp_path):
+    epochs = {}
+    for num_workers in (0, 2):
+        brain, (dataset, _, loading) = speaker_training(
+            corpus, tmp_path, num_workers=num_workers
+        )
+        loader = brain.make_dataloader(dataset, sb.Stage.TRAIN, **loading)
+        seen = []
+        for epoch, left_early in ((1, True), (1, False), (2, False)):
+            brain.train_sampler.set_epoch(epoch)
+            batches = iter(loader)
+            first = [next(batches)] if left_early else list(batches)
+            seen.append([(batch.id, batch.sig.data) for batch in first])
+        epochs[num_workers] = seen
+        assert loader.persistent_workers == (num_workers > 0)
+    assert [len(seen) for seen in epochs[2]] == [1, 4, 3]
+    for own, others in zip(epochs[0], epochs[2]):
+        for (ids, sig), (other_ids, other_sig) in zip(own, others, strict=True):
+            assert ids == other_ids and torch.equal(sig, other_sig)
+
+
+@pytest.mark.parametrize("device, pinned", [("cuda:0", True), ("cpu", False)])
+def test_batches_for_a_gpu_are_pinned(device, pinned, corpus, tmp_path):
+    brain, (dataset, _, loading) = speaker_training(corpus, tmp_path)
+    brain.device = device
+    loader = brain.make_dataloader(dataset, sb.Stage.TRAIN, **loading)
+    assert loader.pin_memory == pinned
+
+
 def test_an_item_is_another_crop_at_each_draw(corpus, tmp_path):
     _, (dataset, *_) = speaker_training(corpus, tmp_path)
     draws = [dataset[0, 1986, position]["sig"] for position in range(3)]

@@ -138,9 +138,9 @@ def settings(folder, n_steps, per_epoch, modules):
     return hparams, checkpointer
 
 
-def run_options(accumulation):
+def run_options(accumulation, device="cpu"):
     return {
-        "device": "cpu",
+        "device": device,
         "noprogressbar": True,
         "ckpt_interval_minutes": 0,
         "ckpt_interval_steps": 2,
@@ -150,7 +150,7 @@ def run_options(accumulation):
 
 def speaker_training(
     corpus, folder, n_steps=7, per_epoch=4, batch_size=4, accumulation=1,
-    distil=False, num_workers=0, utterances=None,
+    distil=False, num_workers=0, utterances=None, device="cpu",
 ):  # fmt: skip
     """A Brain and what its `fit` takes."""
     torch.manual_seed(0)
@@ -197,7 +197,7 @@ def speaker_training(
             "fea_augment": SpanDrop(utterance_prob=0.5),
             "augment": True,
         },
-        run_opts=run_options(accumulation),
+        run_opts=run_options(accumulation, device),
         checkpointer=checkpointer,
         valid_trials=Trials([1, 0, 0], names[:3], [names[1], *names[4:]]),
     )
@@ -206,7 +206,7 @@ def speaker_training(
     return brain, (dataset, valid, loading)
 
 
-def pretraining(corpus, folder, n_steps=3, per_epoch=2, accumulation=1):
+def pretraining(corpus, folder, n_steps=3, per_epoch=2, accumulation=1, device="cpu"):
     """Like `speaker_training`, of masked prediction."""
     torch.manual_seed(0)
     utterances = utterances_of(corpus)
@@ -226,7 +226,7 @@ def pretraining(corpus, folder, n_steps=3, per_epoch=2, accumulation=1):
             "contrast_weight": 1.0,
             "history": folder / "losses.csv",
         },
-        run_opts=run_options(accumulation),
+        run_opts=run_options(accumulation, device),
         checkpointer=checkpointer,
         units=units,
     )

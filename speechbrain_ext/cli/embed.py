@@ -9,13 +9,14 @@ from pathlib import Path
 
 import click
 
-from speechbrain_ext.cli.models import load
+from speechbrain_ext.cli.models import load, load_in
 from speechbrain_ext.cli.options import (
     Command,
     as_json,
     model_options,
     note,
     output_file,
+    precision_option,
     recording_options,
     show,
 )
@@ -45,6 +46,7 @@ find . -name '*.flac' | speechbrain-ext embed ltdnn - --output embeddings.scp
     "a folder with --engine ray; - prints CSV.",
 )
 @recording_options
+@precision_option
 @click.option(
     "--skip_broken",
     is_flag=True,
@@ -67,7 +69,7 @@ find . -name '*.flac' | speechbrain-ext embed ltdnn - --output embeddings.scp
 @as_json
 def command(
     source, device, revision, trust_source, recordings, output, window_length,
-    window_overlap, min_speech, skip_broken, num_workers, engine, as_json,
+    window_overlap, min_speech, precision, skip_broken, num_workers, engine, as_json,
 ):  # fmt: skip
     """Embed RECORDINGS: files, folders, patterns, or - for a list on standard input.
 
@@ -79,13 +81,14 @@ def command(
     """
     from speechbrain_ext.dataio.embedding_files import check_can_write
     from speechbrain_ext.dataio.recordings import find_recordings
+    from speechbrain_ext.utils.precision import choose_precision
 
     if output is None and not as_json:
         raise InputError("give --output, or --json to print the embeddings")
     if output == "-" and as_json:
         raise InputError("--json and --output - both print; leave one out")
     if engine == "ray":
-        check_for_ray(output)
+        check_for_ray(output, precision)
     elif output not in (None, "-"):
         check_can_write(output)
     utterances, broken = find_recordings(standard_input_lines(recordings))
@@ -97,12 +100,11 @@ def command(
         note(f"warning: '{path}': {reason}; left out")
     if Path(source).exists():
         source = os.path.abspath(source)
-    load_model = functools.partial(
-        load, source, revision=revision, trust_source=trust_source
-    )
+    options = {"revision": revision, "trust_source": trust_source}
     settings = window_length, window_overlap, min_speech, num_workers
     start = time.monotonic()
     if engine == "ray":
+        load_model = functools.partial(load_in, precision, source, **options)
         left_out, embedded = embed_on_ray(
             load_model, utterances, output, *settings, device
         )
@@ -111,7 +113,8 @@ def command(
             item["duration"] for name, item in utterances.items() if name not in without
         ]
     else:
-        model = load_model(device)
+        model = load(source, device, **options)
+        model.precision = choose_precision(precision, model.device)
         start = time.monotonic()
         store, left_out, embedded = embed_here(model, utterances, output, *settings)
         durations = store.durations
@@ -137,18 +140,21 @@ def command(
     )
 
 
-def check_for_ray(output):
-    """Says what cannot be written by --engine ray.
+def check_for_ray(output, precision):
+    """Says what --engine ray cannot do.
 
     Arguments
     ---------
     output : str
         Of the command line.
+    precision : str
+        Of the command line.
 
     Raises
     ------
     InputError
-        If it is no folder for Parquet, or Ray is not installed.
+        If the output is no folder for Parquet, the precision is not the same on all
+        machines, or Ray is not installed.
     """
     from speechbrain_ext.inference.ray_extraction import import_ray
 
@@ -156,6 +162,11 @@ def check_for_ray(output):
         raise InputError(
             "--engine ray writes a folder of Parquet files; give --output with a name "
             "that ends with .parquet"
+        )
+    if precision == "auto":
+        raise InputError(
+            "--precision auto may differ between the machines of --engine ray; give "
+            "fp32, bf16 or fp16"
         )
     import_ray()
 

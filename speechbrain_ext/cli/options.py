@@ -210,6 +210,11 @@ recording_options = options(
                  "warning where it is short or silent."),
 )  # fmt: skip
 
+precision_option = click.option(
+    "--precision", type=click.Choice(["fp32", "bf16", "fp16", "auto"]), default="fp32",
+    show_default=True, help="What to compute in; auto: bf16 where it is faster.",
+)  # fmt: skip
+
 enrolments_option = click.option(
     "--enrolments", type=InputFile(), help="'model utterance utterance ...' lines; the "
     "trials' enrolment ids are models.",

@@ -1,10 +1,10 @@
 """SpeechBrain datasets and loaders for speaker embedding models."""
 
+import functools
 import itertools
 import random
 
 import numpy as np
-import speechbrain as sb
 import torch
 from speechbrain.augment.time_domain import SpeedPerturb
 from speechbrain.dataio.batch import PaddedBatch
@@ -81,26 +81,37 @@ def training_dataset(
         Data set with the keys id, sig and spk_id_encoded.
     """
     dataset = DrawnDataset(utterances)
-    n_samples = round(crop_duration * sample_rate)
-    change_speed = {
-        speed: SpeedPerturb(sample_rate, [speed]) for speed in set(speeds) - {100}
-    }
-
-    @sb.utils.data_pipeline.takes("wav", "duration", "speaker")
-    @sb.utils.data_pipeline.provides("sig", "spk_id_encoded")
-    def random_crop(wav, duration, speaker):
-        speed = random.choice(speeds)
-        crop = read_random_crop(wav, duration, sample_rate, crop_duration * speed / 100)
-        if speed != 100:
-            crop = change_speed[speed](crop.unsqueeze(0)).squeeze(0)
-        # A resampled crop may lack a sample.
-        yield torch.nn.functional.pad(crop, (0, n_samples - len(crop)))
-        name = speaker_class(speaker, speed)
-        yield label_encoder.encode_sequence_torch([name])
-
-    dataset.add_dynamic_item(random_crop)
+    draw = functools.partial(
+        _draw_crop,
+        label_encoder=label_encoder,
+        sample_rate=sample_rate,
+        crop_duration=crop_duration,
+        speeds=speeds,
+        change_speed={
+            speed: SpeedPerturb(sample_rate, [speed]) for speed in set(speeds) - {100}
+        },
+    )
+    dataset.add_dynamic_item(
+        draw, ["wav", "duration", "speaker"], ["sig", "spk_id_encoded"]
+    )
     dataset.set_output_keys(["id", "sig", "spk_id_encoded"])
     return dataset
+
+
+# What reads items is no function within another one, which could not be sent to the
+# processes that read, where these are not forked (macOS, Python 3.14).
+def _draw_crop(
+    wav, duration, speaker, label_encoder, sample_rate, crop_duration, speeds,
+    change_speed,
+):  # fmt: skip
+    speed = random.choice(speeds)
+    crop = read_random_crop(wav, duration, sample_rate, crop_duration * speed / 100)
+    if speed != 100:
+        crop = change_speed[speed](crop.unsqueeze(0)).squeeze(0)
+    # A resampled crop may lack a sample.
+    n_samples = round(crop_duration * sample_rate)
+    yield torch.nn.functional.pad(crop, (0, n_samples - len(crop)))
+    yield label_encoder.encode_sequence_torch([speaker_class(speaker, speed)])
 
 
 def speaker_class(speaker, speed):
@@ -234,27 +245,25 @@ def crop_pair_dataset(utterances, sample_rate, crop_duration, change_voice=None)
         Data set with the keys id, first and second.
     """
     dataset = DrawnDataset(utterances)
-    n_samples = round(crop_duration * sample_rate)
-    read_duration = crop_duration if change_voice is None else 1.25 * crop_duration
-
-    @sb.utils.data_pipeline.takes("wav", "duration")
-    @sb.utils.data_pipeline.provides("first", "second")
-    def crop_pair(wav, duration):
-        crops = torch.stack(
-            [
-                read_random_crop(wav, duration, sample_rate, read_duration)
-                for _ in range(2)
-            ]
-        )
-        if change_voice is not None:
-            crops = change_voice(crops)
-        first, second = crops[:, :n_samples]
-        yield first
-        yield second
-
-    dataset.add_dynamic_item(crop_pair)
+    draw = functools.partial(
+        _draw_crop_pair,
+        sample_rate=sample_rate,
+        crop_duration=crop_duration,
+        change_voice=change_voice,
+    )
+    dataset.add_dynamic_item(draw, ["wav", "duration"], ["first", "second"])
     dataset.set_output_keys(["id", "first", "second"])
     return dataset
+
+
+def _draw_crop_pair(wav, duration, sample_rate, crop_duration, change_voice):
+    read_duration = crop_duration if change_voice is None else 1.25 * crop_duration
+    crops = torch.stack(
+        [read_random_crop(wav, duration, sample_rate, read_duration) for _ in range(2)]
+    )
+    if change_voice is not None:
+        crops = change_voice(crops)
+    yield from crops[:, : round(crop_duration * sample_rate)]
 
 
 class StepSampler(Sampler):
@@ -444,20 +453,19 @@ def embedding_loader(utterances, sample_rate, max_batch_duration, num_workers=0)
     dataset = DynamicItemDataset(
         {name: {"start": None, **item} for name, item in utterances.items()}
     )
-
-    @sb.utils.data_pipeline.takes("wav", "start", "duration")
-    @sb.utils.data_pipeline.provides("sig")
-    def whole_utterance(wav, start, duration):
-        if start is None:
-            return read_crop(wav, sample_rate)
-        crop = read_crop(wav, sample_rate, start, duration)
-        if len(crop) == 0:
-            raise InputError(f"'{wav}' is shorter than its header says")
-        return crop
-
-    dataset.add_dynamic_item(whole_utterance)
+    read = functools.partial(_read_utterance, sample_rate=sample_rate)
+    dataset.add_dynamic_item(read, ["wav", "start", "duration"], "sig")
     dataset.set_output_keys(["id", "sig"])
     return loader_by_duration(dataset, max_batch_duration, num_workers)
+
+
+def _read_utterance(wav, start, duration, sample_rate):
+    if start is None:
+        return read_crop(wav, sample_rate)
+    crop = read_crop(wav, sample_rate, start, duration)
+    if len(crop) == 0:
+        raise InputError(f"'{wav}' is shorter than its header says")
+    return crop
 
 
 def loader_by_duration(dataset, max_batch_duration, num_workers=0):

@@ -1,9 +1,9 @@
 """Hidden states of whole utterances that are kept on disk, to train on."""
 
+import functools
 import random
 from pathlib import Path
 
-import speechbrain as sb
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -155,19 +155,20 @@ def hidden_state_crops(states, utterances, label_encoder, n_frames):
         spk_id_encoded.
     """
     dataset = DrawnDataset(utterances)
-
-    @sb.utils.data_pipeline.takes("id", "speaker")
-    @sb.utils.data_pipeline.provides("sig", "spk_id_encoded")
-    def random_crop(name, speaker):
-        total = states.n_frames(name)
-        start = random.randint(0, max(0, total - n_frames))
-        crop = states.read(name, start, min(n_frames, total))
-        yield crop.repeat(-(-n_frames // total), 1, 1)[:n_frames]
-        yield label_encoder.encode_sequence_torch([speaker])
-
-    dataset.add_dynamic_item(random_crop)
+    draw = functools.partial(
+        _draw_crop, states=states, label_encoder=label_encoder, n_frames=n_frames
+    )
+    dataset.add_dynamic_item(draw, ["id", "speaker"], ["sig", "spk_id_encoded"])
     dataset.set_output_keys(["id", "sig", "spk_id_encoded"])
     return dataset
+
+
+def _draw_crop(name, speaker, states, label_encoder, n_frames):
+    total = states.n_frames(name)
+    start = random.randint(0, max(0, total - n_frames))
+    crop = states.read(name, start, min(n_frames, total))
+    yield crop.repeat(-(-n_frames // total), 1, 1)[:n_frames]
+    yield label_encoder.encode_sequence_torch([speaker])
 
 
 def hidden_state_loader(states, utterances, max_batch_duration, num_workers=0):
@@ -191,15 +192,14 @@ def hidden_state_loader(states, utterances, max_batch_duration, num_workers=0):
         channel).
     """
     dataset = DynamicItemDataset(utterances)
-
-    @sb.utils.data_pipeline.takes("id")
-    @sb.utils.data_pipeline.provides("sig")
-    def whole_utterance(name):
-        return states.read(name, 0, states.n_frames(name))
-
-    dataset.add_dynamic_item(whole_utterance)
+    read = functools.partial(_read_utterance, states=states)
+    dataset.add_dynamic_item(read, "id", "sig")
     dataset.set_output_keys(["id", "sig"])
     return loader_by_duration(dataset, max_batch_duration, num_workers)
+
+
+def _read_utterance(name, states):
+    return states.read(name, 0, states.n_frames(name))
 
 
 def _open(file):

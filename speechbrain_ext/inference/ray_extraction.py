@@ -238,7 +238,12 @@ def _missing(folder, utterances, windows, fingerprint, settings):
     row_of = {name: row for row, name in enumerate(utterances)}
     done, stale = set(), {}
     for file in parquet_files(folder):
-        store, kept = read_parquet(file)
+        try:
+            store, kept = read_parquet(file)
+        except InputError as error:
+            raise InputError(
+                f"{error}; delete it, and its recordings are embedded again"
+            ) from None
         if set(kept) != set(settings):
             raise InputError(
                 f"'{file}' is not of an extraction by Ray; give another folder"

@@ -31,6 +31,7 @@ from speechbrain_ext.utils.checkpoints import (
 from speechbrain_ext.utils.distributed import device_of
 from speechbrain_ext.utils.errors import InputError
 from speechbrain_ext.utils.fingerprints import model_fingerprint
+from speechbrain_ext.utils.precision import HALVES, computing_in
 
 # Embeddings of a speaker's recordings, and their seconds
 Enrolled = tuple[torch.Tensor, list[float]]
@@ -320,6 +321,24 @@ class SpeakerRecognition(torch.nn.Module):
         self.scoring.threshold = value
 
     @property
+    def precision(self) -> str:
+        """In what embeddings are computed: "fp32", "fp16" or "bf16".
+
+        `choose_precision` says which one is faster. Embeddings are in float32 in any
+        case. It counts in the fingerprint.
+        """
+        return vars(self).get("_precision", "fp32")
+
+    @precision.setter
+    def precision(self, value: str) -> None:
+        if value not in ("fp32", *HALVES):
+            raise InputError(f"precision: '{value}'; give fp32, fp16 or bf16")
+        # Without an attribute the fingerprint is that of versions before there was one.
+        vars(self).pop("_precision", None)
+        if value != "fp32":
+            self._precision = value
+
+    @property
     def device(self) -> torch.device:
         """Device of the parameters."""
         return next(self.parameters()).device
@@ -374,18 +393,18 @@ class SpeakerRecognition(torch.nn.Module):
             If waveforms or lengths are of another shape, type or range, the
             parameters are not in float32, or the mean is not known.
         """
-        batch = _as_batch(wavs)
-        relative = _as_lengths(wav_lens, len(batch))
+        batch = _as_batch(wavs).to(self.device)
+        relative = _as_lengths(wav_lens, len(batch)).to(self.device)
         dtype = next(self.parameters()).dtype
         if dtype != torch.float32:
             raise InputError(
                 f"the model's parameters are {dtype}; call float() on it, and compute "
-                "in half precision under torch.autocast"
+                "in half precision by its precision"
             )
-        features, lengths = self.encoder(
-            batch.to(self.device), relative.to(self.device)
-        )
-        embeddings = self.embedding_model(features, lengths)
+        with computing_in(self.precision, self.device):
+            embeddings = self.embedding_model(*self.encoder(batch, relative))
+        if self.precision != "fp32":
+            embeddings = embeddings.float()
         if not normalize:
             return embeddings
         cohort = self.scoring.cohort

@@ -1,5 +1,7 @@
 """Frame-level layers of a trained embedding model."""
 
+import functools
+
 import torch
 from torch import nn
 
@@ -73,21 +75,18 @@ class TeacherFrames(nn.Module):
         self._outputs = {}
         for name in layers:
             if name in modules:
-                modules[name].register_forward_hook(self._keep_output(name))
+                # A method, so that a copy of this module keeps its own outputs.
+                keep = functools.partial(self._keep_output, name)
+                modules[name].register_forward_hook(keep)
         self.layers = list(layers)
         self.eval()
         second = torch.zeros(1, teacher.sample_rate)
         self.channels = self(second)[0].shape[2]
 
-    def _keep_output(self, name):
-        def keep(module, inputs, output):
-            # A layer pooling gives its weights too.
-            frames = output[0] if isinstance(output, tuple) else output
-            self._outputs[name] = (
-                frames.transpose(1, 2) if self.channels_first else frames
-            )
-
-        return keep
+    def _keep_output(self, name, module, inputs, output):
+        # A layer pooling gives its weights too.
+        frames = output[0] if isinstance(output, tuple) else output
+        self._outputs[name] = frames.transpose(1, 2) if self.channels_first else frames
 
     def train(self, mode=True):
         """Stays in eval mode."""
@@ -113,14 +112,16 @@ class TeacherFrames(nn.Module):
         """
         if wav_lens is None:
             wav_lens = torch.ones(len(wav), device=wav.device)
+        self._outputs = {}  # of a copy its own too
         features, lengths = self.teacher.encoder(wav, wav_lens)
         self.teacher.embedding_model(features, lengths)
         frames = [
             features[self.hidden_states[name]]
             if name in self.hidden_states
-            else self._outputs.pop(name)
+            else self._outputs[name]
             for name in self.layers
         ]
+        self._outputs = {}
         return torch.cat(frames, dim=2), lengths
 
 

@@ -113,7 +113,7 @@ def threshold_interval(
     >>> low < 1 < high
     True
     """
-    scores = torch.as_tensor(scores).flatten()
+    scores = torch.as_tensor(scores).detach().cpu().flatten()
     is_target = torch.as_tensor(labels, dtype=torch.bool)
     thresholds = []
     for weights in _draws(is_target, enrol_speakers, test_speakers, n_draws, seed):
@@ -157,7 +157,7 @@ def _resampled_rates(
     seed: int,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """False rejection and false acceptance rates at every score, in each draw."""
-    scores = torch.as_tensor(scores).flatten()
+    scores = torch.as_tensor(scores).detach().cpu().flatten()
     order = torch.argsort(scores, stable=True).numpy()
     ranked = scores.numpy()[order]
     is_target = np.asarray(labels, dtype=bool)[order]

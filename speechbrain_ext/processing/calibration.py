@@ -78,13 +78,13 @@ class Calibration:
             raise InputError(
                 f"p_target '{p_target}': give a probability between 0 and 1"
             )
-        labels = np.asarray(labels)
+        labels = torch.as_tensor(labels).cpu().numpy()
         if len(set(labels.tolist())) < 2:
             raise InputError(
                 "calibration needs target and non-target trials, and got "
                 f"{len(labels)} of one kind"
             )
-        columns = torch.as_tensor(columns).double().numpy()
+        columns = torch.as_tensor(columns).detach().cpu().double().numpy()
         bad = [n for n, c in zip(names, columns.T) if not np.isfinite(c).all()]
         if bad:
             raise InputError(f"not finite for some trials: {', '.join(bad)}")
@@ -133,8 +133,9 @@ class Calibration:
                 f"the calibration takes {len(self.names)} columns "
                 f"({', '.join(self.names)}) and got {columns.shape[1]}"
             )
-        weights = torch.tensor(self.weights, dtype=torch.float64)
-        return columns.double() @ weights + self.offset
+        columns = columns.double()
+        weights = columns.new_tensor(self.weights)
+        return columns @ weights + self.offset
 
     def save(self, path):
         """Writes the map as JSON, atomically.

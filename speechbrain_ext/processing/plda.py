@@ -80,7 +80,7 @@ class PLDA:
         InputError
             If no speaker has two utterances, or lda_dim is too large.
         """
-        x = torch.as_tensor(embeddings).double().numpy()
+        x = _as_array(embeddings)
         names, numbers = np.unique(np.asarray(speakers), return_inverse=True)
         if len(names) < 2 or len(names) == len(x):
             raise InputError(
@@ -123,9 +123,10 @@ class PLDA:
         torch.Tensor
             Transformed embeddings, of shape (n_utterance, lda_dim).
         """
-        x = torch.as_tensor(embeddings).double().numpy()
+        x = _as_array(embeddings)
         x = _length_normalize((x - self.center) @ self.projection)
-        return torch.from_numpy((x - self.mean) @ self.diagonalizer)
+        transformed = torch.from_numpy((x - self.mean) @ self.diagonalizer)
+        return transformed.to(torch.as_tensor(embeddings).device)
 
     def score_pairs(self, enrol, test):
         """Log-likelihood ratios of pairs, row by row.
@@ -166,7 +167,8 @@ class PLDA:
         torch.Tensor
             Scores, of shape (n_trial,).
         """
-        between = torch.from_numpy(self.between)
+        between = torch.from_numpy(self.between).to(test.device)
+        n_enrol = torch.as_tensor(n_enrol, device=test.device)
         gain = n_enrol * between / (n_enrol * between + 1)
         same = 1 + between / (n_enrol * between + 1)
         different = 1 + between
@@ -219,7 +221,7 @@ class PLDA:
         PLDA
             The adapted model.
         """
-        x = torch.as_tensor(embeddings).double().numpy()
+        x = _as_array(embeddings)
         x = _length_normalize((x - self.center) @ self.projection)
         mean = x.mean(axis=0)
         x = (x - mean) @ self.diagonalizer
@@ -238,6 +240,10 @@ class PLDA:
         return dataclasses.replace(
             adapted, diagonalizer=self.diagonalizer @ adapted.diagonalizer
         )
+
+
+def _as_array(embeddings):
+    return torch.as_tensor(embeddings).detach().cpu().double().numpy()
 
 
 def _length_normalize(x):

@@ -106,8 +106,13 @@ def cohort_statistics(embeddings, cohort, cohort_size=None, unbiased=True):
         )
     if min(n_cohort, cohort_size or n_cohort) < 2:
         raise InputError("score normalisation needs a cohort of two or more")
-    cohort = torch.nn.functional.normalize(cohort.float(), dim=1).T.contiguous()
-    embeddings = torch.nn.functional.normalize(embeddings.float(), dim=1)
+    # A processor selects the highest scores.
+    device = embeddings.device
+    cohort, embeddings = (
+        torch.nn.functional.normalize(x.cpu().float(), dim=1)
+        for x in (cohort, embeddings)
+    )
+    cohort = cohort.T.contiguous()
     means, stds = [], []
     memory = torch.empty(min(BLOCK, len(embeddings)), n_cohort)
     with ThreadPoolExecutor(torch.get_num_threads()) as threads:
@@ -124,7 +129,7 @@ def cohort_statistics(embeddings, cohort, cohort_size=None, unbiased=True):
             f"{int((std < 1e-6).sum())} utterances have the same score with "
             "the whole cohort; take a cohort of different speakers"
         )
-    return torch.cat(means), std
+    return torch.cat(means).to(device), std.to(device)
 
 
 def _highest(scores, count, threads):
@@ -199,7 +204,12 @@ def normalize_scores(
         raise InputError(f"score_norm '{kind}': use one of {', '.join(KINDS)}")
     sides = trial_sides(embeddings, trials, enrolments)
     directions = torch.nn.functional.normalize(sides.embeddings, dim=1)
-    mean, std = cohort_statistics(sides.mean(directions), cohort, cohort_size, unbiased)
+    mean, std = (
+        statistic.to(scores.device)
+        for statistic in cohort_statistics(
+            sides.mean(directions), cohort, cohort_size, unbiased
+        )
+    )
     by_enrol = (scores - mean[sides.enrol]) / std[sides.enrol]
     by_test = (scores - mean[sides.test]) / std[sides.test]
     if kind == "z-norm":

@@ -282,7 +282,7 @@ def checked_embeddings(names, embeddings, source):
     Returns
     -------
     torch.Tensor
-        Embeddings in float64, of shape (n_utterance, dim).
+        Embeddings in float64 on the CPU, of shape (n_utterance, dim).
 
     Raises
     ------
@@ -307,7 +307,7 @@ def checked_embeddings(names, embeddings, source):
         )
     if not isinstance(embeddings, torch.Tensor):
         embeddings = torch.stack(embeddings)
-    matrix = embeddings.double()
+    matrix = embeddings.detach().cpu().double()
     norms = matrix.norm(dim=1)
     bad = (~torch.isfinite(norms) | (norms == 0)).nonzero().flatten()
     if len(bad):

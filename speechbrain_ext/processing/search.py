@@ -53,7 +53,7 @@ class EmbeddingSearch:
     def __init__(self, embeddings, exact_up_to=EXACT_UP_TO):
         if len(embeddings) == 0 or not embeddings.isfinite().all():
             raise InputError("there must be embeddings to search, all of them finite")
-        self.embeddings = torch.nn.functional.normalize(embeddings.float(), dim=1)
+        self.embeddings = _unit_length(embeddings)
         self.is_exact = len(embeddings) <= exact_up_to
         self._index, self._parts = None, []
         self._largest_error = None
@@ -210,7 +210,7 @@ class EmbeddingSearch:
         rows : torch.Tensor
             Whose they are, of that shape.
         """
-        queries = torch.nn.functional.normalize(queries.float(), dim=1)
+        queries = _unit_length(queries)
         top = min(top, len(self.embeddings))
         if self._index is None:
             return self._compare_all(queries, top)
@@ -264,6 +264,11 @@ class EmbeddingSearch:
                 largest = max(largest, (copy - own).norm(dim=1).max().item())
             start += part.ntotal
         return largest + 1e-5  # rounding of the sums
+
+
+def _unit_length(embeddings):
+    """On the CPU, where the search is."""
+    return torch.nn.functional.normalize(embeddings.detach().cpu().float(), dim=1)
 
 
 def _parts_for_threads(faiss, rows):

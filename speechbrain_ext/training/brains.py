@@ -121,11 +121,17 @@ class StepBrain(sb.Brain):
             n_processes,
             dataset.shard_sizes,
         )
+        own = {
+            # A GPU takes a pinned batch while it computes.
+            "pin_memory": torch.device(self.device).type == "cuda",
+            # Readers know a large corpus already when an epoch begins.
+            "persistent_workers": loader_kwargs.get("num_workers", 0) > 0,
+        }
         return make_dataloader(
             dataset,
             batch_sampler=self.train_sampler,
             worker_init_fn=outlive_first_signal,
-            **loader_kwargs,
+            **{**own, **loader_kwargs},
         )
 
     def fit(self, *args, **kwargs):
@@ -623,7 +629,7 @@ class SpeakerBrain(StepBrain):
             In training cosines, of shape (batch, 1, speaker); else
             embeddings, of shape (batch, 1, dim).
         """
-        batch = batch.to(self.device)
+        batch = batch.to(self.device, non_blocking=True)
         wavs, lengths = batch.sig
         training = stage == sb.Stage.TRAIN
         if training and self.hparams.augment:

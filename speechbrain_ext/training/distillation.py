@@ -221,13 +221,7 @@ def distillation_dataset(
             f"such as {stale[0]}; recipes/VoxCeleb/train_kd.py makes them again"
         )
     dataset = training_dataset(utterances, label_encoder, sample_rate, crop_duration)
-
-    @sb.utils.data_pipeline.takes("id")
-    @sb.utils.data_pipeline.provides("target")
-    def target_of(utterance):
-        return targets[utterance]
-
-    dataset.add_dynamic_item(target_of)
+    dataset.add_dynamic_item(targets.__getitem__, "id", "target")
     dataset.set_output_keys(["id", "sig", "spk_id_encoded", "target"])
     return dataset
 

@@ -76,7 +76,7 @@ class PretrainingBrain(StepBrain):
         dict
             Losses, as `MaskedPrediction` gives them.
         """
-        batch = batch.to(self.device)
+        batch = batch.to(self.device, non_blocking=True)
         crops = [batch.first.data, batch.second.data]
         units = self.units(torch.cat(crops))
         if stage == sb.Stage.TRAIN:

@@ -19,6 +19,7 @@ from speechbrain_ext.metrics.conditions import read_genders
 from speechbrain_ext.training.recipes import init_process_group, start_experiment
 from speechbrain_ext.utils.distributed import device_of, on_main_process
 from speechbrain_ext.utils.errors import InputError
+from speechbrain_ext.utils.precision import choose_precision
 
 
 def run_verification(configuration):
@@ -80,11 +81,15 @@ def load_speaker_model(hparams, run_opts):
     SpeakerRecognition
         The trained model.
     """
-    return SpeakerRecognition.from_training(
+    speaker_model = SpeakerRecognition.from_training(
         hparams["trained_model"],
         device_of(run_opts),
         hparams["trust_source"],
     )
+    speaker_model.precision = choose_precision(
+        hparams["precision"], speaker_model.device
+    )
+    return speaker_model
 
 
 def prepare_verification(hparams, speaker_model):

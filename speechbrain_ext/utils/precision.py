@@ -4,6 +4,7 @@ A processor with AMX or AVX512-BF16 multiplies matrices faster in bfloat16 than
 in float32. Others emulate bfloat16, and are tens of times slower in it.
 """
 
+import contextlib
 import functools
 import time
 
@@ -16,6 +17,8 @@ logger = get_logger(__name__)
 
 SIZE = 384
 SECONDS = 0.04
+# Those in which autocast computes, by SpeechBrain's names
+HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 # Casts take time too: a product must be so much faster for bfloat16 to pay.
 GAIN = 1.5
 
@@ -129,6 +132,34 @@ def choose_precision(
             f"give --{key} auto, or fp32"
         )
     return asked
+
+
+def computing_in(
+    precision: str, device: str | torch.device
+) -> contextlib.AbstractContextManager:
+    """A block that computes in a precision.
+
+    Arguments
+    ---------
+    precision : str
+        "fp16" or "bf16", by autocast; "fp32" leaves what is set.
+    device : str or torch.device
+        Where to compute.
+
+    Returns
+    -------
+    context manager
+        The block.
+
+    Example
+    -------
+    >>> with computing_in("bf16", "cpu"):
+    ...     torch.nn.Linear(2, 2)(torch.ones(1, 2)).dtype
+    torch.bfloat16
+    """
+    if precision == "fp32":
+        return contextlib.nullcontext()
+    return torch.autocast(torch.device(device).type, HALVES[precision])
 
 
 def _rates():

@@ -1,7 +1,9 @@
 """What every encoder of waveforms keeps to, and what all of them share."""
 
 import abc
+import contextlib
 import copy
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -298,11 +300,29 @@ class Encoder(HFTransformersInterface, abc.ABC):
             If an utterance is shorter than one frame.
         """
         samples = sample_counts(wav, wav_lens, self.receptive_field)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and self.is_trained):
+        has_gradients = torch.is_grad_enabled() and self.is_trained
+        with torch.set_grad_enabled(has_gradients), self._without_unused_layers():
             hidden_states, frames = self.encode(wav, samples)
             frames = frames + self.n_inserted
             stacked = torch.stack([hidden_states[layer] for layer in self.layers])
         return stacked, frames / stacked.shape[2]
+
+    @contextlib.contextmanager
+    def _without_unused_layers(self):
+        """Takes layers above the highest hidden state out for a while.
+
+        One more stays, since what the last one gives may be normalised.
+        """
+        layers, n_needed = self.transformer_layers, max(self.layers) + 1
+        if is_traced() or len(layers) <= n_needed:
+            yield
+            return
+        every = layers._modules
+        layers._modules = dict(itertools.islice(every.items(), n_needed))
+        try:
+            yield
+        finally:
+            layers._modules = every
 
     def frames_of(self, samples):
         """Frames of a waveform, without an inserted one.

@@ -1,0 +1,77 @@
+"""Reading processes that are not forked (macOS, Python 3.14) read the same."""
+
+import pickle
+
+import pytest
+import torch
+from conftest import ROOT
+from processes import run_python
+from trainings import pretraining, speaker_training, utterances_of
+
+from speechbrain_ext.dataio.datasets import embedding_loader, speaker_encoder
+from speechbrain_ext.dataio.embedding_store import row_keys_of
+from speechbrain_ext.dataio.hidden_states import (
+    HiddenStates,
+    hidden_state_crops,
+    hidden_state_loader,
+)
+
+
+def check_sent(dataset, keys):
+    """What arrives in another process gives the same items."""
+    arrived = pickle.loads(pickle.dumps(dataset))
+    for key in keys:
+        item, other = dataset[key], arrived[key]
+        assert list(item) == list(other)
+        for name, value in item.items():
+            same = torch.equal if isinstance(value, torch.Tensor) else str.__eq__
+            assert same(value, other[name]), name
+
+
+@pytest.mark.parametrize("kind", ["speakers", "distillation", "pretraining"])
+def test_crops(kind, corpus, tmp_path):
+    if kind == "pretraining":
+        _, (dataset, *_) = pretraining(corpus, tmp_path / "training")
+    else:
+        folder = tmp_path / "training"
+        distil = kind == "distillation"
+        _, (dataset, *_) = speaker_training(corpus, folder, distil=distil)
+    check_sent(dataset, [(0, 1), (0, 2), (5, 1)])
+
+
+def test_whole_utterances(corpus):
+    loader = embedding_loader(utterances_of(corpus), 16000, 10)
+    check_sent(loader.dataset, [0, 3])
+
+
+def test_hidden_states(corpus, tmp_path):
+    utterances = utterances_of(corpus)
+    frames = [torch.rand(9, 2, 3).half() for _ in utterances]
+    keys = row_keys_of(utterances)
+    HiddenStates.write(tmp_path / "states" / "0.safetensors", frames, keys)
+    states = HiddenStates(tmp_path / "states", utterances)
+    speakers = speaker_encoder(
+        sorted({item["speaker"] for item in utterances.values()})
+    )
+    check_sent(
+        hidden_state_crops(states, utterances, speakers, 4), [(0, 1), (0, 2), (3, 1)]
+    )
+    check_sent(hidden_state_loader(states, utterances, 10).dataset, [0, 3])
+
+
+def test_a_training_whose_readers_are_not_forked(corpus, tmp_path):
+    script = tmp_path / "train.py"
+    script.write_text(
+        "import multiprocessing, sys\n"
+        "from pathlib import Path\n"
+        "if __name__ == '__main__':\n"
+        f"    sys.path.insert(0, {str(ROOT / 'tests')!r})\n"
+        "    from trainings import fit, speaker_training\n"
+        "    multiprocessing.set_start_method('spawn', force=True)\n"
+        f"    corpus, folder = Path({str(corpus)!r}), Path({str(tmp_path / 'out')!r})\n"
+        "    brain, data = speaker_training(corpus, folder, n_steps=2, num_workers=1)\n"
+        "    fit(brain, data)\n"
+        "    assert brain.optimizer_step == 2\n"
+    )
+    done = run_python([script])
+    assert done.returncode == 0, done.stderr
