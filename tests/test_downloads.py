@@ -79,7 +79,7 @@ def test_what_is_there_is_not_asked_for_again(server, tmp_path):
     [
         (page(b"<html>Sorry</html>\n"), "something else: '.*-list.txt', line 1"),
         (page(b"\xff\xfe1\x00"), "something else"),
-        (page(b""), "no target trials"),
+        (page(b""), "has no trials"),
         (page(LIST, status=404), "404"),
         (page(LIST, status=503), "503"),
         (page(LIST[:20], length=len(LIST)), "ended after 20 of 36 bytes"),

@@ -1,4 +1,4 @@
-"""Reading processes that are not forked (macOS, Python 3.14) read the same."""
+"""Processes that read: not forked (macOS, Python 3.14), and where one meets an error."""
 
 import pickle
 
@@ -75,3 +75,23 @@ def test_a_training_whose_readers_are_not_forked(corpus, tmp_path):
     )
     done = run_python([script])
     assert done.returncode == 0, done.stderr
+
+
+def test_an_error_of_a_reader_ends_the_program_with_one_line(corpus, tmp_path):
+    script = tmp_path / "read.py"
+    script.write_text(
+        "import sys\n"
+        "from pathlib import Path\n"
+        f"sys.path.insert(0, {str(ROOT / 'tests')!r})\n"
+        "from trainings import utterances_of\n"
+        "from speechbrain_ext.dataio.datasets import embedding_loader\n"
+        "from speechbrain_ext.utils.errors import one_line_errors\n"
+        f"utterances = utterances_of(Path({str(corpus)!r}))\n"
+        "next(iter(utterances.values()))['wav'] = 'gone.wav'\n"
+        "with one_line_errors():\n"
+        "    for batch in embedding_loader(utterances, 16000, 2.0, num_workers=2):\n"
+        "        print(batch.id)\n"
+    )
+    done = run_python([script], timeout=120)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == "error: 'gone.wav': there is no such file"

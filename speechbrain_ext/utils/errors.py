@@ -5,6 +5,9 @@ import logging
 import sys
 import traceback
 
+# In the first line of an error that PyTorch raises again for one of its readers
+OF_READER = " in DataLoader worker process "
+
 
 class InputError(ValueError):
     """Bad input; the message names the file, line or key and the remedy.
@@ -73,14 +76,23 @@ def _message(error):
     if isinstance(error, OSError) and error.filename is not None:
         return f"'{error.filename}': {error.strerror}"
     if isinstance(error, (InputError, OSError)):
-        return str(error)
+        return _text(error)
     files = _log_traceback(error)
     where = "".join(f"'{file}' has the traceback, and " for file in files)
-    message = " ".join(str(error).split()) or "no message"
+    message = " ".join(_text(error).split()) or "no message"
     return (
         f"{type(error).__name__}: {message}; {where}--debug shows "
         f"{'it' if files else 'the traceback'}"
     )
+
+
+def _text(error):
+    """Its message, without the traceback that PyTorch adds to that of a reader."""
+    text = str(error)
+    if OF_READER in text.partition("\n")[0]:
+        name = type(error).__qualname__
+        return text.rpartition(f"{name}: ")[2].strip()
+    return text
 
 
 def _log_traceback(error):

@@ -1,6 +1,8 @@
 """Signals that ask a training to stop, heeded when it can be resumed."""
 
+import atexit
 import contextlib
+import multiprocessing.util
 import os
 import signal
 import threading
@@ -85,8 +87,8 @@ def outlive_first_signal(worker):
     """Lets a loader's process live on when all processes are asked to stop.
 
     Ctrl-C and Slurm signal a whole group, and the main process still needs
-    its loaders to finish the step. A second SIGTERM, which the main process
-    sends to those that do not end by themselves, ends it.
+    its loaders to finish the step. A second SIGTERM ends it, and the end of the
+    main process.
 
     Arguments
     ---------
@@ -100,3 +102,18 @@ def outlive_first_signal(worker):
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, restore)
+
+
+@atexit.register
+def _end_readers():
+    """Ends the loaders' processes that an error has left behind.
+
+    This runs before what `multiprocessing.util` does, which is imported here for that:
+    it sends one SIGTERM, and waits for ever for who outlives that.
+    """
+    readers = [child for child in multiprocessing.active_children() if child.daemon]
+    if readers:
+        # PyTorch's handler calls their end another error.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    for reader in readers:
+        reader.kill()
