@@ -1,4 +1,4 @@
-"""Processes that read: not forked (macOS, Python 3.14), and where one meets an error."""
+"""Processes that read: not forked (macOS, Python 3.14), and one that meets an error."""
 
 import pickle
 
