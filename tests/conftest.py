@@ -41,6 +41,10 @@ TINY_ECAPA = {**TINY, "ecapa_channels": 16}
 TINY_LTDNN = {**TINY, "conv_channels": 16, "pooled_channels": 16}
 
 
+# Importing it makes a device of PyTorch, which is for processes of their own.
+collect_ignore = ["pretend_device.py", "device_checks.py"]
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
     """With `-n`, the tests of a file share its fixtures in one worker."""
