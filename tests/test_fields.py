@@ -136,8 +136,8 @@ def test_orders_of_trials(tmp_path, text, expected):
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("a b target\n1 a c\n", "line 2: label 'c'"),
-        ("1 a b\na c target\n", "line 2: label 'a'"),
+        ("a b target\n1 a c\n", "line 2: 'c' at the end is no label, which the other"),
+        ("1 a b\na c target\n", "line 2: 'a' in front is no label, which the other"),
         ("1\ta b\n", "line 1: 2 fields"),
         ("1 a b\n0 a\n", "line 2: 2 fields"),
         ("1 a b c\n", "line 1: 4 fields.*tabs"),
@@ -161,7 +161,7 @@ def test_trials_without_labels(tmp_path):
     assert read_trials(tmp_path / "t.txt", need_labels=False).labels == [1, 0]
     for text, message in (
         ("1 a b\n", "no non-target"),
-        ("\n", "no target"),
+        ("\n", "has no trials"),
         ("a b\n1 a c\n", "line 2: 3 fields, where the lines above have 2"),
     ):
         (tmp_path / "t.txt").write_text(text)

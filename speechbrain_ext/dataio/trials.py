@@ -136,14 +136,19 @@ def read_trials(path: str | Path, need_labels: bool = True) -> Trials:
                 f"above have {n_fields}"
             )
         if n_fields == 3:
-            label = fields[0 if label_first else 2]
+            front, _, end = fields
+            label = fields.pop(0 if label_first else 2)
             if label not in LABELS:
-                raise InputError(
-                    f"'{path}', line {number}: neither '{fields[0]}' nor '{fields[2]}' "
-                    "is a label as in all lines; use 1 or target, and 0 or nontarget, "
-                    "in front or at the end"
+                place = "in front" if label_first else "at the end"
+                wrong = (
+                    f"'{label}' {place} is no label, which the other lines have there"
+                    if front in LABELS or end in LABELS
+                    else f"neither '{front}' nor '{end}' is a label"
                 )
-            del fields[0 if label_first else 2]
+                raise InputError(
+                    f"'{path}', line {number}: {wrong}; use 1 or target, and 0 or "
+                    "nontarget, in front or at the end of all lines"
+                )
             labels.append(LABELS[label])
         elif need_labels:
             raise InputError(
