@@ -186,7 +186,7 @@ def test_a_signal_while_both_cores_are_busy(signum, exit_code, tmp_path, two_thr
     assert 0 < len(missing) < 12
     expected = extract_embeddings(fbank_model(), utterances, tmp_path / "whole", 1)
     assert store.ids == expected.ids
-    assert torch.equal(store.embeddings, expected.embeddings)
+    assert torch.allclose(store.embeddings, expected.embeddings, atol=1e-5)
     assert not path.with_name("killed.safetensors.parts").exists()
 
 
