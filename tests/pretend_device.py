@@ -111,9 +111,9 @@ def _compute(function, args, kwargs):
     def placed(value):
         if not isinstance(value, torch.Tensor):
             return value
-        return given.get(id(value)) if id(value) in given else (
-            OnDevice(value) if stays else value
-        )  # fmt: skip
+        if id(value) in given:
+            return given[id(value)]
+        return OnDevice(value) if stays else value
 
     return tree_map(placed, result)
 

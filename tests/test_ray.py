@@ -14,7 +14,7 @@ import torch
 from conftest import write_voice
 
 from speechbrain_ext.cli import main
-from speechbrain_ext.cli.models import load_in
+from speechbrain_ext.cli.models import load
 from speechbrain_ext.dataio.embedding_store import row_keys_of
 from speechbrain_ext.dataio.embeddings import read_embeddings
 from speechbrain_ext.dataio.parquet import read_parquet, write_parquet
@@ -185,7 +185,7 @@ def test_other_settings_and_other_models_are_stale(
     assert set(second.ids) == set(first.ids) == set(few)
     assert second.fingerprint == other_model("cpu").fingerprint != first.fingerprint
     options = {"revision": None, "trust_source": False}
-    in_bf16 = functools.partial(load_in, "bf16", model_folder, **options)
+    in_bf16 = functools.partial(load, model_folder, precision="bf16", **options)
     extract_on_ray(in_bf16, few, folder)
     third, expected = read_embeddings(folder), in_bf16("cpu")
     assert third.fingerprint == expected.fingerprint != first.fingerprint

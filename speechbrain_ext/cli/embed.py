@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from speechbrain_ext.cli.models import load, load_in
+from speechbrain_ext.cli.models import load
 from speechbrain_ext.cli.options import (
     Command,
     as_json,
@@ -104,7 +104,7 @@ def command(
     settings = window_length, window_overlap, min_speech, num_workers
     start = time.monotonic()
     if engine == "ray":
-        load_model = functools.partial(load_in, precision, source, **options)
+        load_model = functools.partial(load, source, precision=precision, **options)
         left_out, embedded = embed_on_ray(
             load_model, utterances, output, *settings, device
         )

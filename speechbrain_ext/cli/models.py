@@ -1,7 +1,7 @@
 """The model of a command line."""
 
 
-def load(source, device, revision, trust_source):
+def load(source, device, revision, trust_source, precision="fp32"):
     """Loads SOURCE; imports what that takes only now.
 
     Arguments
@@ -14,6 +14,8 @@ def load(source, device, revision, trust_source):
         See `load_model`.
     trust_source : bool
         See `load_model`.
+    precision : str
+        As of `SpeakerRecognition.precision`.
 
     Returns
     -------
@@ -22,30 +24,6 @@ def load(source, device, revision, trust_source):
     """
     from speechbrain_ext.inference import sources
 
-    return sources.load_model(source, device, revision, trust_source=trust_source)
-
-
-def load_in(precision, source, device, revision, trust_source):
-    """Loads SOURCE to compute in a precision.
-
-    Arguments
-    ---------
-    precision : str
-        As of `SpeakerRecognition.precision`.
-    source : str
-        See `load_model`.
-    device : str
-        See `load_model`.
-    revision : str
-        See `load_model`.
-    trust_source : bool
-        See `load_model`.
-
-    Returns
-    -------
-    SpeakerRecognition
-        The model.
-    """
-    model = load(source, device, revision, trust_source)
+    model = sources.load_model(source, device, revision, trust_source=trust_source)
     model.precision = precision
     return model
