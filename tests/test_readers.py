@@ -95,3 +95,16 @@ def test_an_error_of_a_reader_ends_the_program_with_one_line(corpus, tmp_path):
     done = run_python([script], timeout=120)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == "error: 'gone.wav': there is no such file"
+
+
+def test_pools_of_processes_end_as_before(tmp_path):
+    script = tmp_path / "pool.py"
+    script.write_text(
+        "import multiprocessing, sys\n"
+        "import speechbrain_ext.utils.signals\n"
+        "if __name__ == '__main__':\n"
+        "    sys.pool = multiprocessing.Pool(3)\n"
+        "    assert sys.pool.map(abs, [-1, 2]) == [1, 2]\n"
+    )
+    done = run_python([script], timeout=60)
+    assert done.returncode == 0, done.stderr

@@ -1,6 +1,5 @@
 """Signals that ask a training to stop, heeded when it can be resumed."""
 
-import atexit
 import contextlib
 import multiprocessing.util
 import os
@@ -12,6 +11,8 @@ HEEDED = (signal.SIGTERM, signal.SIGINT)
 # Seconds within which signals are one request: Slurm signals all processes of a job,
 # and torchrun hands on to its own what it gets.
 ONE_REQUEST = 2.0
+# Seconds that processes have to end when the main one does
+ENDING = 1.0
 
 
 class Stopped(Exception):
@@ -104,16 +105,25 @@ def outlive_first_signal(worker):
     signal.signal(signal.SIGTERM, restore)
 
 
-@atexit.register
 def _end_readers():
     """Ends the loaders' processes that an error has left behind.
 
-    This runs before what `multiprocessing.util` does, which is imported here for that:
-    it sends one SIGTERM, and waits for ever for who outlives that.
+    At its end Python sends one SIGTERM to processes that depend on the main one, and
+    waits for ever for who outlives that.
     """
-    readers = [child for child in multiprocessing.active_children() if child.daemon]
-    if readers:
-        # PyTorch's handler calls their end another error.
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    for reader in readers:
-        reader.kill()
+    left = [child for child in multiprocessing.active_children() if child.daemon]
+    if not left:
+        return
+    # PyTorch's handler calls their end another error.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    for process in left:
+        process.terminate()
+    deadline = time.monotonic() + ENDING
+    for process in left:
+        process.join(max(0.0, deadline - time.monotonic()))
+        if process.is_alive():
+            process.kill()
+
+
+# Priority 0 is after pools, which end their processes themselves.
+multiprocessing.util.Finalize(None, _end_readers, exitpriority=0)
